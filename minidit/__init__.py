@@ -1,0 +1,11 @@
+"""minidit: the diffusion transformer, built step by step."""
+
+from minidit.patches import PatchEmbed, patchify, unpatchify
+from minidit.embed import LabelEmbedder, TimestepEmbedder, sincos_2d, timestep_embedding
+from minidit.attention import Attention, Mlp
+from minidit.schedule import SCHEDULES, Schedule, cosine, linear, straight
+from minidit.blocks import BLOCKS, FinalLayer, modulate
+from minidit.diffusion import Diffusion
+from minidit.dit import DIT_SIZES, DiT
+from minidit.sample import SAMPLERS, ddim, ddpm, guided, sample, space_timesteps
+from minidit.train import EMA, Recipe, fit

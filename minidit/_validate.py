@@ -1,0 +1,71 @@
+"""Input checks that several modules share: each names the argument, the value, and the way out."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
+    """Raise ValueError unless `value` is one of `allowed`."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {allowed}")
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise TypeError or ValueError for the first size that is not an integer of at least 1."""
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name}={value!r} must be an integer, not {type(value).__name__}")
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+
+
+def check_images(images: Tensor, channels: int | None = None, size: tuple | None = None) -> None:
+    """Raise unless `images` is a floating tensor (b, c, h, w) with the given c and (h, w)."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor (b, c, h, w), not {type(images).__name__}")
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (b, c, h, w)")
+    if channels is not None and images.shape[1] != channels:
+        raise ValueError(f"images have {images.shape[1]} channels; in_channels is {channels}")
+    if size is not None and tuple(images.shape[2:]) != tuple(size):
+        raise ValueError(f"images are {tuple(images.shape[2:])} pixels; input_size is {size}")
+
+
+def check_times(t: Tensor, batch: int, limit: int | None = None) -> None:
+    """Raise unless `t` is a tensor (batch,); with a `limit`, integers in 0 … limit - 1.
+
+    Shapes (1,) and (batch, 1) would broadcast silently, so they are refused. Values are read on
+    the CPU only: on a GPU that would wait for the device at every step.
+    """
+    if not isinstance(t, Tensor):
+        raise TypeError(f"t must be a tensor of shape ({batch},), not {type(t).__name__}")
+    if t.shape != (batch,):
+        hint = f"torch.full(({batch},), t) repeats one time for the batch"
+        raise ValueError(f"t has shape {tuple(t.shape)}; expected ({batch},); {hint}")
+    if limit is not None:
+        if t.is_floating_point() or t.dtype == torch.bool:
+            raise TypeError(f"t has dtype {t.dtype}; schedule steps are integers 0 … {limit - 1}")
+        _check_range("t", t, limit, "is a step of the schedule")
+
+
+def check_labels(y: Tensor, batch: int, limit: int) -> None:
+    """Raise unless `y` is an integer tensor (batch,) with values in 0 … limit - 1."""
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y must be a tensor of shape ({batch},), not {type(y).__name__}")
+    if y.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"y has dtype {y.dtype}; labels are integers: use y.long()")
+    if y.shape != (batch,):
+        raise ValueError(f"y has shape {tuple(y.shape)}; expected ({batch},), one label an image")
+    _check_range("y", y, limit, "is a label (the null label, if there is one, is the last)")
+
+
+def _check_range(name: str, values: Tensor, limit: int, what: str) -> None:
+    if values.device.type != "cpu" or values.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= limit:
+        bad = low if low < 0 else high
+        raise ValueError(f"{name} contains {bad}, which is out of range: 0 … {limit - 1} {what}")

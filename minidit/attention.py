@@ -1,0 +1,54 @@
+"""Attention and the MLP, the two halves of a transformer block (arXiv 1706.03762, section 3.2)."""
+
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minidit._init import linear
+from minidit._validate import check_positive
+
+
+class Attention(nn.Module):
+    """softmax(q kᵀ / √k) v over all tokens: of the sequence itself, or of a context (`cross`)."""
+
+    def __init__(
+        self, hidden_size: int, num_heads: int, qkv_bias: bool = True, cross: bool = False
+    ) -> None:
+        super().__init__()
+        check_positive(hidden_size=hidden_size, num_heads=num_heads)
+        if hidden_size % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide hidden_size={hidden_size}")
+        self.num_heads = num_heads
+        if cross:
+            self.q = linear(hidden_size, hidden_size, bias=qkv_bias)
+            self.kv = linear(hidden_size, 2 * hidden_size, bias=qkv_bias)
+        else:
+            self.qkv = linear(hidden_size, 3 * hidden_size, bias=qkv_bias)
+        self.proj = linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(b, n, d), and for cross-attention a context (b, m, d) → (b, n, d)."""
+        if context is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)  # each (b, n, heads·k)
+        else:
+            q, (k, v) = self.q(x), self.kv(context).chunk(2, dim=-1)  # k, v: (b, m, heads·k)
+        q, k, v = (
+            rearrange(z, "b n (heads k) -> b heads n k", heads=self.num_heads) for z in (q, k, v)
+        )
+        out = F.scaled_dot_product_attention(q, k, v)  # (b, heads, n, k)
+        return self.proj(rearrange(out, "b heads n k -> b n (heads k)"))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them; `approximate="tanh"` is the DiT's variant."""
+
+    def __init__(self, hidden_size: int, ratio: float = 4.0, approximate: str = "tanh") -> None:
+        super().__init__()
+        inner = int(hidden_size * ratio)
+        check_positive(hidden_size=hidden_size, inner=inner)
+        self.up, self.down = linear(hidden_size, inner), linear(inner, hidden_size)
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, n, d) → (b, n, d)."""
+        return self.down(F.gelu(self.up(x), approximate=self.approximate))

@@ -1,0 +1,182 @@
+"""The diffusion process: adding noise, undoing it, and the losses (DDPM, arXiv 2006.11239)."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minidit._validate import check_choice, check_images
+from minidit.likelihood import discretized_log_likelihood, normal_kl
+from minidit.schedule import Schedule
+
+# The same error of x_0 weighs differently when it is read as an error of ε, x0 or v, since x_t is
+# given: |Δε| = α·|Δv| and |Δx0| = σ·|Δv| (both paths). These are the tables of those factors.
+_ERROR_IN = {"v": None, "eps": "alpha", "x0": "sigma"}
+
+
+class Prediction(NamedTuple):
+    """What a network's output says about the step before, p(x_s | x_t): all (b, c, h, w)."""
+
+    mean: Tensor
+    variance: Tensor
+    log_variance: Tensor
+    x0: Tensor
+
+
+class Diffusion:
+    """A schedule and the meaning of the network's output.
+
+    `predict`: "eps" (the noise), "x0" (the image) or "v" (the velocity α̇·x_0 + σ̇·ε: for DDPM's
+    schedules that of arXiv 2202.00512, on the straight line ε - x_0).
+    `weight`: the quantity whose squared error is the loss, by default the predicted one; errors
+    of another one are multiplied by at most `max_weight`.
+    `learn_sigma`: the network has 2c output channels and the second half interpolates the
+    log-variance (arXiv 2102.09672, equation 15); else it is `variance`, "large" (β_t) or "small" (β̃_t).
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        predict: str = "eps",
+        *,
+        weight: str | None = None,
+        max_weight: float = math.inf,
+        learn_sigma: bool = False,
+        variance: str = "large",
+    ) -> None:
+        check_choice("predict", predict, _ERROR_IN)
+        check_choice("weight", weight or predict, _ERROR_IN)
+        check_choice("variance", variance, ("large", "small"))
+        self.schedule, self.predict, self.weight = schedule, predict, weight or predict
+        self.max_weight, self.learn_sigma, self.variance = max_weight, learn_sigma, variance
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    def respace(self, steps: list[int]) -> "Diffusion":
+        """The same process over fewer steps."""
+        return Diffusion(
+            self.schedule.respace(steps),
+            self.predict,
+            weight=self.weight,
+            max_weight=self.max_weight,
+            learn_sigma=self.learn_sigma,
+            variance=self.variance,
+        )
+
+    def _at(self, table: str, t: Tensor, like: Tensor) -> Tensor:
+        return self.schedule.at(table, t, like)
+
+    def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t = α_t·x_0 + σ_t·ε (DDPM, equation 4). x0, noise: (b, c, h, w); t: (b,) steps."""
+        if noise.shape != x0.shape:
+            raise ValueError(f"noise has shape {tuple(noise.shape)}; x0 has {tuple(x0.shape)}")
+        return self._at("alpha", t, x0) * x0 + self._at("sigma", t, x0) * noise
+
+    def q_posterior_mean(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The mean of q(x_s | x_t, x_0), s the step before t (DDPM, equation 7)."""
+        return self._at("posterior_mean_x0", t, x0) * x0 + self._at("posterior_mean_xt", t, x0) * x_t
+
+    def velocity(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """v = α̇·x_0 + σ̇·ε, the direction in which x_t moves along its path."""
+        return self._at("alpha_dot", t, x0) * x0 + self._at("sigma_dot", t, x0) * noise
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should answer: the noise, the image or the velocity."""
+        if self.predict == "v":
+            return self.velocity(x0, noise, t)
+        return noise if self.predict == "eps" else x0
+
+    def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Network output (b, 2c or c, h, w) → the prediction and, if Σ is learned, its numbers."""
+        if not self.learn_sigma:
+            return output, None
+        if output.shape[1] % 2:
+            raise ValueError(f"learn_sigma needs 2c output channels; the network gave {output.shape[1]}")
+        return tuple(output.chunk(2, dim=1))
+
+    def to_x0(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
+        """The image that a prediction (ε, x0 or v) stands for, given x_t."""
+        if self.predict == "x0":
+            return prediction
+        if self.predict == "v":
+            return self._at("sigma_dot", t, x_t) * x_t - self._at("sigma", t, x_t) * prediction
+        return (x_t - self._at("sigma", t, x_t) * prediction) / self._at("alpha", t, x_t)
+
+    def to_eps(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        """The noise that must be in x_t if its image is x0."""
+        return (x_t - self._at("alpha", t, x_t) * x0) / self._at("sigma", t, x_t)
+
+    def variances(self, x_t: Tensor, t: Tensor, fraction: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Σ and log Σ: between β̃_t (fraction -1) and β_t (fraction 1) in the log, or fixed."""
+        small = self._at("posterior_log_variance", t, x_t)
+        if fraction is not None:
+            large = self._at("log_step_variance", t, x_t)
+            log_variance = (fraction + 1) / 2 * large + (1 - fraction) / 2 * small
+            return log_variance.exp(), log_variance
+        if self.variance == "small":
+            return self._at("posterior_variance", t, x_t).expand_as(x_t), small.expand_as(x_t)
+        large = self._at("large_variance", t, x_t).expand_as(x_t)
+        return large, large.log()
+
+    def p_mean_variance(
+        self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool = False
+    ) -> Prediction:
+        """p(x_s | x_t) from the network's output at step t; `clip` keeps x_0 within [-1, 1]."""
+        prediction, fraction = self.split(output)
+        if prediction.shape != x_t.shape:
+            raise ValueError(
+                f"the network gave {tuple(output.shape)} for x_t of {tuple(x_t.shape)}; "
+                f"with learn_sigma={self.learn_sigma} that doesn't fit"
+            )
+        x0 = self.to_x0(x_t, t, prediction)
+        if clip:
+            x0 = x0.clamp(-1, 1)
+        variance, log_variance = self.variances(x_t, t, fraction)
+        return Prediction(self.q_posterior_mean(x0, x_t, t), variance, log_variance, x0)
+
+    def squared_error(self, prediction: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Mean squared error of each image, (b,), as an error of the quantity `weight`."""
+        error = (self.target(x0, noise, t) - prediction).square().flatten(1).mean(dim=1)
+        if self.weight == self.predict:
+            return error  # L_simple (DDPM, equation 14)
+        factor = self._error_in(self.weight, t) / self._error_in(self.predict, t)
+        return error * factor.square().clamp(max=self.max_weight)
+
+    def _error_in(self, quantity: str, t: Tensor) -> Tensor:
+        table = _ERROR_IN[quantity]
+        return torch.ones_like(t, dtype=torch.float32) if table is None else self._at(table, t, t)
+
+    def bound(
+        self, output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, clip: bool = False
+    ) -> Tensor:
+        """The term L_t of the variational bound in bits per dimension, (b,) (DDPM, equation 5).
+
+        For t > 0 the divergence of p(x_s | x_t) from the true posterior. At t = 0 the likelihood
+        of 8-bit pixels (DDPM, equation 13), for x0 in [-1, 1]; latents are no pixels, but the
+        paper's code reads them so, and so does this one.
+        """
+        p = self.p_mean_variance(output, x_t, t, clip)
+        true_mean = self.q_posterior_mean(x0, x_t, t)
+        true_log_variance = self._at("posterior_log_variance", t, x0)
+        divergence = normal_kl(true_mean, true_log_variance, p.mean, p.log_variance)
+        nll = -discretized_log_likelihood(x0, p.mean, 0.5 * p.log_variance)
+        nats = torch.where(t == 0, nll.flatten(1).mean(dim=1), divergence.flatten(1).mean(dim=1))
+        return nats / math.log(2)
+
+    def loss(
+        self, model: nn.Module, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None = None
+    ) -> Tensor:
+        """The training loss of every image, (b,): squared error, and the bound if Σ is learned."""
+        check_images(x0)
+        x_t = self.q_sample(x0, t, noise)  # (b, c, h, w)
+        output = model(x_t, self.schedule.at("steps", t, t), y)  # (b, c or 2c, h, w)
+        output = output.to(x0.dtype)  # mixed precision ends here
+        prediction, fraction = self.split(output)
+        loss = self.squared_error(prediction, x0, noise, t)
+        if fraction is not None:
+            # The bound teaches Σ alone: its gradient stops at the prediction (arXiv 2102.09672, 3.1).
+            frozen = torch.cat([prediction.detach(), fraction], dim=1)
+            loss = loss + self.bound(frozen, x0, x_t, t)
+        return loss

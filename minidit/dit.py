@@ -1,0 +1,115 @@
+"""The diffusion transformer (Peebles & Xie, arXiv 2212.09748, section 3)."""
+
+import torch
+from torch import Tensor, nn
+
+from minidit._validate import check_choice, check_images, check_positive
+from minidit.blocks import BLOCKS, AdaLNBlock, FinalLayer
+from minidit.embed import LabelEmbedder, TimestepEmbedder, sincos_2d
+from minidit.patches import PatchEmbed, unpatchify
+
+
+class DiT(nn.Module):
+    """Noisy images (b, c, h, w) and times in, a prediction for every pixel out.
+
+    `input_size`: side of the square images, or (height, width); `patch_size` must divide it.
+    `num_classes`: labels 0 … num_classes - 1; 0 for a network without labels. With
+    `class_dropout_prob` > 0 there is one label more, `null_label`, for guidance.
+    `learn_sigma`: 2c output channels, the second half for the variance.
+    `block`: "in_context", "cross_attention", "adaln" or "adaln_zero" (section 3.2).
+    `label_std`: scale of the label table at the start (see `LabelEmbedder`).
+    """
+
+    def __init__(
+        self,
+        input_size: int | tuple[int, int] = 32,
+        patch_size: int = 2,
+        in_channels: int = 4,
+        hidden_size: int = 1152,
+        depth: int = 28,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        num_classes: int = 1000,
+        class_dropout_prob: float = 0.1,
+        learn_sigma: bool = True,
+        block: str = "adaln_zero",
+        label_std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        check_choice("block", block, BLOCKS)
+        check_positive(depth=depth, patch_size=patch_size, in_channels=in_channels)
+        self.size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+        if any(side % patch_size for side in self.size):
+            raise ValueError(
+                f"patch_size={patch_size} does not divide input_size={input_size}; "
+                "choose a patch_size that divides both sides, or pad the images"
+            )
+        self.in_channels, self.patch_size = in_channels, patch_size
+        self.grid = tuple(side // patch_size for side in self.size)
+        out_channels = 2 * in_channels if learn_sigma else in_channels
+
+        self.patch_embed = PatchEmbed(in_channels, patch_size, hidden_size)
+        # Frozen, but a parameter: the paper's parameter counts include it, and checkpoints hold it.
+        self.pos_embed = nn.Parameter(sincos_2d(hidden_size, self.grid).float(), False)
+        self.time_embed = TimestepEmbedder(hidden_size)
+        self.label_embed = (
+            LabelEmbedder(num_classes, hidden_size, class_dropout_prob, label_std)
+            if num_classes
+            else None
+        )
+        self.blocks = nn.ModuleList(
+            BLOCKS[block](hidden_size, num_heads, mlp_ratio) for _ in range(depth)
+        )
+        adaptive = issubclass(BLOCKS[block], AdaLNBlock)
+        self.final = FinalLayer(hidden_size, patch_size**2 * out_channels, adaptive)
+
+    @property
+    def null_label(self) -> int | None:
+        """The label that stands for "no label", or None if the network has none."""
+        return self.label_embed.null_label if self.label_embed is not None else None
+
+    def condition(self, t: Tensor, y: Tensor | None) -> Tensor:
+        """The condition as tokens, time first: (b,), (b,) → (b, m, d)."""
+        if (y is None) != (self.label_embed is None):
+            has = "has no labels (num_classes=0)" if y is not None else "needs labels"
+            way = "leave y out" if y is not None else "pass y, e.g. full of model.null_label"
+            raise ValueError(f"y={'given' if y is not None else None}, but this network {has}; {way}")
+        tokens = [self.time_embed(t)]
+        if y is not None:
+            tokens.append(self.label_embed(y))
+        return torch.stack(tokens, dim=1)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """(b, c, h, w), (b,), (b,) → (b, c or 2c, h, w)."""
+        check_images(x, self.in_channels, self.size)
+        tokens = self.patch_embed(x) + self.pos_embed  # (b, n, d)
+        cond = self.condition(t, y)  # (b, m, d)
+        if self.blocks[0].in_context:
+            tokens = torch.cat([cond, tokens], dim=1)  # (b, m + n, d)
+        for block in self.blocks:
+            tokens = block(tokens, cond)
+        tokens = tokens[:, -self.pos_embed.shape[0] :]  # (b, n, d): in-context tokens leave
+        return unpatchify(self.final(tokens, cond), self.patch_size, self.grid)
+
+
+# The paper's table 1, for 32×32×4 latents of 256² ImageNet images; any part can be replaced:
+# DiT(**DIT_SIZES["S/2"] | {"num_classes": 10}).
+DIT_SIZES = {
+    f"{name}/{patch}": dict(
+        input_size=32,
+        patch_size=patch,
+        in_channels=4,
+        hidden_size=hidden_size,
+        depth=depth,
+        num_heads=num_heads,
+        num_classes=1000,
+        learn_sigma=True,
+    )
+    for name, depth, hidden_size, num_heads in [
+        ("S", 12, 384, 6),
+        ("B", 12, 768, 12),
+        ("L", 24, 1024, 16),
+        ("XL", 28, 1152, 16),
+    ]
+    for patch in (2, 4, 8)
+}

@@ -1,0 +1,97 @@
+"""Where, when and what: positions, timesteps and labels as vectors (DiT, sections 3.2 and 4)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minidit._init import linear
+from minidit._validate import check_labels, check_positive, check_times
+
+
+def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoids of a time: [cos(t·ω_0), …, cos(t·ω_k), sin(t·ω_0), …], ω_k = max_period^(-k/half).
+
+    Shapes: (b,) → (b, dim), float32; an odd `dim` ends with a zero. The slowest sinusoid turns
+    once in 2π·max_period, so `t` is meant to run over hundreds: over [0, 1] nearly all are flat.
+    """
+    check_positive(dim=dim)
+    half = dim // 2
+    k = torch.arange(half, dtype=torch.float32, device=t.device)
+    omega = torch.exp(-math.log(max_period) * k / half)  # (half,)
+    angles = t[:, None].float() * omega  # (b, half)
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)  # (b, 2·half)
+    return F.pad(embedding, (0, dim % 2))
+
+
+def sincos_2d(dim: int, grid: int | tuple[int, int]) -> Tensor:
+    """A fixed table of positions: half the channels tell the column, half the row.
+
+    Shape: (h·w, dim), float64, raster order; each half is [sin(pos·ω), cos(pos·ω)] with
+    ω_k = 10000^(-k/(dim/4)). `grid` is (h, w), or one number for a square.
+    Raises ValueError if `dim` is not a multiple of 4.
+    """
+    if dim % 4:
+        raise ValueError(f"dim={dim} must be a multiple of 4: sin and cos of a row and of a column")
+    h, w = (grid, grid) if isinstance(grid, int) else grid
+    omega = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+    row, column = torch.meshgrid(
+        torch.arange(h, dtype=torch.float64), torch.arange(w, dtype=torch.float64), indexing="ij"
+    )
+    angles = [position.reshape(-1, 1) * omega for position in (column, row)]  # 2 × (h·w, dim/4)
+    return torch.cat([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=1)
+
+
+class TimestepEmbedder(nn.Module):
+    """Sinusoids, then an MLP that turns them into a vector as wide as the network."""
+
+    def __init__(self, hidden_size: int, frequencies: int = 256) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.mlp = nn.Sequential(
+            linear(frequencies, hidden_size, std=0.02),
+            nn.SiLU(),
+            linear(hidden_size, hidden_size, std=0.02),
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        """(b,) → (b, d)."""
+        check_times(t, t.shape[0] if t.ndim else 1)
+        embedding = timestep_embedding(t, self.frequencies)  # (b, frequencies), float32
+        return self.mlp(embedding.to(self.mlp[0].weight.dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """A table of label vectors; with dropout, one more row: the null label of guidance.
+
+    `std` is the scale of the table at the start. The paper's code uses 0.02; with 1 the label is
+    heard from the first step, which matters when training is short.
+    """
+
+    def __init__(
+        self, num_classes: int, hidden_size: int, dropout: float = 0.0, std: float = 0.02
+    ) -> None:
+        super().__init__()
+        check_positive(num_classes=num_classes, hidden_size=hidden_size)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout} is not a probability in [0, 1)")
+        self.num_classes, self.dropout = num_classes, dropout
+        self.null_label = num_classes if dropout > 0 else None
+        self.table = nn.Embedding(num_classes + (dropout > 0), hidden_size)
+        nn.init.normal_(self.table.weight, std=std)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(b,) → (b, d)."""
+        check_labels(y, y.shape[0] if y.ndim else 1, self.table.num_embeddings)
+        return self.table(y)
+
+    def drop(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Replace labels by the null label with probability `dropout`: (b,) → (b,).
+
+        The training loop calls this, not the network: a forward pass draws no random numbers.
+        """
+        if self.null_label is None:
+            return y
+        dropped = torch.rand(y.shape, generator=generator, device=y.device) < self.dropout
+        return y.masked_fill(dropped, self.null_label)

@@ -1,0 +1,57 @@
+"""Images to tokens and back (DiT, section 3.2, "Patchify"; ViT, arXiv 2010.11929, equation 1)."""
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from minidit._init import linear
+from minidit._validate import check_images, check_positive
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """Cut images into square patches, each flattened with its channels last.
+
+    Shapes: (b, c, h·p, w·p) → (b, h·w, p·p·c), patches in raster order.
+    Raises ValueError if `patch` does not divide the height and the width.
+    """
+    check_images(images)
+    check_positive(patch=patch)
+    height, width = images.shape[2:]
+    if height % patch or width % patch:
+        fits = [p for p in range(1, min(height, width) + 1) if height % p == 0 == width % p]
+        raise ValueError(
+            f"patch={patch} does not divide images of {height}×{width} pixels; these do: {fits}"
+        )
+    return rearrange(images, "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=patch, p2=patch)
+
+
+def unpatchify(tokens: Tensor, patch: int, grid: int | tuple[int, int]) -> Tensor:
+    """Put patches back into images: the inverse of `patchify`.
+
+    Shapes: (b, h·w, p·p·c) → (b, c, h·p, w·p), where `grid` is (h, w), or one number for a square.
+    Raises ValueError if tokens and grid, or features and patch, don't fit.
+    """
+    check_positive(patch=patch)
+    h, w = (grid, grid) if isinstance(grid, int) else grid
+    if tokens.ndim != 3 or tokens.shape[1] != h * w:
+        shape = tuple(tokens.shape)
+        raise ValueError(f"tokens have shape {shape}; grid={grid} needs (b, {h * w}, p·p·c)")
+    if tokens.shape[2] % patch**2:
+        features = tokens.shape[2]
+        raise ValueError(f"{features} features a token are not a multiple of patch² = {patch**2}")
+    return rearrange(
+        tokens, "b (h w) (p1 p2 c) -> b c (h p1) (w p2)", h=h, w=w, p1=patch, p2=patch
+    )
+
+
+class PatchEmbed(nn.Module):
+    """One linear map for every patch; the same function as a convolution of stride `patch`."""
+
+    def __init__(self, in_channels: int, patch: int, hidden_size: int) -> None:
+        super().__init__()
+        check_positive(in_channels=in_channels, patch=patch, hidden_size=hidden_size)
+        self.patch = patch
+        self.proj = linear(patch * patch * in_channels, hidden_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, c, h·p, w·p) → (b, h·w, d)."""
+        return self.proj(patchify(images, self.patch))

@@ -1,0 +1,190 @@
+"""From noise to images: DDPM (arXiv 2006.11239), DDIM (arXiv 2010.02502), guidance (arXiv 2207.12598).
+
+A sampler is a generator: it yields every state, so the caller owns pictures and progress;
+`sample(ddim(…))` runs one to its end.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from minidit.diffusion import Diffusion
+
+Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # model(x, t, y)
+
+
+class State(NamedTuple):
+    """After the step at `t` (the schedule's number): the less noisy `x`, and the image foreseen."""
+
+    t: int
+    x: Tensor
+    x0: Tensor
+
+
+def guided(
+    model: Denoiser,
+    scale: float,
+    channels: int | str = "all",
+    interval: tuple[float, float] | None = None,
+) -> Denoiser:
+    """Classifier-free guidance, u + scale·(c - u), with both passes in one batch.
+
+    `scale` 1 is the plain conditional network, 0 the unconditional one. `channels`: how many
+    output channels are guided: "all" those of the prediction, or a number; DiT's code guides 3
+    of its 4. The variance channels are the conditional pass's own. `interval`: guide only where
+    low ≤ t ≤ high (arXiv 2404.07724); elsewhere one pass is made.
+    Raises ValueError if the network has no null label.
+    """
+    null = getattr(model, "null_label", None)
+    if null is None:
+        raise ValueError("the network has no null label; train it with class_dropout_prob > 0")
+    if channels != "all" and not (isinstance(channels, int) and channels > 0):
+        raise ValueError(f"channels={channels!r} is not allowed; choose 'all' or a number ≥ 1")
+
+    def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        closed = interval is not None and not interval[0] <= float(t[0]) <= interval[1]
+        if scale == 1 or closed:
+            return model(x, t, y)
+        both = torch.cat([y, torch.full_like(y, null)])
+        output = model(torch.cat([x, x]), torch.cat([t, t]), both)
+        cond, uncond = output.chunk(2)
+        n = x.shape[1] if channels == "all" else channels
+        mixed = uncond[:, :n] + scale * (cond[:, :n] - uncond[:, :n])
+        return torch.cat([mixed, cond[:, n:]], dim=1)
+
+    return denoiser
+
+
+def space_timesteps(T: int, counts: int | str | Sequence[int]) -> list[int]:
+    """Which of T steps to visit, rising (the rules of DiT's code).
+
+    50 or "50": that many, evenly, both ends included. "ddim50": every (T/50)-th, from 0.
+    [10, 15, 20] or "10,15,20": the steps are cut into as many equal parts, with a count for each.
+    Raises ValueError if that can't be had.
+    """
+    if isinstance(counts, str) and counts.startswith("ddim"):
+        return _ddim_strides(T, int(counts[4:]))
+    if isinstance(counts, str):
+        counts = [int(part) for part in counts.split(",")]
+    counts = [counts] if isinstance(counts, int) else list(counts)
+    steps, start = [], 0
+    for i, count in enumerate(counts):
+        size = T // len(counts) + (i < T % len(counts))
+        if not 1 <= count <= size:
+            raise ValueError(f"counts={counts}: {count} steps can't be had from a part of {size}")
+        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        steps += [start + round(stride * k) for k in range(count)]
+        start += size
+    return steps
+
+
+def _ddim_strides(T: int, count: int) -> list[int]:
+    for stride in range(1, T):
+        if len(range(0, T, stride)) == count:
+            return list(range(0, T, stride))
+    raise ValueError(f"counts='ddim{count}': no whole stride gives {count} of {T} steps")
+
+
+def _respaced(diffusion: Diffusion, steps: int | str | Sequence[int] | None) -> Diffusion:
+    if steps is None:
+        return diffusion
+    if isinstance(steps, int | str):
+        steps = space_timesteps(len(diffusion), steps)
+    return diffusion.respace(steps)
+
+
+def _draw(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise like x, drawn where the generator lives (the CPU if there is none)."""
+    device = generator.device if generator is not None else "cpu"
+    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
+
+
+def _walk(diffusion: Diffusion, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Falling t as (b,) tensors: the schedule's index, and the number the network is given."""
+    for k in reversed(range(len(diffusion))):
+        t = torch.full((x.shape[0],), k, device=x.device)
+        yield t, diffusion.schedule.at("steps", t, t)
+
+
+def _check_noise(noise: Sequence[Tensor] | None, diffusion: Diffusion, x: Tensor) -> None:
+    if noise is not None and (len(noise) < len(diffusion) or noise[0].shape != x.shape):
+        raise ValueError(
+            f"noise holds {len(noise)} draws of {tuple(noise[0].shape)}; this run needs "
+            f"{len(diffusion)} of {tuple(x.shape)}, one for each step, the noisiest first"
+        )
+
+
+@torch.no_grad()
+def ddpm(
+    model: Denoiser,
+    diffusion: Diffusion,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    steps: int | str | Sequence[int] | None = None,
+    clip: bool = False,
+    generator: torch.Generator | None = None,
+    noise: Sequence[Tensor] | None = None,
+) -> Iterator[State]:
+    """Ancestral sampling: x_s = μ(x_t) + Σ^½·z (DDPM, algorithm 2).
+
+    x: (b, c, h, w), pure noise; y: (b,) labels. `steps`: a count or rule for `space_timesteps`,
+    or the very steps as a rising list; by default all. `clip` keeps x_0 within [-1, 1]. z comes
+    from `generator`, or from recorded `noise`, one tensor a step, the noisiest first.
+    """
+    diffusion = _respaced(diffusion, steps)
+    _check_noise(noise, diffusion, x)
+    for k, (t, number) in enumerate(_walk(diffusion, x)):
+        p = diffusion.p_mean_variance(model(x, number, y), x, t, clip)
+        z = _draw(x, generator) if noise is None else noise[k]
+        x = p.mean + (0.5 * p.log_variance).exp() * z if t[0] > 0 else p.mean
+        yield State(int(number[0]), x, p.x0)
+
+
+@torch.no_grad()
+def ddim(
+    model: Denoiser,
+    diffusion: Diffusion,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    steps: int | str | Sequence[int] | None = None,
+    eta: float = 0.0,
+    clip: bool = False,
+    generator: torch.Generator | None = None,
+    noise: Sequence[Tensor] | None = None,
+) -> Iterator[State]:
+    """x_s = α_s·x̂_0 + √(σ_s² - η²β̃)·ε̂ + η·√β̃·z (DDIM, equation 12); η = 0 draws nothing.
+
+    On the straight line of flow matching this with η = 0 is Euler's step along the velocity.
+    Arguments as for `ddpm`.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta={eta} is out of range: 0 (deterministic) … 1 (as random as DDPM)")
+    diffusion = _respaced(diffusion, steps)
+    _check_noise(noise, diffusion, x)
+    at = diffusion.schedule.at
+    for k, (t, number) in enumerate(_walk(diffusion, x)):
+        x0 = diffusion.p_mean_variance(model(x, number, y), x, t, clip).x0
+        eps = diffusion.to_eps(x, t, x0)
+        variance = eta**2 * at("posterior_variance", t, x)
+        x = at("alpha_prev", t, x) * x0 + (at("sigma_prev", t, x) ** 2 - variance).sqrt() * eps
+        if eta > 0:
+            z = _draw(x, generator) if noise is None else noise[k]
+            x = x + variance.sqrt() * z
+        yield State(int(number[0]), x, x0)
+
+
+SAMPLERS = {"ddpm": ddpm, "ddim": ddim}
+
+
+def sample(states: Iterable[State]) -> Tensor:
+    """Run a sampler to its end: the last x, (b, c, h, w)."""
+    state = None
+    for state in states:
+        pass
+    if state is None:
+        raise ValueError("the sampler yielded no state; give it at least one step")
+    return state.x

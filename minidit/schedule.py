@@ -1,0 +1,175 @@
+"""How signal and noise are mixed at each step: x_t = α_t·x_0 + σ_t·ε.
+
+One frame for DDPM's schedules (arXiv 2006.11239, section 2; the paper's ᾱ_t is α_t² here) and for
+the straight line of flow matching (arXiv 2210.02747): only the two tables α and σ differ. What
+else a sampler needs follows from them (arXiv 2107.00630, appendix A).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from minidit._validate import check_choice, check_positive, check_times
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Tables over the steps t = 0 … T-1, from nearly clean to nearly pure noise, in float64.
+
+    `alpha`, `sigma`: (T,), the factors of the image and of the noise.
+    `steps`: (T,) int64, the number that the network is given at step t (itself before respacing).
+    `path`: "variance_preserving" (α² + σ² = 1) or "straight" (α + σ = 1).
+    """
+
+    alpha: Tensor
+    sigma: Tensor
+    steps: Tensor
+    path: str
+    _on_device: dict = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        check_choice("path", self.path, ("variance_preserving", "straight"))
+        for name in ("alpha", "sigma", "steps"):
+            if getattr(self, name).shape != self.alpha.shape or self.alpha.ndim != 1:
+                shape = tuple(getattr(self, name).shape)
+                raise ValueError(f"{name} has shape {shape}; all tables are (T,), of one length")
+
+    def __len__(self) -> int:
+        return len(self.alpha)
+
+    # What follows from α and σ; s is the step before t, and step "-1" is the clean image.
+
+    @property
+    def alpha_prev(self) -> Tensor:
+        """(T,) α_s, with 1 at t = 0."""
+        return torch.cat([torch.ones(1, dtype=torch.float64), self.alpha[:-1]])
+
+    @property
+    def sigma_prev(self) -> Tensor:
+        """(T,) σ_s, with 0 at t = 0."""
+        return torch.cat([torch.zeros(1, dtype=torch.float64), self.sigma[:-1]])
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """(T,) ᾱ_t = α_t²."""
+        return self.alpha**2
+
+    @property
+    def betas(self) -> Tensor:
+        """(T,) β_t = 1 - (α_t/α_s)², the share of the signal's power lost in one step."""
+        return 1 - (self.alpha / self.alpha_prev) ** 2
+
+    @property
+    def snr(self) -> Tensor:
+        """(T,) signal-to-noise ratio α_t²/σ_t²; falls from step to step."""
+        return (self.alpha / self.sigma) ** 2
+
+    @property
+    def step_variance(self) -> Tensor:
+        """(T,) variance of q(x_t | x_s): σ_t² - (α_t/α_s)²·σ_s²; on the DDPM path this is β_t."""
+        return self.sigma**2 - (self.alpha / self.alpha_prev * self.sigma_prev) ** 2
+
+    @property
+    def posterior_variance(self) -> Tensor:
+        """(T,) variance β̃_t of q(x_s | x_t, x_0) (DDPM, equation 7); zero at t = 0."""
+        return self.step_variance * self.sigma_prev**2 / self.sigma**2
+
+    @property
+    def posterior_log_variance(self) -> Tensor:
+        """(T,) log β̃_t, with the value at t = 1 in place of log 0 at t = 0 (as the papers' codes)."""
+        variance = self.posterior_variance
+        return torch.cat([variance[1:2] if len(self) > 1 else self.step_variance, variance[1:]]).log()
+
+    @property
+    def log_step_variance(self) -> Tensor:
+        """(T,) log β_t, the upper end for a learned variance."""
+        return self.step_variance.log()
+
+    @property
+    def large_variance(self) -> Tensor:
+        """(T,) β_t, but β̃_1 at t = 0: the "fixed large" variance of DDPM's code."""
+        return torch.cat([self.posterior_log_variance[:1].exp(), self.step_variance[1:]])
+
+    @property
+    def posterior_mean_x0(self) -> Tensor:
+        """(T,) the factor of x_0 in the mean of q(x_s | x_t, x_0) (DDPM, equation 7)."""
+        return self.alpha_prev * self.step_variance / self.sigma**2
+
+    @property
+    def posterior_mean_xt(self) -> Tensor:
+        """(T,) the factor of x_t in the mean of q(x_s | x_t, x_0) (DDPM, equation 7)."""
+        return self.alpha / self.alpha_prev * self.sigma_prev**2 / self.sigma**2
+
+    @property
+    def alpha_dot(self) -> Tensor:
+        """(T,) dα along the path: by angle where α² + σ² = 1, by time on the straight line."""
+        return -self.sigma if self.path == "variance_preserving" else -torch.ones_like(self.alpha)
+
+    @property
+    def sigma_dot(self) -> Tensor:
+        """(T,) dσ along the path. On both paths α·σ̇ - σ·α̇ = 1."""
+        return self.alpha if self.path == "variance_preserving" else torch.ones_like(self.sigma)
+
+    def at(self, table: str, t: Tensor, like: Tensor) -> Tensor:
+        """Entries `t` (b,) of a table, float32, shaped to multiply `like`: (b, 1, 1, …)."""
+        check_times(t, like.shape[0], len(self))
+        key = table, like.device
+        if key not in self._on_device:
+            self._on_device[key] = getattr(self, table).to(like.device, torch.float32)
+        return self._on_device[key][t].reshape(-1, *[1] * (like.ndim - 1))
+
+    def respace(self, steps: Sequence[int]) -> "Schedule":
+        """The schedule that visits only these steps (a rising list); α, σ and t stay what they were."""
+        steps = [int(step) for step in steps]
+        if not steps or steps != sorted(set(steps)) or steps[0] < 0 or steps[-1] >= len(self):
+            raise ValueError(
+                f"steps={steps} must rise, without repetition, within 0 … {len(self) - 1}; "
+                "sorted(set(steps)) puts a list in order"
+            )
+        return Schedule(self.alpha[steps], self.sigma[steps], self.steps[steps], self.path)
+
+
+def _from_betas(betas: Tensor) -> Schedule:
+    alphas_cumprod = (1 - betas).cumprod(dim=0)
+    return Schedule(
+        alphas_cumprod.sqrt(),
+        (1 - alphas_cumprod).sqrt(),
+        torch.arange(len(betas)),
+        "variance_preserving",
+    )
+
+
+def linear(T: int = 1000) -> Schedule:
+    """DDPM's schedule, which DiT uses: β rises linearly from 1e-4 to 0.02, scaled for T ≠ 1000."""
+    check_positive(T=T)
+    if T < 21:
+        raise ValueError(f"T={T} makes β exceed 1; use at least 21 steps, then respace")
+    scale = 1000 / T
+    return _from_betas(torch.linspace(scale * 1e-4, scale * 0.02, T, dtype=torch.float64))
+
+
+def cosine(T: int = 1000) -> Schedule:
+    """The schedule of Nichol & Dhariwal (arXiv 2102.09672, equation 17), β at most 0.999."""
+    check_positive(T=T)
+    u = torch.arange(T + 1, dtype=torch.float64) / T
+    signal = ((u + 0.008) / 1.008 * torch.pi / 2).cos() ** 2
+    return _from_betas((1 - signal[1:] / signal[:-1]).clamp(max=0.999))
+
+
+def straight(T: int = 1000) -> Schedule:
+    """The straight line of flow matching: α = 1 - u, σ = u at u = 1/(T+1) … T/(T+1).
+
+    The two ends are left out, so that nothing is ever divided by zero.
+    """
+    check_positive(T=T)
+    u = torch.arange(1, T + 1, dtype=torch.float64) / (T + 1)
+    return Schedule(1 - u, u, torch.arange(T), "straight")
+
+
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+    "linear": linear,
+    "cosine": cosine,
+    "straight": straight,
+}

@@ -1,0 +1,291 @@
+"""The training loop: draw a batch, a time and noise; take a step; average the weights (DiT, section 4).
+
+Every step has a random generator of its own, seeded by the run's seed and the step's number. So
+nothing random has to be stored: a resumed run draws what the uninterrupted one would have drawn.
+"""
+
+import copy
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from minidit._validate import check_choice, check_images, check_positive
+from minidit.diffusion import Diffusion
+from minidit.muon import Muon
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The random numbers of one step: the same for the same seed and step, whatever went before."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
+
+
+def draw_times(kind: str, T: int, n: int, generator: torch.Generator) -> Tensor:
+    """n training times, (n,) int64 in 0 … T-1: "uniform", or "logit_normal" (arXiv 2403.03206).
+
+    The logit-normal prefers the middle, where neither the image nor the noise is plain to see.
+    """
+    check_choice("times", kind, ("uniform", "logit_normal"))
+    if kind == "uniform":
+        return torch.randint(T, (n,), generator=generator, device=generator.device)
+    u = torch.randn(n, generator=generator, device=generator.device).sigmoid()
+    return (u * T).long().clamp(max=T - 1)
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int, cooldown: float) -> float:
+    """The rate at a step: linear warm-up, then `peak`, then a cosine to zero over the last part.
+
+    `cooldown` is the part of the run that the cosine takes: 1 for all after the warm-up, 0 for a
+    constant rate, as in the papers.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    length = cooldown * (steps - warmup)
+    left = steps - step
+    return peak if left >= length else peak * 0.5 * (1 - math.cos(math.pi * left / length))
+
+
+class EMA:
+    """The exponential moving average of a network's weights: `ema.model` is what samples.
+
+    The average forgets faster in the beginning, min(decay, (1 + step)/(10 + step)), so that it
+    doesn't drag random weights along in a short run.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.9999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay={decay} is out of range; it is in [0, 1), e.g. 0.9999")
+        self.decay = decay
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move every averaged weight towards the model's; `step` counts from 0."""
+        keep = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - keep)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a training run; a resumed run must have the same.
+
+    `optimizer`: "adamw", or "muon" for the blocks' matrices at `muon_lr`, with AdamW for the rest.
+    `cooldown`: see `learning_rate`. `clip`: the largest norm of the gradient. `times`: see
+    `draw_times`. `mixed_precision`: bfloat16 where it is exact enough, on a GPU only.
+    """
+
+    steps: int
+    batch_size: int = 128
+    lr: float = 1e-3
+    optimizer: str = "adamw"
+    muon_lr: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    warmup: int = 100
+    cooldown: float = 1.0
+    clip: float = 1.0
+    ema_decay: float = 0.999
+    times: str = "uniform"
+    mixed_precision: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive(steps=self.steps, batch_size=self.batch_size)
+        check_choice("optimizer", self.optimizer, ("adamw", "muon"))
+        check_choice("times", self.times, ("uniform", "logit_normal"))
+        if not self.lr > 0:
+            raise ValueError(f"lr={self.lr} must be above 0, e.g. 1e-3")
+        if not 0 <= self.cooldown <= 1:
+            raise ValueError(f"cooldown={self.cooldown} is the part of the run to cool: 0 … 1")
+
+
+def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """One optimiser for all weights, or two: Muon for the matrices inside blocks, AdamW for the rest."""
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = []
+    if recipe.optimizer == "muon":
+        matrices = [n for n, p in weights.items() if n.startswith("blocks.") and p.ndim == 2]
+    rest = [p for name, p in weights.items() if name not in set(matrices)]
+    adamw = torch.optim.AdamW(
+        rest, recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
+    if not matrices:
+        return [adamw]
+    muon = Muon([weights[n] for n in matrices], recipe.muon_lr, weight_decay=recipe.weight_decay)
+    return [muon, adamw]
+
+
+class Run:
+    """A training run: the network, its average, the optimisers' memory, and one step after another."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        diffusion: Diffusion,
+        images: Tensor,
+        labels: Tensor | None,
+        recipe: Recipe,
+    ) -> None:
+        _check_data(images, labels, recipe)
+        self.model, self.diffusion, self.recipe = model.train(), diffusion, recipe
+        self.device = next(model.parameters()).device
+        self.images = images.to(self.device)  # all of it: no loader, no copies in the loop
+        self.labels = labels.to(self.device) if labels is not None else None
+        self.ema = EMA(model, recipe.ema_decay)
+        self.optimizers = make_optimizers(model, recipe)
+        self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self.done = 0  # steps taken
+
+    def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Images in [-1, 1] and labels, some of them dropped, drawn with replacement."""
+        rows = torch.randint(
+            len(self.images), (self.recipe.batch_size,), generator=rng, device=self.device
+        )
+        x0 = self.images[rows]  # (b, c, h, w)
+        if x0.dtype == torch.uint8:
+            x0 = x0.float() / 127.5 - 1
+        if self.labels is None:
+            return x0, None
+        return x0, self.model.label_embed.drop(self.labels[rows], rng)
+
+    def step(self) -> Tensor:
+        """Take the next step; its loss, a tensor: reading it is what waits for the device."""
+        recipe, rng = self.recipe, step_generator(self.recipe.seed, self.done, self.device)
+        x0, y = self.batch(rng)
+        t = draw_times(recipe.times, len(self.diffusion), len(x0), rng)
+        noise = torch.randn(x0.shape, generator=rng, device=self.device)
+        half = recipe.mixed_precision and self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            loss = self.diffusion.loss(self.model, x0, t, noise, y).mean()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+            rate = learning_rate(self.done, recipe.steps, peak, recipe.warmup, recipe.cooldown)
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+        self.ema.update(self.model, self.done)
+        self.done += 1
+        return loss.detach() + 0 * norm  # not finite if the gradient isn't
+
+    def state(self) -> dict:
+        """Everything that a resumed run needs, as tensors and plain values."""
+        return {
+            "done": self.done,
+            "recipe": asdict(self.recipe) | {"betas": list(self.recipe.betas)},
+            "data": fingerprint(self.images, self.labels),
+            "model": self.model.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def restore(self, state: dict) -> None:
+        """Continue where `state` was taken. Raises ValueError if it is of another run."""
+        own = self.state()
+        for part in ("recipe", "data"):
+            other = {k: v for k, v in state[part].items() if own[part].get(k) != v}
+            if other:
+                now = {k: own[part].get(k) for k in other}
+                raise ValueError(
+                    f"the checkpoint is of another run: its {part} has {other}, this run {now}; "
+                    "use the same settings, or another folder"
+                )
+        self.model.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.done = state["done"]
+
+
+def fingerprint(images: Tensor, labels: Tensor | None) -> dict:
+    """Enough of a data set to notice that it is another one."""
+    sample = images[:: max(1, len(images) // 64)].double().sum().item()
+    return {
+        "shape": list(images.shape),
+        "sum": sample,
+        "labels": None if labels is None else int(labels.sum()),
+    }
+
+
+def _check_data(images: Tensor, labels: Tensor | None, recipe: Recipe) -> None:
+    check_images(images)
+    if len(images) == 0:
+        raise ValueError("images is empty; give at least one image to train on")
+    if labels is not None and labels.shape != images.shape[:1]:
+        shape = tuple(labels.shape)
+        raise ValueError(f"labels have shape {shape} for {len(images)} images; one label an image")
+
+
+def fit(
+    model: nn.Module,
+    diffusion: Diffusion,
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    recipe: Recipe,
+    out: str | Path | None = None,
+    save_every: int = 500,
+    report: Callable[[int, float], None] | None = None,
+) -> nn.Module:
+    """Train `model` in place and return the average of its weights, which is what samples best.
+
+    images: (n, c, h, w), uint8 or floats in [-1, 1]; labels: (n,). The whole data set moves to
+    the model's device. With a folder `out`, a checkpoint is written there every `save_every`
+    steps, and a run that finds one goes on from it, to the bit. `report(step, loss)` hears of
+    progress: after every step on the CPU, every 20 steps (their mean) on a GPU.
+    Raises FloatingPointError when the loss is not finite; the last good checkpoint stays.
+    """
+    run = Run(model, diffusion, images, labels, recipe)
+    path = Path(out) / "checkpoint.pt" if out is not None else None
+    if path is not None and path.exists():
+        run.restore(read_checkpoint(path))
+    every = 1 if run.device.type == "cpu" else 20
+    losses: list[Tensor] = []
+    while run.done < recipe.steps:
+        losses.append(run.step())
+        saves = path is not None and (run.done % save_every == 0 or run.done == recipe.steps)
+        if saves or run.done % every == 0 or run.done == recipe.steps:
+            mean = _finite_mean(losses, run.done, recipe, path)
+            losses.clear()
+            if report is not None:
+                report(run.done, mean)
+        if saves:
+            write_checkpoint(run.state(), path)
+    return run.ema.model
+
+
+def _finite_mean(losses: list[Tensor], done: int, recipe: Recipe, path: Path | None) -> float:
+    values = torch.stack(losses).tolist()
+    for step, value in enumerate(values, done - len(values) + 1):
+        if not math.isfinite(value):
+            kept = f" The last good checkpoint is {path}." if path and path.exists() else ""
+            raise FloatingPointError(
+                f"the loss is {value} at step {step}; try a smaller lr than {recipe.lr}, a longer "
+                f"warmup than {recipe.warmup} or a smaller clip than {recipe.clip}.{kept}"
+            )
+    return sum(values) / len(values)
+
+
+def write_checkpoint(state: dict, path: Path) -> None:
+    """Write to a temporary name, then rename: a kill at any moment leaves a whole file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_checkpoint(path: Path) -> dict:
+    """A checkpoint's contents; nothing in the file is executed. Raises ValueError if damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ValueError(
+            f"{path} is damaged or no checkpoint; remove it to start the run anew"
+        ) from error
