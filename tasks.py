@@ -351,10 +351,8 @@ def is_widget(output):
 
 def without_machine(text):
     """Shorten the paths in a traceback to what they are on every machine."""
-    libraries = (
-        r"(?:~|\b[A-Za-z]:)?[/\\][^\s\x1b'\"]*?[/\\](site-packages|lib[/\\]python3\.\d+)[/\\]"
-    )
-    text = re.sub(libraries, r"\1/", text)
+    for library in ("site-packages", r"lib[/\\]python3\.\d+"):
+        text = re.sub(r"(?:~|\b[A-Za-z]:)?[/\\][^\s\x1b'\"]*?(" + library + r")[/\\]", r"\1/", text)
     home = os.path.expanduser("~")
     for root in (ROOT, ROOT.replace(home, "~", 1)):
         text = text.replace(root + os.sep, "")

@@ -27,8 +27,8 @@ MODULES = {path.stem: path for path in sorted((ROOT / "minidit").glob("*.py"))}
 FLOORS = {
     0: "patches embed attention schedule likelihood muon",
     1: "blocks diffusion autoencoder condition",
-    2: "dit uvit classifier sample",
-    3: "latent weights train evaluate",
+    2: "dit uvit sample",
+    3: "latent weights train classifier evaluate",
     3.5: "digits data plot check",
     4: "experiments __main__",
     5: "__init__",
