@@ -29,8 +29,8 @@ FLOORS = {
     1: "blocks diffusion autoencoder condition",
     2: "dit uvit sample",
     3: "latent weights train classifier evaluate",
-    3.5: "digits data plot check",
-    4: "experiments __main__",
+    3.5: "digits data plot check presets",
+    4: "experiments demo __main__",
     5: "__init__",
 }
 
