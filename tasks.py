@@ -312,7 +312,7 @@ def execute_notebook(path, environment):
         command = [venv_python(), "-m", "nbconvert", "--to", "notebook", "--execute", path]
         command += ["--output-dir", folder, "--output", name, "--log-level", "WARN"]
         command += ["--ExecutePreprocessor.kernel_name=python3", "--ExecutePreprocessor.timeout=-1"]
-        command += ["--ExecutePreprocessor.coalesce_streams=True"]
+        command += ["--ExecutePreprocessor.extra_arguments=--log-level=ERROR"]  # for the kernel
         code = run(command, cwd=ROOT, env=environment)
         if code == 0:
             executed = json.loads(read(os.path.join(folder, name)))
@@ -335,7 +335,7 @@ def tidy(notebook):
     for cell in notebook["cells"]:
         for key in ("execution", "ExecuteTime"):  # when each cell started and ended
             cell["metadata"].pop(key, None)
-        outputs = [output for output in cell.get("outputs", []) if not is_widget(output)]
+        outputs = joined([output for output in cell.get("outputs", []) if not is_widget(output)])
         for output in outputs:
             if output["output_type"] == "error":
                 output["traceback"] = [without_machine(line) for line in output["traceback"]]
@@ -347,6 +347,18 @@ def tidy(notebook):
 def is_widget(output):
     """Tell a live widget, such as a progress bar, of which a stored notebook can show nothing."""
     return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+def joined(outputs):
+    """Join printed lines that follow each other; how they were cut up is a matter of timing."""
+    kept = []
+    for output in outputs:
+        before = kept[-1] if kept else {}
+        if output["output_type"] == "stream" and output["name"] == before.get("name"):
+            before["text"] = before["text"] + output["text"]
+        else:
+            kept.append(output)
+    return kept
 
 
 def without_machine(text):

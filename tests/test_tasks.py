@@ -266,6 +266,13 @@ def test_tidy_keeps_what_a_reader_sees(tasks):
     assert cell["metadata"] == {"tags": ["x"]}
 
 
+def test_printed_lines_are_joined(tasks):
+    out, err = ({"output_type": "stream", "name": name} for name in ("stdout", "stderr"))
+    lines = [{**out, "text": ["1\n"]}, {**out, "text": ["2\n"]}, {**err, "text": ["3\n"]}]
+    (cell,) = tasks.tidy(notebook(*lines))["cells"]
+    assert cell["outputs"] == [{**out, "text": ["1\n", "2\n"]}, lines[2]]
+
+
 def test_tracebacks_lose_the_machine(tasks, monkeypatch):
     monkeypatch.setattr(tasks, "ROOT", os.path.join(os.path.expanduser("~"), "src", "minidit"))
     red = "\x1b[31m"
