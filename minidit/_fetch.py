@@ -41,7 +41,7 @@ def fetch(source: Source, folder: Path) -> Path:
             reasons.append(str(error) or type(error).__name__)
     urls = " or ".join(mirror + source.name for mirror in source.mirrors)
     raise DownloadError(
-        f"{source.name} could not be downloaded ({'; '.join(reasons)}): get {urls} "
+        f"{source.name} could not be downloaded ({'; '.join(dict.fromkeys(reasons))}): get {urls} "
         f"(SHA-256 {source.sha256}) by other means and put it into {folder}"
     )
 

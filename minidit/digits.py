@@ -170,7 +170,7 @@ def _warp(n: int, rng: torch.Generator) -> Tensor:
     ones jittered one by one. The patch follows an affine map exactly and jitter only smoothly.
     """
     turn, slant = _uniform(rng, (n,), -0.15, 0.15), _uniform(rng, (n,), -0.25, 0.25)
-    wide, tall = _uniform(rng, (n,), 0.85, 1.2), _uniform(rng, (n,), 0.85, 1.05)
+    wide, tall = _uniform(rng, (n,), 0.85, 1.15), _uniform(rng, (n,), 0.87, 1.02)
     cos, sin = turn.cos(), turn.sin()
     rows = [cos / wide, sin / wide + slant, -sin / tall, cos / tall]
     matrix = torch.stack(rows, 1).unflatten(1, (2, 2))  # image → field: the drawing's inverse
