@@ -25,17 +25,17 @@ def tiny_dit():
     """Build a DiT small enough for any test; keywords replace its arguments."""
 
     def build(**changes) -> DiT:
-        arguments = dict(
-            input_size=8,
-            patch_size=4,
-            in_channels=1,
-            hidden_size=16,
-            depth=2,
-            num_heads=2,
-            num_classes=3,
-            class_dropout_prob=0.1,
-            learn_sigma=False,
-        )
+        arguments = {
+            "input_size": 8,
+            "patch_size": 4,
+            "in_channels": 1,
+            "hidden_size": 16,
+            "depth": 2,
+            "num_heads": 2,
+            "num_classes": 3,
+            "class_dropout_prob": 0.1,
+            "learn_sigma": False,
+        }
         return DiT(**arguments | changes)
 
     return build
