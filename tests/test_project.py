@@ -28,7 +28,7 @@ FLOORS = {
     0: "patches embed attention schedule likelihood muon",
     1: "blocks diffusion autoencoder condition",
     2: "dit uvit sample",
-    3: "latent weights train classifier evaluate",
+    3: "latent weights official train classifier evaluate",
     3.5: "digits data plot check presets",
     4: "experiments demo",
     5: "__init__",
