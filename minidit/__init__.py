@@ -9,3 +9,4 @@ from minidit.diffusion import Diffusion
 from minidit.dit import DIT_SIZES, DiT
 from minidit.sample import SAMPLERS, ddim, ddpm, guided, sample, space_timesteps
 from minidit.train import EMA, Recipe, fit
+from minidit.weights import load, save

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from minidit._validate import check_choice, check_images
 from minidit.likelihood import discretized_log_likelihood, normal_kl
-from minidit.schedule import Schedule
+from minidit.schedule import SCHEDULES, Schedule
 
 # The same error of x_0 weighs differently when it is read as an error of ε, x0 or v, since x_t is
 # given: |Δε| = α·|Δv| and |Δx0| = σ·|Δv| (both paths). These are the tables of those factors.
@@ -24,15 +24,33 @@ class Prediction(NamedTuple):
     x0: Tensor
 
 
+def clip_image(x0: Tensor, clip: bool | float) -> Tensor:
+    """Keep a foreseen image (b, …) in range: True clamps it to [-1, 1], False leaves it.
+
+    A number p is dynamic thresholding (Imagen, arXiv 2205.11487, section 2.3): clamp each image to
+    ±s and divide by s, where s is the p-quantile of |x0| and at least 1, e.g. p = 0.995.
+    """
+    if isinstance(clip, bool):
+        return x0.clamp(-1, 1) if clip else x0
+    if not 0 < clip < 1:
+        raise ValueError(f"clip={clip} is out of range: True, False, or a quantile like 0.995")
+    s = x0.abs().flatten(1).quantile(clip, dim=1).clamp(min=1)  # (b,)
+    s = s.reshape(-1, *[1] * (x0.ndim - 1))  # (b, 1, 1, …)
+    return x0.clamp(-s, s) / s
+
+
 class Diffusion:
     """A schedule and the meaning of the network's output.
 
     `predict`: "eps" (the noise), "x0" (the image) or "v" (the velocity α̇·x_0 + σ̇·ε: for DDPM's
     schedules that of arXiv 2202.00512, on the straight line ε - x_0).
     `weight`: the quantity whose squared error is the loss, by default the predicted one; errors
-    of another one are multiplied by at most `max_weight`.
+    of another one are multiplied by at most `max_weight`. Or "bound": the loss is the variational
+    bound and nothing else.
     `learn_sigma`: the network has 2c output channels and the second half interpolates the
     log-variance (arXiv 2102.09672, equation 15); else it is `variance`, "large" (β_t) or "small" (β̃_t).
+    `bound_scale`: the factor of the bound in the loss; T makes its mean an estimate of the whole
+    sum, T/1000 keeps a respaced process's loss in the proportions of the full one.
     """
 
     def __init__(
@@ -44,15 +62,39 @@ class Diffusion:
         max_weight: float = math.inf,
         learn_sigma: bool = False,
         variance: str = "large",
+        bound_scale: float = 1.0,
     ) -> None:
         check_choice("predict", predict, _ERROR_IN)
-        check_choice("weight", weight or predict, _ERROR_IN)
+        check_choice("weight", weight or predict, [*_ERROR_IN, "bound"])
         check_choice("variance", variance, ("large", "small"))
         self.schedule, self.predict, self.weight = schedule, predict, weight or predict
         self.max_weight, self.learn_sigma, self.variance = max_weight, learn_sigma, variance
+        self.bound_scale = bound_scale
 
     def __len__(self) -> int:
         return len(self.schedule)
+
+    @property
+    def config(self) -> dict:
+        """The arguments as plain values, for a weights file; `from_config` undoes it."""
+        return {
+            "schedule": self.schedule.name,
+            "T": len(self.schedule),
+            "predict": self.predict,
+            "weight": self.weight,
+            "max_weight": self.max_weight if math.isfinite(self.max_weight) else None,
+            "learn_sigma": self.learn_sigma,
+            "variance": self.variance,
+            "bound_scale": self.bound_scale,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Diffusion":
+        """The process that `config` describes."""
+        rest = {k: v for k, v in config.items() if k not in ("schedule", "T", "predict") and v}
+        check_choice("schedule", config["schedule"], SCHEDULES)
+        schedule = SCHEDULES[config["schedule"]](config.get("T", 1000))
+        return cls(schedule, config.get("predict", "eps"), **rest)
 
     def respace(self, steps: list[int]) -> "Diffusion":
         """The same process over fewer steps."""
@@ -63,6 +105,7 @@ class Diffusion:
             max_weight=self.max_weight,
             learn_sigma=self.learn_sigma,
             variance=self.variance,
+            bound_scale=self.bound_scale,
         )
 
     def _at(self, table: str, t: Tensor, like: Tensor) -> Tensor:
@@ -121,18 +164,16 @@ class Diffusion:
         return large, large.log()
 
     def p_mean_variance(
-        self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool = False
+        self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool | float = False
     ) -> Prediction:
-        """p(x_s | x_t) from the network's output at step t; `clip` keeps x_0 within [-1, 1]."""
+        """p(x_s | x_t) from the network's output at step t; for `clip` see `clip_image`."""
         prediction, fraction = self.split(output)
         if prediction.shape != x_t.shape:
             raise ValueError(
                 f"the network gave {tuple(output.shape)} for x_t of {tuple(x_t.shape)}; "
                 f"with learn_sigma={self.learn_sigma} that doesn't fit"
             )
-        x0 = self.to_x0(x_t, t, prediction)
-        if clip:
-            x0 = x0.clamp(-1, 1)
+        x0 = clip_image(self.to_x0(x_t, t, prediction), clip)
         variance, log_variance = self.variances(x_t, t, fraction)
         return Prediction(self.q_posterior_mean(x0, x_t, t), variance, log_variance, x0)
 
@@ -173,10 +214,12 @@ class Diffusion:
         x_t = self.q_sample(x0, t, noise)  # (b, c, h, w)
         output = model(x_t, self.schedule.at("steps", t, t), y)  # (b, c or 2c, h, w)
         output = output.to(x0.dtype)  # mixed precision ends here
+        if self.weight == "bound":
+            return self.bound_scale * self.bound(output, x0, x_t, t)
         prediction, fraction = self.split(output)
         loss = self.squared_error(prediction, x0, noise, t)
         if fraction is not None:
             # The bound teaches Σ alone: its gradient stops at the prediction (arXiv 2102.09672, 3.1).
             frozen = torch.cat([prediction.detach(), fraction], dim=1)
-            loss = loss + self.bound(frozen, x0, x_t, t)
+            loss = loss + self.bound_scale * self.bound(frozen, x0, x_t, t)
         return loss

@@ -35,6 +35,7 @@ class DiT(nn.Module):
         block: str = "adaln_zero",
         label_std: float = 0.02,
     ) -> None:
+        self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
         check_choice("block", block, BLOCKS)
         check_positive(depth=depth, patch_size=patch_size, in_channels=in_channels)

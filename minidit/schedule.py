@@ -21,12 +21,14 @@ class Schedule:
     `alpha`, `sigma`: (T,), the factors of the image and of the noise.
     `steps`: (T,) int64, the number that the network is given at step t (itself before respacing).
     `path`: "variance_preserving" (α² + σ² = 1) or "straight" (α + σ = 1).
+    `name`: the key in `SCHEDULES`, by which weights files remember it.
     """
 
     alpha: Tensor
     sigma: Tensor
     steps: Tensor
     path: str
+    name: str = "custom"
     _on_device: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -113,11 +115,15 @@ class Schedule:
         return self.alpha if self.path == "variance_preserving" else torch.ones_like(self.sigma)
 
     def at(self, table: str, t: Tensor, like: Tensor) -> Tensor:
-        """Entries `t` (b,) of a table, float32, shaped to multiply `like`: (b, 1, 1, …)."""
+        """Entries `t` (b,) of a table, shaped to multiply `like`: (b, 1, 1, …).
+
+        They are float32, rounded once from float64, or float64 where `like` is.
+        """
         check_times(t, like.shape[0], len(self))
-        key = table, like.device
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        key = table, like.device, dtype
         if key not in self._on_device:
-            self._on_device[key] = getattr(self, table).to(like.device, torch.float32)
+            self._on_device[key] = getattr(self, table).to(like.device, dtype)
         return self._on_device[key][t].reshape(-1, *[1] * (like.ndim - 1))
 
     def respace(self, steps: Sequence[int]) -> "Schedule":
@@ -131,13 +137,14 @@ class Schedule:
         return Schedule(self.alpha[steps], self.sigma[steps], self.steps[steps], self.path)
 
 
-def _from_betas(betas: Tensor) -> Schedule:
+def _from_betas(betas: Tensor, name: str) -> Schedule:
     alphas_cumprod = (1 - betas).cumprod(dim=0)
     return Schedule(
         alphas_cumprod.sqrt(),
         (1 - alphas_cumprod).sqrt(),
         torch.arange(len(betas)),
         "variance_preserving",
+        name,
     )
 
 
@@ -147,7 +154,7 @@ def linear(T: int = 1000) -> Schedule:
     if T < 21:
         raise ValueError(f"T={T} makes β exceed 1; use at least 21 steps, then respace")
     scale = 1000 / T
-    return _from_betas(torch.linspace(scale * 1e-4, scale * 0.02, T, dtype=torch.float64))
+    return _from_betas(torch.linspace(scale * 1e-4, scale * 0.02, T, dtype=torch.float64), "linear")
 
 
 def cosine(T: int = 1000) -> Schedule:
@@ -155,7 +162,7 @@ def cosine(T: int = 1000) -> Schedule:
     check_positive(T=T)
     u = torch.arange(T + 1, dtype=torch.float64) / T
     signal = ((u + 0.008) / 1.008 * torch.pi / 2).cos() ** 2
-    return _from_betas((1 - signal[1:] / signal[:-1]).clamp(max=0.999))
+    return _from_betas((1 - signal[1:] / signal[:-1]).clamp(max=0.999), "cosine")
 
 
 def straight(T: int = 1000) -> Schedule:
@@ -165,7 +172,7 @@ def straight(T: int = 1000) -> Schedule:
     """
     check_positive(T=T)
     u = torch.arange(1, T + 1, dtype=torch.float64) / (T + 1)
-    return Schedule(1 - u, u, torch.arange(T), "straight")
+    return Schedule(1 - u, u, torch.arange(T), "straight", "straight")
 
 
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {

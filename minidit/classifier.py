@@ -1,0 +1,99 @@
+"""A small image classifier of our own: the judge of samples, and the maker of their features.
+
+It never sees a generated image in training, and no generator is trained against it.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minidit._validate import check_images, check_positive
+from minidit.train import step_generator
+
+
+class Classifier(nn.Module):
+    """Images (b, c, 28 to 32, same) in [-1, 1] → logits (b, num_classes), by way of 64 features.
+
+    `mean`, `cov`: the statistics of the features over the real training images, for the Fréchet
+    distance; set by `train_classifier`.
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, width: int = 32) -> None:
+        super().__init__()
+        check_positive(in_channels=in_channels, num_classes=num_classes, width=width)
+        self.config = dict(in_channels=in_channels, num_classes=num_classes, width=width)
+        self.in_channels = in_channels
+        stages = [
+            (in_channels, width, 2),
+            (width, 2 * width, 1),
+            (2 * width, 2 * width, 2),
+            (2 * width, 4 * width, 1),
+        ]
+        self.convs = nn.Sequential(*(_conv(*stage) for stage in stages))
+        self.to_features = nn.Linear(4 * width * 4 * 4, 64)
+        self.to_logits = nn.Linear(64, num_classes)
+        self.register_buffer("mean", torch.zeros(64, dtype=torch.float64))
+        self.register_buffer("cov", torch.eye(64, dtype=torch.float64))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(b, c, h, w) → (b, 64), at least zero."""
+        check_images(images, self.in_channels)
+        maps = F.adaptive_avg_pool2d(self.convs(images), 4)  # (b, 4·width, 4, 4)
+        return F.relu(self.to_features(maps.flatten(1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, c, h, w) → (b, num_classes)."""
+        return self.to_logits(F.dropout(self.features(images), 0.25, self.training))
+
+
+def _conv(c_in: int, c_out: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()
+    )
+
+
+def jitter(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Each image turned by up to 12°, scaled by up to 10 % and shifted by up to 2 pixels of 28."""
+    u = torch.rand(5, len(images), generator=rng, device=rng.device) * 2 - 1  # (5, b) in [-1, 1]
+    angle, scale = u[0] * math.radians(12), 1 + 0.1 * u[1]
+    shear = 0.1 * u[2]
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    rows = [torch.stack([cos, shear - sin, u[3] / 7], 1), torch.stack([sin, cos, u[4] / 7], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images + 1, grid, align_corners=False) - 1  # outside is black: -1
+
+
+def train_classifier(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    steps: int,
+    batch_size: int = 256,
+    lr: float = 0.01,
+    seed: int = 0,
+    report: Callable[[int, float], None] | None = None,
+) -> Classifier:
+    """Train on images (n, c, h, w) uint8 and labels (n,), moved about by `jitter`; one cycle."""
+    torch.manual_seed(seed)
+    model = Classifier(images.shape[1], int(labels.max()) + 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
+    for step in range(steps):
+        rng = step_generator(seed, step)
+        rows = torch.randint(len(images), (batch_size,), generator=rng)
+        x = jitter(images[rows].float() / 127.5 - 1, rng)
+        loss = F.cross_entropy(model(x), labels[rows], label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        cycle.step()
+        if report is not None:
+            report(step + 1, loss.item())
+    model.eval().requires_grad_(False)
+    features = torch.cat([model.features(x.float() / 127.5 - 1) for x in images.split(1000)])
+    model.mean.copy_(features.double().mean(dim=0))
+    model.cov.copy_(features.double().T.cov())
+    return model

@@ -1,0 +1,109 @@
+"""The demo: train a small DiT on drawn digits for a minute or two, and look at what it draws."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from minidit import data, evaluate, presets, weights
+from minidit.sample import ddim, guided, sample
+from minidit.train import Recipe, fit
+
+GUIDANCE, STEPS, PER_CLASS = 2.0, 30, 20
+
+
+def affordable_steps(recipe: dict, images: Tensor, labels: Tensor, device, seconds: float) -> int:
+    """The recipe's steps, or as many as fit into `seconds`, by the time that a few take."""
+    model, diffusion, _ = presets.build("demo", tuple(images.shape[1:]), 10)
+    times: list[float] = []
+    fit(
+        model.to(device),
+        diffusion,
+        images,
+        labels,
+        recipe=Recipe(**(recipe | {"steps": 8 if device.type == "cpu" else 60})),
+        report=lambda step, loss: times.append(time.perf_counter()),
+    )
+    done = 7 if device.type == "cpu" else 40
+    each = (times[-1] - times[0]) / done  # the first reports hold the warming up
+    return max(20, min(recipe["steps"], int(seconds / each)))
+
+
+def draw(model, diffusion, labels: Tensor, seed: int, guidance: float, steps: int):
+    """The states of one DDIM run for these labels, from noise of this seed."""
+    device = next(model.parameters()).device
+    noise = torch.randn(
+        (len(labels), model.in_channels, *model.size), generator=torch.Generator().manual_seed(seed)
+    )
+    denoiser = guided(model, guidance)
+    return ddim(denoiser, diffusion, noise.to(device), labels.to(device), steps=steps)
+
+
+def run_demo(
+    out: Path, seconds: float, seed: int, device: torch.device, bar: Callable, say: Callable
+) -> float:
+    """Train, sample, judge, and write the picture; returns the share of recognised samples."""
+    train = data.load("digits")
+    model, diffusion, recipe = presets.build("demo", (1, 28, 28), 10, seed)
+    steps = affordable_steps(recipe, train.images, train.labels, device, seconds)
+    say(f"training {sum(p.numel() for p in model.parameters()):,} weights for {steps} steps …")
+    progress = bar(steps)
+
+    def report(step: int, loss: float) -> None:
+        progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        progress.update(step - progress.n)
+
+    recipe |= {"steps": steps, "seed": seed}
+    average = fit(
+        model.to(device),
+        diffusion,
+        train.images,
+        train.labels,
+        recipe=Recipe(**recipe),
+        report=report,
+    )
+    progress.close()
+    labels = torch.arange(10).repeat(PER_CLASS)
+    images = sample(draw(average, diffusion, labels, seed, GUIDANCE, STEPS)).cpu()
+    judge = evaluate.classifier("digits")
+    right = evaluate.accuracy(judge, images, labels)
+    film = [s.x[0].cpu() for s in draw(average, diffusion, labels[3:4], seed + 1, GUIDANCE, STEPS)]
+    shipped, process = weights.load("dit-mnist")
+    shipped.to(device)
+    mnist = sample(draw(shipped, process, labels[:80], seed, GUIDANCE, STEPS)).cpu()
+    picture(out, images[:80], film, mnist)
+    say(f"a classifier recognises {right:.1%} of {len(labels)} samples (guidance {GUIDANCE:g})")
+    say(f"the picture: {out.resolve()}")
+    say("go on with the notebooks: python3 tasks.py lab")
+    return right
+
+
+def picture(out: Path, images: Tensor, film: list[Tensor], mnist: Tensor) -> None:
+    """One PNG: samples, a column per class; beside them the shipped weights'; below, a denoising."""
+    import os
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from minidit.plot import tile
+
+    figure = Figure(figsize=(11, 6.6), dpi=120, facecolor="white")
+    FigureCanvasAgg(figure)
+    left, right, below = figure.subplot_mosaic("AB;CC", height_ratios=[8, 1.25]).values()
+    chosen = torch.linspace(0, len(film) - 1, 12).round().int().tolist()
+    parts = [
+        (left, tile(images, 10), "just trained here, on digits drawn from fonts"),
+        (right, tile(mnist, 10), "the shipped weights, trained on MNIST"),
+        (below, tile(torch.stack([film[i] for i in chosen]), 12), "one image, from noise to digit"),
+    ]
+    for axes, sheet, title in parts:
+        axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, loc="left", fontsize=12)
+        axes.axis("off")
+    figure.tight_layout()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.stem + ".part" + out.suffix)
+    figure.savefig(part)
+    os.replace(part, out)

@@ -1,0 +1,65 @@
+"""Named networks with their recipes, measured on MNIST (data/results/recipes-mnist.json)."""
+
+import torch
+from torch import nn
+
+from minidit._validate import check_choice
+from minidit.diffusion import Diffusion
+from minidit.dit import DiT
+from minidit.train import Recipe
+
+# "demo": a minute or two on two cores. "mnist": the shipped weights. "paper": DiT's own recipe,
+# noise prediction with AdamW at a constant rate, for comparison; it wants a GPU and patience.
+PRESETS: dict[str, dict] = {
+    "demo": dict(
+        model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
+        diffusion=dict(schedule="straight", predict="x0", weight="v", max_weight=400.0),
+        recipe=dict(steps=400, optimizer="muon", lr=2e-3, times="logit_normal", warmup=20),
+    ),
+    "mnist": dict(
+        model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
+        diffusion=dict(schedule="straight", predict="x0", weight="v", max_weight=400.0),
+        recipe=dict(
+            steps=8000,
+            optimizer="muon",
+            lr=2e-3,
+            times="logit_normal",
+            warmup=100,
+            cooldown=0.7,
+        ),
+    ),
+    "paper": dict(
+        model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
+        diffusion=dict(schedule="linear", predict="eps"),
+        recipe=dict(steps=100_000, batch_size=256, lr=1e-4, warmup=0, cooldown=0.0, ema_decay=0.9999),
+    ),
+}
+
+
+def build(preset: str, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0):
+    """A fresh network and its process for images (c, h, w): (DiT, Diffusion, recipe's dict).
+
+    Raises ValueError for an unknown preset, or a patch size that doesn't divide the images.
+    """
+    check_choice("preset", preset, PRESETS)
+    parts = PRESETS[preset]
+    channels, height, width = image_shape
+    size = height if height == width else (height, width)
+    patch = parts["model"]["patch_size"]
+    while height % patch or width % patch:  # 32 pixels: 7 becomes 4
+        patch = patch - 1 if patch > 4 else patch // 2
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: nn.Module = DiT(
+            size,
+            in_channels=channels,
+            num_classes=num_classes,
+            learn_sigma=parts["diffusion"].get("learn_sigma", False),
+            **(parts["model"] | {"patch_size": patch}),
+        )
+    return model, Diffusion.from_config(parts["diffusion"]), dict(parts["recipe"])
+
+
+def recipe_of(parts: dict, **changes) -> Recipe:
+    """A preset's recipe with the changes that are not None."""
+    return Recipe(**(parts | {k: v for k, v in changes.items() if v is not None}))

@@ -1,0 +1,136 @@
+"""Weights on disk: safetensors with the network's arguments in the header, checked by sha256.
+
+A weights file holds numbers and text, no code. Beside a shipped one lies a JSON file of the same
+name: sha256, recipe, seed, the command that made it, its log and what was measured.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from minidit.classifier import Classifier
+from minidit.diffusion import Diffusion
+from minidit.dit import DiT
+
+NETWORKS = {"DiT": DiT, "Classifier": Classifier}
+
+
+class Loaded(NamedTuple):
+    """A network in evaluation mode, and the process it was trained for (None for a classifier)."""
+
+    model: nn.Module
+    diffusion: Diffusion | None
+
+
+def shipped_folder() -> Path:
+    """Where the shipped weights lie: inside an installed package, or in a clone's data/weights."""
+    package = Path(__file__).parent
+    inside = package / "_shipped" / "weights"
+    return inside if inside.is_dir() else package.parent / "data" / "weights"
+
+
+def shipped() -> list[str]:
+    """The names that `load` knows."""
+    return sorted(path.stem for path in shipped_folder().glob("*.safetensors"))
+
+
+def save(
+    model: nn.Module, path: str | Path, diffusion: Diffusion | None = None, info: dict | None = None
+) -> None:
+    """Write weights, and what is needed to build the network again, to `path` (*.safetensors).
+
+    `info` goes into a JSON file beside it, with the sha256. Both are written to a temporary name
+    and renamed. Raises TypeError for a network without `config`.
+    """
+    path = Path(path)
+    kind = type(model).__name__
+    if kind not in NETWORKS:
+        raise TypeError(f"model is a {kind}; weights files hold one of {sorted(NETWORKS)}")
+    header = {"network": kind, "model": model.config}
+    if diffusion is not None:
+        header["diffusion"] = diffusion.config
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, part, metadata={"minidit": json.dumps(header)})
+    note = {"sha256": _sha256(part), "bytes": part.stat().st_size, **header, **(info or {})}
+    note_part = path.with_name(path.stem + ".json.part")
+    note_part.write_text(json.dumps(note, indent=1) + "\n")
+    os.replace(part, path)
+    os.replace(note_part, path.with_suffix(".json"))
+
+
+def load(name: str | Path) -> Loaded:
+    """The network and its process from shipped weights ("dit-mnist") or a file of `save`.
+
+    Raises ValueError for an unknown name, a damaged file, or weights that don't fit the network.
+    """
+    path = _find(name)
+    tensors, header = _read(path)
+    model = NETWORKS[header["network"]](**header["model"])
+    _check_fit(model, tensors, path)
+    model.load_state_dict(tensors, assign=True)
+    diffusion = Diffusion.from_config(header["diffusion"]) if "diffusion" in header else None
+    return Loaded(model.eval().requires_grad_(False), diffusion)
+
+
+def info(name: str | Path) -> dict:
+    """What is known of a weights file: recipe, seed, command, log and measurements."""
+    path = _find(name).with_suffix(".json")
+    if not path.exists():
+        raise ValueError(f"{path} is missing; it is written beside the weights by `save`")
+    return json.loads(path.read_text())
+
+
+def _find(name: str | Path) -> Path:
+    path = Path(name)
+    if path.suffix == ".safetensors" and path.exists():
+        return path
+    path = shipped_folder() / f"{name}.safetensors"
+    if not path.exists():
+        raise ValueError(
+            f"weights {str(name)!r} are unknown; shipped are {shipped()}, "
+            "or give the path of a .safetensors file"
+        )
+    return path
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    note = path.with_suffix(".json")
+    if note.exists() and json.loads(note.read_text())["sha256"] != _sha256(path):
+        raise ValueError(f"{path} is damaged: its sha256 isn't that of {note.name}; get it again")
+    try:
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get("minidit")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error}); get it again") from None
+    if header is None:
+        raise ValueError(f"{path} wasn't written by minidit.save: its header has no network")
+    return tensors, json.loads(header)
+
+
+def _check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wrong = sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k))
+    if wrong:
+        k = wrong[0]
+        raise ValueError(
+            f"{path} doesn't fit the network in {len(wrong)} tensors; the first is {k}: "
+            f"{given.get(k, 'missing')} in the file, {own.get(k, 'absent')} in the network"
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
