@@ -1,4 +1,4 @@
-"""The command line: python -m minidit demo | train | sample | classifier."""
+"""The command line: python -m minidit demo | train | sample | classifier | experiment."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_sample, _add_classifier):
+    for add in (_add_demo, _add_train, _add_sample, _add_classifier, _add_experiment):
         add(commands)
     return top
 
@@ -79,6 +79,21 @@ def _add_classifier(commands) -> None:
     p.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
     p.add_argument("--threads", type=int, help="processor threads (default: all)")
     p.set_defaults(run=_classifier)
+
+
+def _add_experiment(commands) -> None:
+    p = commands.add_parser(
+        "experiment",
+        help="run a named experiment, or go on with it",
+        description="Run what is missing of an experiment, store it, and print its table. All "
+        "variants get the same processor time; run nothing beside it.",
+    )
+    p.add_argument("name", nargs="?", help="which one; leave it out for a list")
+    p.add_argument("--seeds", type=int, default=1, help="runs of each variant (%(default)s)")
+    p.add_argument("--seconds", type=float, help="of training a run, instead of the experiment's")
+    p.add_argument("--out", default="data/results", help="folder of NAME.json (%(default)s)")
+    p.add_argument("--threads", type=int, default=1, help="processor threads (%(default)s)")
+    p.set_defaults(run=_experiment)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -153,7 +168,7 @@ def _train(args) -> None:
 
 
 class Log:
-    """The bar, and log.csv: step, mean loss since the last row; a resumed run continues the file."""
+    """The bar, and log.csv: step, mean loss since the last row; a resumed run goes on in it."""
 
     def __init__(self, path: Path, bar, every: int = 50) -> None:
         self.path, self.bar, self.every = path, bar, every
@@ -212,7 +227,7 @@ def _sample(args) -> None:
         denoiser, diffusion, x, labels.to(device), steps=steps, generator=generator
     )
     began, bar = time.perf_counter(), _bar(count)
-    for state in states:
+    for state in states:  # noqa: B007 (the last one is what counts)
         bar.update()
     bar.close()
     _write_images(out, to_uint8(state.x.cpu()), labels)
@@ -283,6 +298,19 @@ def _classifier(args) -> None:
     }
     weights.save(judge, path, info=facts)
     print(f"wrote {path}; it recognises {right:.2%} of the test images")
+
+
+def _experiment(args) -> None:
+    import torch
+
+    from minidit.experiments import EXPERIMENTS, run_experiment, table
+
+    if args.name is None:
+        for name, (question, seconds, variants) in EXPERIMENTS.items():
+            print(f"{name}: {question} {len(variants)} variants, {seconds:g} s of training each")
+        return
+    torch.set_num_threads(args.threads)
+    print(table(run_experiment(args.name, args.seeds, Path(args.out), print, args.seconds)))
 
 
 if __name__ == "__main__":

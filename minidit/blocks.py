@@ -83,7 +83,7 @@ class AdaLNBlock(nn.Module):
 
 
 class AdaLNZeroBlock(AdaLNBlock):
-    """adaLN with a gate before each addition; all gates start at zero: the block is the identity."""
+    """adaLN with a gate before each addition; the gates start at zero: the identity."""
 
     parts = 6  # shift, scale and gate, for attention and for the MLP
 
@@ -103,7 +103,7 @@ BLOCKS = {
 
 
 class FinalLayer(nn.Module):
-    """Tokens to patches: a normalisation (adaptive in the adaLN networks), a linear map from zero."""
+    """Tokens to patches: a normalisation (adaptive with adaLN), and a linear map from zero."""
 
     def __init__(self, hidden_size: int, out_features: int, adaptive: bool) -> None:
         super().__init__()

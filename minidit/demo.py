@@ -81,7 +81,7 @@ def run_demo(
 
 
 def picture(out: Path, images: Tensor, film: list[Tensor], mnist: Tensor) -> None:
-    """One PNG: samples, a column per class; beside them the shipped weights'; below, a denoising."""
+    """One PNG: samples, a column per class; beside them the shipped weights'; a film below."""
     import os
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -72,9 +72,11 @@ class DiT(nn.Module):
     def condition(self, t: Tensor, y: Tensor | None) -> Tensor:
         """The condition as tokens, time first: (b,), (b,) → (b, m, d)."""
         if (y is None) != (self.label_embed is None):
-            has = "has no labels (num_classes=0)" if y is not None else "needs labels"
-            way = "leave y out" if y is not None else "pass y, e.g. full of model.null_label"
-            raise ValueError(f"y={'given' if y is not None else None}, but this network {has}; {way}")
+            raise ValueError(
+                "y=None, but this network needs labels; pass y, e.g. full of model.null_label"
+                if y is None
+                else "y is given, but this network has no labels (num_classes=0); leave y out"
+            )
         tokens = [self.time_embed(t)]
         if y is not None:
             tokens.append(self.label_embed(y))

@@ -14,7 +14,7 @@ def normal_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) 
 
 
 def normal_cdf(z: Tensor) -> Tensor:
-    """The standard normal's distribution function, by the tanh approximation of the papers' code."""
+    """The standard normal's distribution function, by the papers' tanh approximation."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
 
 
@@ -28,4 +28,5 @@ def discretized_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Te
     tiny = 1e-12
     inside = (upper - lower).clamp(min=tiny).log()
     bright = (1 - lower).clamp(min=tiny).log()
-    return torch.where(x < -0.999, upper.clamp(min=tiny).log(), torch.where(x > 0.999, bright, inside))
+    dark = upper.clamp(min=tiny).log()
+    return torch.where(x < -0.999, dark, torch.where(x > 0.999, bright, inside))

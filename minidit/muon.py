@@ -36,7 +36,7 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For the matrices inside a network's blocks; matrices of one shape are handled as one batch."""
+    """For the matrices inside a network's blocks; those of one shape are handled as one batch."""
 
     def __init__(
         self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
@@ -45,7 +45,9 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.ndim != 2:
-                    raise ValueError(f"Muon is for matrices; got a weight of shape {tuple(p.shape)}")
+                    raise ValueError(
+                        f"Muon is for matrices; got a weight of shape {tuple(p.shape)}"
+                    )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:

@@ -20,7 +20,7 @@ PRESETS: dict[str, dict] = {
         model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
         diffusion=dict(schedule="straight", predict="x0", weight="v", max_weight=400.0),
         recipe=dict(
-            steps=8000,
+            steps=6000,
             optimizer="muon",
             lr=2e-3,
             times="logit_normal",
@@ -31,18 +31,28 @@ PRESETS: dict[str, dict] = {
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
         diffusion=dict(schedule="linear", predict="eps"),
-        recipe=dict(steps=100_000, batch_size=256, lr=1e-4, warmup=0, cooldown=0.0, ema_decay=0.9999),
+        recipe=dict(
+            steps=100_000,
+            batch_size=256,
+            lr=1e-4,
+            betas=(0.9, 0.999),
+            warmup=0,
+            cooldown=0.0,
+            ema_decay=0.9999,
+        ),
     ),
 }
 
 
-def build(preset: str, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0):
+def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0):
     """A fresh network and its process for images (c, h, w): (DiT, Diffusion, recipe's dict).
 
-    Raises ValueError for an unknown preset, or a patch size that doesn't divide the images.
+    `preset` is a name, or a dict like those of `PRESETS`. A patch size that doesn't divide the
+    images gives way to the next smaller one that does. Raises ValueError for an unknown preset.
     """
-    check_choice("preset", preset, PRESETS)
-    parts = PRESETS[preset]
+    if isinstance(preset, str):
+        check_choice("preset", preset, PRESETS)
+    parts = PRESETS[preset] if isinstance(preset, str) else preset
     channels, height, width = image_shape
     size = height if height == width else (height, width)
     patch = parts["model"]["patch_size"]

@@ -80,9 +80,10 @@ class Schedule:
 
     @property
     def posterior_log_variance(self) -> Tensor:
-        """(T,) log β̃_t, with the value at t = 1 in place of log 0 at t = 0 (as the papers' codes)."""
+        """(T,) log β̃_t, with the value at t = 1 for log 0 at t = 0 (as the papers' codes)."""
         variance = self.posterior_variance
-        return torch.cat([variance[1:2] if len(self) > 1 else self.step_variance, variance[1:]]).log()
+        first = variance[1:2] if len(self) > 1 else self.step_variance
+        return torch.cat([first, variance[1:]]).log()
 
     @property
     def log_step_variance(self) -> Tensor:
@@ -127,7 +128,7 @@ class Schedule:
         return self._on_device[key][t].reshape(-1, *[1] * (like.ndim - 1))
 
     def respace(self, steps: Sequence[int]) -> "Schedule":
-        """The schedule that visits only these steps (a rising list); α, σ and t stay what they were."""
+        """The schedule that visits only these steps (a rising list), with their α, σ and t."""
         steps = [int(step) for step in steps]
         if not steps or steps != sorted(set(steps)) or steps[0] < 0 or steps[-1] >= len(self):
             raise ValueError(

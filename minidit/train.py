@@ -1,4 +1,4 @@
-"""The training loop: draw a batch, a time and noise; take a step; average the weights (DiT, section 4).
+"""The training loop: a batch, times, noise; a step; an average of the weights (DiT, section 4).
 
 Every step has a random generator of its own, seeded by the run's seed and the step's number. So
 nothing random has to be stored: a resumed run draws what the uninterrupted one would have drawn.
@@ -104,7 +104,7 @@ class Recipe:
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """One optimiser for all weights, or two: Muon for the matrices inside blocks, AdamW for the rest."""
+    """AdamW for all weights, or Muon for the matrices inside blocks and AdamW for the rest."""
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = []
     if recipe.optimizer == "muon":
@@ -120,7 +120,7 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
 
 
 class Run:
-    """A training run: the network, its average, the optimisers' memory, and one step after another."""
+    """A training run: the network, its average, the optimisers' memory, step after step."""
 
     def __init__(
         self,

@@ -57,7 +57,9 @@ def save(
         header["diffusion"] = diffusion.config
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
     save_file(tensors, part, metadata={"minidit": json.dumps(header)})
     note = {"sha256": _sha256(part), "bytes": part.stat().st_size, **header, **(info or {})}
     note_part = path.with_name(path.stem + ".json.part")
@@ -110,7 +112,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
             header = (file.metadata() or {}).get("minidit")
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error}); get it again") from None
+        raise ValueError(
+            f"{path} is damaged or no safetensors file ({error}); get it again"
+        ) from None
     if header is None:
         raise ValueError(f"{path} wasn't written by minidit.save: its header has no network")
     return tensors, json.loads(header)
