@@ -224,7 +224,12 @@ def install(command):
     environment = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_USER="0")
     width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 0
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=ROOT,
+        env=environment,
+        close_fds=False,  # it shares the lock
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     lines = []
     try:
@@ -268,7 +273,11 @@ def one_at_a_time():
 
 
 def lock(handle):
-    """Take the lock of an open file or raise OSError at once."""
+    """Take the lock of an open file or raise OSError at once.
+
+    Where it can be shared, pip holds it as well: if this process is killed, pip may live on for a
+    while, and the next call has to wait for it before it starts over.
+    """
     if os.name == "nt":
         import msvcrt
 
@@ -277,6 +286,7 @@ def lock(handle):
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.set_inheritable(handle.fileno(), True)
 
 
 def venv_python():

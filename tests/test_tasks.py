@@ -230,6 +230,22 @@ with tasks.one_at_a_time():
     assert "waiting for it" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not share the lock")
+def test_a_step_that_outlives_its_caller_keeps_the_lock(real):
+    with real.one_at_a_time():
+        step = subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False
+        )
+    try:
+        with open(real.VENV + ".lock") as handle, pytest.raises(BlockingIOError):
+            real.lock(handle)
+    finally:
+        step.kill()
+        step.communicate()
+    with open(real.VENV + ".lock") as handle:
+        real.lock(handle)
+
+
 # --- notebooks ------------------------------------------------------------------------------------
 
 
