@@ -1,0 +1,363 @@
+"""Checks of a student's function: right ones pass, and every hint is given for its mistake.
+
+The students' versions below are written out as a student would, not taken from the package's
+tables of mistakes; a last test sees to it that every hint has its student.
+"""
+
+import math
+
+import pytest
+import torch
+from einops import rearrange
+from torch.nn import functional as F
+
+from minidit import LabelEmbedder, _mistakes, check, patchify, sincos_2d, timestep_embedding
+from minidit import unpatchify as package_unpatchify
+
+# --- right, written in other ways than the package's ----------------------------------------------
+
+
+def loops(images, patch):
+    b, c, height, width = images.shape
+    tokens = [
+        [
+            [
+                images[i, k, top + y, left + x]
+                for y in range(patch)
+                for x in range(patch)
+                for k in range(c)
+            ]
+            for top in range(0, height, patch)
+            for left in range(0, width, patch)
+        ]
+        for i in range(b)
+    ]
+    return torch.tensor(tokens)
+
+
+def unfolded(images, patch):
+    tokens = F.unfold(images, patch, stride=patch)
+    return rearrange(tokens, "b (c p1 p2) n -> b n (p1 p2 c)", p1=patch, p2=patch)
+
+
+def folded(tokens, patch, grid):
+    tokens = rearrange(tokens, "b n (p1 p2 c) -> b (c p1 p2) n", p1=patch, p2=patch)
+    return F.fold(tokens, (grid[0] * patch, grid[1] * patch), patch, stride=patch)
+
+
+def complex_times(t, dim):
+    omega = 10_000.0 ** -(torch.arange(dim // 2) / (dim // 2))
+    turned = torch.polar(torch.ones(len(t), dim // 2), t[:, None] * omega)
+    rest = torch.zeros(len(t), dim % 2)
+    return torch.cat([turned.real, turned.imag, rest], 1)
+
+
+def positions_by_loops(dim, grid):
+    rows = []
+    for i in range(grid[0]):
+        for j in range(grid[1]):
+            row = []
+            for position in (j, i):
+                angles = [position / 10_000 ** (k / (dim / 4)) for k in range(dim // 4)]
+                row += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+            rows.append(row)
+    return torch.tensor(rows)
+
+
+def drop(y, null_label, probability):
+    return torch.where(torch.rand(len(y)) < probability, null_label, y)
+
+
+def package_drop(y, null_label, probability):
+    if probability == 1:  # the package refuses it: nothing would be learned of the labels
+        return torch.full_like(y, null_label)
+    embedder = LabelEmbedder(null_label, 4, probability)
+    return embedder.drop(y)
+
+
+@pytest.mark.parametrize(
+    ("judge", "fn"),
+    [
+        (check.patchify, patchify),
+        (check.patchify, loops),
+        (check.patchify, unfolded),
+        (check.unpatchify, package_unpatchify),
+        (check.unpatchify, folded),
+        (check.positions, sincos_2d),
+        (check.positions, positions_by_loops),
+        (check.timestep_embedding, timestep_embedding),
+        (check.timestep_embedding, complex_times),
+        (check.label_dropout, drop),
+        (check.label_dropout, package_drop),
+    ],
+)
+def test_right_ones_pass(judge, fn):
+    verdict = judge(fn)
+    assert verdict and "✓" in repr(verdict) and "right" in repr(verdict), verdict
+
+
+# --- wrong, each with the words that its hint must hold -------------------------------------------
+
+
+def split(images, p, *order):
+    """The axes (b, c, h, p1, w, p2) in another order, the first three and the last three merged."""
+    b, c, height, width = images.shape
+    axes = images.reshape(b, c, height // p, p, width // p, p)
+    return axes.permute(0, *order).flatten(1, 2).flatten(2)
+
+
+def unmerged(images, p):
+    b, c, height, width = images.shape
+    return images.reshape(b, c, height // p, p, width // p, p).permute(0, 2, 4, 3, 5, 1)
+
+
+def square_only(images, p):
+    n = images.shape[2] // p
+    return rearrange(images, "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", h=n, w=n, p1=p, p2=p)
+
+
+PATCHIFY = {
+    "the channels stand first": lambda x, p: split(x, p, 2, 4, 1, 3, 5),
+    "columns come before rows": lambda x, p: split(x, p, 2, 4, 5, 3, 1),
+    "counted column by column": lambda x, p: split(x, p, 4, 2, 3, 5, 1),
+    "rows and columns are exchanged": lambda x, p: split(x, p, 4, 2, 5, 3, 1),
+    "pixels from afar": lambda x, p: rearrange(x, "b c (p h) (q w) -> b (h w) (p q c)", p=p, q=p),
+    "a reshape alone": lambda x, p: x.view(len(x), -1, p * p * x.shape[1]),
+    "the result is transposed": lambda x, p: F.unfold(x, p, stride=p),
+    "the grid still has two axes": lambda x, p: unmerged(x, p).flatten(3),
+    "a patch still has its own axes": lambda x, p: unmerged(x, p).flatten(1, 2),
+    "taken to be equal": square_only,
+}
+
+
+def back(tokens, p, grid, order):
+    """Tokens whose features are read as `order`, three of p1, p2, c, to images."""
+    pattern = f"b (h w) ({order}) -> b c (h p1) (w p2)"
+    return rearrange(tokens, pattern, h=grid[0], w=grid[1], p1=p, p2=p)
+
+
+def square_grid(tokens, p, grid):
+    side = math.isqrt(tokens.shape[1])
+    return back(tokens, p, (side, side), "p1 p2 c")
+
+
+def columns_first(tokens, p, grid):
+    return rearrange(tokens, "b (w h) (p q c) -> b c (h p) (w q)", h=grid[0], w=grid[1], p=p, q=p)
+
+
+def all_exchanged(tokens, p, grid):
+    return rearrange(tokens, "b (w h) (q p c) -> b c (h p) (w q)", h=grid[0], w=grid[1], p=p, q=p)
+
+
+def from_afar(tokens, p, grid):
+    return rearrange(tokens, "b (h w) (p q c) -> b c (p h) (q w)", h=grid[0], w=grid[1], p=p, q=p)
+
+
+def channels_left_last(tokens, p, grid):
+    return rearrange(tokens, "b (h w) (p q c) -> b (h p) (w q) c", h=grid[0], w=grid[1], p=p, q=p)
+
+
+UNPATCHIFY = {
+    "the channels stand first": lambda z, p, grid: back(z, p, grid, "c p1 p2"),
+    "columns come before rows": lambda z, p, grid: back(z, p, grid, "p2 p1 c"),
+    "counted column by column": columns_first,
+    "rows and columns are exchanged": all_exchanged,
+    "pixels from afar": from_afar,
+    "a reshape alone": lambda z, p, g: z.reshape(len(z), -1, g[0] * p, g[1] * p),
+    "is read as (w, h)": lambda z, p, grid: back(z, p, (grid[1], grid[0]), "p1 p2 c"),
+    "the channels are left at the end": channels_left_last,
+    "the grid is taken to be square": square_grid,
+}
+
+
+def one_axis(positions, dim, divisor, cos_first=False, sign=-1):
+    omega = 10_000.0 ** (sign * torch.arange(dim // 4) / divisor)
+    angles = positions[:, None] * omega
+    waves = [angles.cos(), angles.sin()] if cos_first else [angles.sin(), angles.cos()]
+    return torch.cat(waves, 1)
+
+
+def two_axes(dim, grid, divisor=None, first="column", start=0, **kwargs):
+    row = torch.arange(grid[0]).repeat_interleave(grid[1]) + start
+    column = torch.arange(grid[1]).repeat(grid[0]) + start
+    divisor = divisor or dim / 4
+    axes = (column, row) if first == "column" else (row, column)
+    return torch.cat([one_axis(axis, dim, divisor, **kwargs) for axis in axes], 1)
+
+
+def alternating_positions(dim, grid):
+    table = torch.empty(grid[0] * grid[1], dim)
+    right = two_axes(dim, grid)
+    quarter = dim // 4
+    for half in (0, dim // 2):
+        for k in range(quarter):
+            table[:, half + 2 * k] = right[:, half + k]
+            table[:, half + 2 * k + 1] = right[:, half + quarter + k]
+    return table
+
+
+def column_by_column(dim, grid):
+    rows = two_axes(dim, grid).reshape(*grid, dim)
+    return rows.transpose(0, 1).reshape(-1, dim)
+
+
+POSITIONS = {
+    "the row comes first": lambda dim, grid: two_axes(dim, grid, first="row"),
+    "cos comes before sin": lambda dim, grid: two_axes(dim, grid, cos_first=True),
+    "sin and cos alternate": alternating_positions,
+    "divided by dim/2": lambda dim, grid: two_axes(dim, grid, dim / 2),
+    "divided by dim;": lambda dim, grid: two_axes(dim, grid, dim),
+    "the frequencies grow": lambda dim, grid: two_axes(dim, grid, sign=1),
+    "counted from 1": lambda dim, grid: two_axes(dim, grid, start=1),
+    "is read as (w, h)": lambda dim, grid: two_axes(dim, (grid[1], grid[0])),
+    "listed column by column": column_by_column,
+    "the grid still has two axes": lambda dim, grid: two_axes(dim, grid).reshape(*grid, dim),
+}
+
+
+def times(t, dim, base=10_000.0, divisor=None, sign=-1, sin_first=False):
+    half = dim // 2
+    omega = base ** (sign * torch.arange(half) / (divisor or half))
+    angles = t[:, None] * omega
+    waves = [angles.sin(), angles.cos()] if sin_first else [angles.cos(), angles.sin()]
+    return F.pad(torch.cat(waves, 1), (0, dim % 2))
+
+
+def alternating_times(t, dim):
+    out = torch.zeros(len(t), dim)
+    right = times(t, dim)
+    half = dim // 2
+    out[:, 0 : 2 * half : 2], out[:, 1 : 2 * half : 2] = right[:, :half], right[:, half : 2 * half]
+    return out
+
+
+TIMES = {
+    "sin comes before cos": lambda t, dim: times(t, dim, sin_first=True),
+    "cos and sin alternate": alternating_times,
+    "the frequencies grow; ": lambda t, dim: times(t, dim, sign=1),
+    "the frequencies grow as 10^(4k/dim)": lambda t, dim: times(t, dim, 10.0, dim / 4, 1),
+    "the exponent is divided by dim;": lambda t, dim: times(t, dim, divisor=dim),
+    "divided by half - 1": lambda t, dim: times(t, dim, divisor=dim // 2 - 1),
+    "a logarithm is missing": lambda t, dim: times(t, dim, base=math.e),
+    "cut to a whole number": lambda t, dim: times(t.int(), dim),
+    "divided by 1000 first": lambda t, dim: times(t / 1000, dim),
+    "an odd dim loses": lambda t, dim: times(t, dim)[:, : dim - dim % 2],
+}
+
+STUDENTS = {
+    "patchify": (PATCHIFY, _mistakes.PATCHIFY),
+    "unpatchify": (UNPATCHIFY, _mistakes.UNPATCHIFY),
+    "positions": (POSITIONS, _mistakes.POSITIONS),
+    "timestep_embedding": (TIMES, _mistakes.TIMES),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [(name, words) for name, (wrong, _) in STUDENTS.items() for words in wrong]
+)
+def test_each_mistake_gets_its_hint(name, words):
+    verdict = getattr(check, name)(STUDENTS[name][0][words])
+    assert not verdict
+    assert f"✗ {name}" in repr(verdict)
+    assert words in repr(verdict).partition("likeliest cause")[2], verdict
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_hint_has_its_student(name):
+    wrong, hints = STUDENTS[name]
+    assert len(wrong) == len(hints)
+    for hint in hints:
+        assert sum(words in hint for words in wrong) == 1, hint
+
+
+# --- label dropout: found by counting, not by comparing -------------------------------------------
+
+
+def all_at_once(y, null_label, probability):
+    return torch.full_like(y, null_label) if torch.rand(()) < probability else y
+
+
+def in_place(y, null_label, probability):
+    y[torch.rand(len(y)) < probability] = null_label
+    return y
+
+
+def always_the_first(y, null_label, probability):
+    places = torch.arange(len(y)) < probability * len(y)
+    return y.masked_fill(places, null_label)
+
+
+def never_quite(y, null_label, probability):
+    return drop(y, null_label, min(max(probability, 0.25), 0.25))
+
+
+DROPS = {
+    "no label is ever dropped": lambda y, null, p: y.clone(),
+    "become 9, which is a class of its own": lambda y, null, p: drop(y, null - 1, p),
+    "become 0, which is a class of its own": lambda y, null, p: drop(y, 0, p),
+    "become -1, which is no class": lambda y, null, p: drop(y, -1, p),
+    "you keep with probability": lambda y, null, p: drop(y, null, 1 - p),
+    "the whole batch": all_at_once,
+    "the same places": always_the_first,
+    "instead of 0.25": lambda y, null, p: drop(y, null, p / 2),
+    "with probability 0": never_quite,
+    "in place": in_place,
+    "returns shape (1, 1000)": lambda y, null, p: drop(y, null, p)[None],
+    "returns a list": lambda y, null, p: drop(y, null, p).tolist(),
+}
+
+
+@pytest.mark.parametrize("words", DROPS)
+def test_each_wrong_dropout_is_told(words):
+    verdict = check.label_dropout(DROPS[words])
+    assert not verdict and words in repr(verdict), verdict
+
+
+def test_label_dropout_leaves_the_global_generator_as_it_was():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    check.label_dropout(drop)
+    assert torch.equal(torch.rand(4), expected)
+
+
+# --- what no table explains -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*STUDENTS, "label_dropout"])
+def test_a_stub_is_no_failure_but_still_to_be_written(name):
+    def stub(*arguments):
+        raise NotImplementedError("exercise 1")
+
+    verdict = getattr(check, name)(stub)
+    assert not verdict
+    assert repr(verdict) == f"○ {name} is still to be written: exercise 1"
+
+
+@pytest.mark.parametrize(
+    ("fn", "words"),
+    [
+        (lambda x, p: None, "returns a NoneType, and a tensor (1, 4, 4) is expected"),
+        (lambda x, p: x.flatten(), "returns shape (16,), and (1, 4, 4) is expected"),
+        (lambda x, p: patchify(x, p) + 1, "a row [1, 2, 5, 6] instead of [0, 1, 4, 5]"),
+        (lambda x, p: patchify(x, p) * math.nan, "a row [nan, nan, nan, nan]"),
+        (lambda x, p: x.no_such_method(), "raises AttributeError"),
+        (lambda x, p: patchify(x.neg_().neg_().add_(1), p), "in place"),
+    ],
+)
+def test_an_unknown_mistake_is_shown_by_its_outcome(fn, words):
+    verdict = check.patchify(fn)
+    assert not verdict and words in repr(verdict)
+    assert "likeliest" not in repr(verdict)
+
+
+def test_a_failure_on_one_kind_of_input_names_that_kind():
+    def one_channel_only(x, p):
+        if x.shape[1] > 1:
+            raise RuntimeError("shape mismatch\nwith a second line")
+        return patchify(x, p)
+
+    verdict = check.patchify(one_channel_only)
+    assert "With two tall images of three channels it raises RuntimeError: shape mismatch." in repr(
+        verdict
+    )
