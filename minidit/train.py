@@ -6,7 +6,6 @@ nothing random has to be stored: a resumed run draws what the uninterrupted one 
 
 import copy
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minidit._validate import check_choice, check_images, check_positive
+from minidit.checkpoint import fingerprint, read_checkpoint, write_checkpoint
 from minidit.diffusion import Diffusion
 from minidit.muon import Muon
 
@@ -201,16 +201,6 @@ class Run:
         self.done = state["done"]
 
 
-def fingerprint(images: Tensor, labels: Tensor | None) -> dict:
-    """Enough of a data set to notice that it is another one."""
-    sample = images[:: max(1, len(images) // 64)].double().sum().item()
-    return {
-        "shape": list(images.shape),
-        "sum": sample,
-        "labels": None if labels is None else int(labels.sum()),
-    }
-
-
 def _check_data(images: Tensor, labels: Tensor | None, recipe: Recipe) -> None:
     check_images(images)
     if len(images) == 0:
@@ -268,24 +258,3 @@ def _finite_mean(losses: list[Tensor], done: int, recipe: Recipe, path: Path | N
                 f"warmup than {recipe.warmup} or a smaller clip than {recipe.clip}.{kept}"
             )
     return sum(values) / len(values)
-
-
-def write_checkpoint(state: dict, path: Path) -> None:
-    """Write to a temporary name, then rename: a kill at any moment leaves a whole file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def read_checkpoint(path: Path) -> dict:
-    """A checkpoint's contents; nothing in the file is executed. Raises ValueError if damaged."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(
-            f"{path} is damaged or no checkpoint; remove it to start the run anew"
-        ) from error
