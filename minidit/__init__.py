@@ -7,6 +7,10 @@ from minidit.schedule import SCHEDULES, Schedule, cosine, linear, straight
 from minidit.blocks import BLOCKS, FinalLayer, modulate
 from minidit.diffusion import Diffusion
 from minidit.dit import DIT_SIZES, DiT
-from minidit.sample import SAMPLERS, ddim, ddpm, guided, sample, space_timesteps
-from minidit.train import EMA, Recipe, fit
+from minidit.steps import select_steps, space_timesteps
+from minidit.dpm_solver import dpm_solver
+from minidit.sample import SAMPLERS, ddim, ddpm, guided, sample
+from minidit.official import export_official, load_official
+from minidit.recipe import Recipe
+from minidit.train import EMA, fit
 from minidit.weights import load, save
