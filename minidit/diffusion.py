@@ -48,7 +48,8 @@ class Diffusion:
     of another one are multiplied by at most `max_weight`. Or "bound": the loss is the variational
     bound and nothing else.
     `learn_sigma`: the network has 2c output channels and the second half interpolates the
-    log-variance (arXiv 2102.09672, equation 15); else it is `variance`, "large" (β_t) or "small" (β̃_t).
+    log-variance (arXiv 2102.09672, equation 15); else it is `variance`, "large" (β_t) or "small"
+    (β̃_t).
     `bound_scale`: the factor of the bound in the loss; T makes its mean an estimate of the whole
     sum, T/1000 keeps a respaced process's loss in the proportions of the full one.
     """
@@ -98,8 +99,12 @@ class Diffusion:
 
     def respace(self, steps: list[int]) -> "Diffusion":
         """The same process over fewer steps."""
+        return self.over(self.schedule.respace(steps))
+
+    def over(self, schedule: Schedule) -> "Diffusion":
+        """The same meaning of the network's output, over another schedule."""
         return Diffusion(
-            self.schedule.respace(steps),
+            schedule,
             self.predict,
             weight=self.weight,
             max_weight=self.max_weight,
@@ -119,7 +124,9 @@ class Diffusion:
 
     def q_posterior_mean(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The mean of q(x_s | x_t, x_0), s the step before t (DDPM, equation 7)."""
-        return self._at("posterior_mean_x0", t, x0) * x0 + self._at("posterior_mean_xt", t, x0) * x_t
+        return (
+            self._at("posterior_mean_x0", t, x0) * x0 + self._at("posterior_mean_xt", t, x0) * x_t
+        )
 
     def velocity(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """v = α̇·x_0 + σ̇·ε, the direction in which x_t moves along its path."""
@@ -136,7 +143,9 @@ class Diffusion:
         if not self.learn_sigma:
             return output, None
         if output.shape[1] % 2:
-            raise ValueError(f"learn_sigma needs 2c output channels; the network gave {output.shape[1]}")
+            raise ValueError(
+                f"learn_sigma needs 2c output channels; the network gave {output.shape[1]}"
+            )
         return tuple(output.chunk(2, dim=1))
 
     def to_x0(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
@@ -219,7 +228,7 @@ class Diffusion:
         prediction, fraction = self.split(output)
         loss = self.squared_error(prediction, x0, noise, t)
         if fraction is not None:
-            # The bound teaches Σ alone: its gradient stops at the prediction (arXiv 2102.09672, 3.1).
+            # The bound teaches Σ alone, the prediction is frozen (arXiv 2102.09672, section 3.1).
             frozen = torch.cat([prediction.detach(), fraction], dim=1)
             loss = loss + self.bound_scale * self.bound(frozen, x0, x_t, t)
         return loss

@@ -1,26 +1,17 @@
-"""From noise to images: DDPM (arXiv 2006.11239), DDIM (arXiv 2010.02502), guidance (arXiv 2207.12598).
+"""From noise to images: DDPM (arXiv 2006.11239), DDIM (2010.02502), guidance (2207.12598).
 
 A sampler is a generator: it yields every state, so the caller owns pictures and progress;
 `sample(ddim(…))` runs one to its end.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from minidit.diffusion import Diffusion
-
-Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # model(x, t, y)
-
-
-class State(NamedTuple):
-    """After the step at `t` (the schedule's number): the less noisy `x`, and the image foreseen."""
-
-    t: int
-    x: Tensor
-    x0: Tensor
+from minidit.dpm_solver import dpm_solver
+from minidit.steps import Denoiser, State, select_steps, space_timesteps  # noqa: F401 - for users
 
 
 def guided(
@@ -57,42 +48,10 @@ def guided(
     return denoiser
 
 
-def space_timesteps(T: int, counts: int | str | Sequence[int]) -> list[int]:
-    """Which of T steps to visit, rising (the rules of DiT's code).
-
-    50 or "50": that many, evenly, both ends included. "ddim50": every (T/50)-th, from 0.
-    [10, 15, 20] or "10,15,20": the steps are cut into as many equal parts, with a count for each.
-    Raises ValueError if that can't be had.
-    """
-    if isinstance(counts, str) and counts.startswith("ddim"):
-        return _ddim_strides(T, int(counts[4:]))
-    if isinstance(counts, str):
-        counts = [int(part) for part in counts.split(",")]
-    counts = [counts] if isinstance(counts, int) else list(counts)
-    steps, start = [], 0
-    for i, count in enumerate(counts):
-        size = T // len(counts) + (i < T % len(counts))
-        if not 1 <= count <= size:
-            raise ValueError(f"counts={counts}: {count} steps can't be had from a part of {size}")
-        stride = (size - 1) / (count - 1) if count > 1 else 1.0
-        steps += [start + round(stride * k) for k in range(count)]
-        start += size
-    return steps
-
-
-def _ddim_strides(T: int, count: int) -> list[int]:
-    for stride in range(1, T):
-        if len(range(0, T, stride)) == count:
-            return list(range(0, T, stride))
-    raise ValueError(f"counts='ddim{count}': no whole stride gives {count} of {T} steps")
-
-
 def _respaced(diffusion: Diffusion, steps: int | str | Sequence[int] | None) -> Diffusion:
     if steps is None:
         return diffusion
-    if isinstance(steps, int | str):
-        steps = space_timesteps(len(diffusion), steps)
-    return diffusion.respace(steps)
+    return diffusion.respace(select_steps(diffusion.schedule, steps))
 
 
 def _draw(x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -124,14 +83,14 @@ def ddpm(
     y: Tensor | None = None,
     *,
     steps: int | str | Sequence[int] | None = None,
-    clip: bool = False,
+    clip: bool | float = False,
     generator: torch.Generator | None = None,
     noise: Sequence[Tensor] | None = None,
 ) -> Iterator[State]:
     """Ancestral sampling: x_s = μ(x_t) + Σ^½·z (DDPM, algorithm 2).
 
-    x: (b, c, h, w), pure noise; y: (b,) labels. `steps`: a count or rule for `space_timesteps`,
-    or the very steps as a rising list; by default all. `clip` keeps x_0 within [-1, 1]. z comes
+    x: (b, c, h, w), pure noise; y: (b,) labels. `steps`: a rule for `select_steps`, or
+    the very steps as a rising list; by default all. `clip`: see `clip_image`. z comes
     from `generator`, or from recorded `noise`, one tensor a step, the noisiest first.
     """
     diffusion = _respaced(diffusion, steps)
@@ -152,7 +111,7 @@ def ddim(
     *,
     steps: int | str | Sequence[int] | None = None,
     eta: float = 0.0,
-    clip: bool = False,
+    clip: bool | float = False,
     generator: torch.Generator | None = None,
     noise: Sequence[Tensor] | None = None,
 ) -> Iterator[State]:
@@ -177,13 +136,13 @@ def ddim(
         yield State(int(number[0]), x, x0)
 
 
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim}
+SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpm_solver": dpm_solver}
 
 
 def sample(states: Iterable[State]) -> Tensor:
     """Run a sampler to its end: the last x, (b, c, h, w)."""
     state = None
-    for state in states:
+    for state in states:  # noqa: B007 - the last one is what remains
         pass
     if state is None:
         raise ValueError("the sampler yielded no state; give it at least one step")

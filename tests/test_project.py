@@ -25,9 +25,9 @@ MODULES = {path.stem: path for path in sorted((ROOT / "minidit").glob("*.py"))}
 # An import may point down or stay on its floor, never up. Names with a leading underscore are
 # helpers of everybody and live on floor 0. Floor 3.5 is for what only floor 4 and readers use.
 FLOORS = {
-    0: "patches embed attention schedule likelihood muon",
+    0: "patches embed attention schedule steps likelihood muon",
     1: "blocks diffusion autoencoder condition",
-    2: "dit uvit sample",
+    2: "dit uvit sample dpm_solver",
     3: "latent weights official train classifier evaluate",
     3.5: "digits data plot check presets",
     4: "experiments demo",
