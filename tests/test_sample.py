@@ -1,0 +1,274 @@
+"""DDPM and DDIM against what is known exactly: normal data, straight lines; and guidance."""
+
+import pytest
+import torch
+
+from minidit import SCHEDULES, Diffusion, ddim, ddpm, guided, linear, sample, straight
+
+EVERY_SAMPLER = pytest.mark.parametrize("sampler", [ddpm, ddim])
+close = torch.testing.assert_close
+MEAN, STD = 0.4, 0.25
+
+
+def exact_denoiser(diffusion):
+    """What a perfect network answers for pixels from N(MEAN, STD²): Bayes' rule, no training."""
+    schedule = diffusion.schedule
+
+    def model(x, t, y):
+        alpha, sigma = (
+            table[t.long()].reshape(-1, 1, 1, 1) for table in (schedule.alpha, schedule.sigma)
+        )
+        share = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
+        x0 = MEAN + share * (x.double() - alpha * MEAN)
+        eps = (x.double() - alpha * x0) / sigma
+        steps = t.long()
+        return {"x0": x0, "eps": eps, "v": diffusion.velocity(x0, eps, steps)}[
+            diffusion.predict
+        ].to(x.dtype)
+
+    return model
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("predict", ["x0", "eps", "v"])
+def test_ddim_carries_noise_to_the_data_along_the_exact_path(schedule, predict):
+    """For normal data the path is known: a point stays as many deviations from the mean."""
+    diffusion = Diffusion(SCHEDULES[schedule](200), predict)
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(-1, 1, 1, 1)
+    out = sample(ddim(exact_denoiser(diffusion), diffusion, x))
+    alpha, sigma = diffusion.schedule.alpha[-1], diffusion.schedule.sigma[-1]
+    deviations = (x - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2).sqrt()
+    close(out, MEAN + STD * deviations, atol=0.05 * STD, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("variance", ["large", "small"])
+def test_ddpm_over_all_steps_draws_from_the_data(schedule, variance):
+    diffusion = Diffusion(SCHEDULES[schedule](200), "x0", variance=variance)
+    rng, n = torch.Generator().manual_seed(0), 4000
+    x = torch.randn(n, 1, 1, 1, generator=rng)
+    out = sample(ddpm(exact_denoiser(diffusion), diffusion, x, generator=rng)).double()
+    assert out.mean().item() == pytest.approx(MEAN, abs=5 * STD / n**0.5)
+    assert out.std().item() == pytest.approx(STD, rel=5 / (2 * n) ** 0.5 + 0.02)
+
+
+def test_ddim_with_full_eta_draws_from_the_data():
+    diffusion = Diffusion(linear(), "x0")
+    rng, n = torch.Generator().manual_seed(0), 4000
+    x = torch.randn(n, 1, 1, 1, generator=rng)
+    out = sample(ddim(exact_denoiser(diffusion), diffusion, x, steps=250, eta=1.0, generator=rng))
+    assert out.mean().item() == pytest.approx(MEAN, abs=5 * STD / n**0.5)
+    assert out.std().item() == pytest.approx(STD, rel=0.05)
+
+
+def network(x, t, y):
+    """Some smooth function of everything that a network is given."""
+    label = 0.0 if y is None else y.reshape(-1, 1, 1, 1)
+    return torch.sin(3 * x + t.reshape(-1, 1, 1, 1) / 100 + label)
+
+
+def start(b=3, dtype=torch.float32):
+    rng = torch.Generator().manual_seed(5)
+    return torch.randn(b, 1, 4, 4, generator=rng, dtype=dtype)
+
+
+def test_ddim_on_the_straight_line_is_eulers_method():
+    diffusion = Diffusion(straight(), "v")
+    steps, x = [0, 100, 450, 999], start(dtype=torch.float64)
+    out = sample(ddim(network, diffusion, x, steps=steps))
+    u = [0.0] + [(step + 1) / 1001 for step in steps]  # time, the image at 0
+    for k in (4, 3, 2, 1):
+        t = torch.full((3,), float(steps[k - 1]))
+        x = x + (u[k - 1] - u[k]) * network(x, t, None)
+    close(out, x, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_ddim_with_full_eta_is_ddpm_with_the_small_variance(schedule):
+    diffusion = Diffusion(SCHEDULES[schedule](), "x0", variance="small")
+    noise = torch.randn(20, 3, 1, 4, 4, dtype=torch.float64)
+    runs = [
+        sample(
+            sampler(network, diffusion, start(dtype=torch.float64), steps=20, noise=noise, **more)
+        )
+        for sampler, more in ((ddpm, {}), (ddim, {"eta": 1.0}))
+    ]
+    close(runs[0], runs[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [[0, 999], [998, 999], [999], [0], 2])
+def test_big_strides_stay_finite(schedule, steps):
+    diffusion = Diffusion(SCHEDULES[schedule](), "x0")
+    for run in (
+        ddim(network, diffusion, start(), steps=steps, eta=1.0),
+        ddim(network, diffusion, start(), steps=steps),
+        ddpm(network, diffusion, start(), steps=steps),
+    ):
+        assert sample(run).isfinite().all()
+
+
+def test_ddim_draws_nothing_without_eta():
+    rng = torch.Generator().manual_seed(0)
+    before = rng.get_state()
+    sample(ddim(network, Diffusion(linear()), start(), steps=5, generator=rng))
+    assert torch.equal(rng.get_state(), before)
+
+
+@EVERY_SAMPLER
+def test_a_sampler_yields_every_state(sampler):
+    states = list(sampler(network, Diffusion(linear(), "x0"), start(), steps=[0, 10, 500, 999]))
+    assert [state.t for state in states] == [999, 500, 10, 0]
+    assert all(state.x.shape == state.x0.shape == (3, 1, 4, 4) for state in states)
+    assert torch.equal(states[-1].x, states[-1].x0)  # the last step lands on the image
+    again = sampler(network, Diffusion(linear(), "x0"), start(), steps=[0, 10, 500, 999])
+    assert sample(again).shape == (3, 1, 4, 4)
+
+
+@EVERY_SAMPLER
+@pytest.mark.parametrize(
+    "steps, count", [(None, 40), (7, 7), ("7", 7), ([3, 5], 2), ("ddim10", 10)]
+)
+def test_steps_can_be_chosen(sampler, steps, count):
+    states = list(sampler(network, Diffusion(linear(40)), start(), steps=steps))
+    assert len(states) == count
+    assert [s.t for s in states] == sorted({s.t for s in states}, reverse=True)
+
+
+@EVERY_SAMPLER
+def test_the_network_is_given_the_schedules_own_numbers_and_the_labels(sampler):
+    asked = []
+
+    def model(x, t, y):
+        asked.append((t.tolist(), y.tolist()))
+        return x
+
+    y = torch.tensor([4, 5, 6])
+    sample(sampler(model, Diffusion(linear()), start(), y, steps=[20, 700]))
+    assert asked == [([700] * 3, [4, 5, 6]), ([20] * 3, [4, 5, 6])]
+
+
+RANDOM = pytest.mark.parametrize("sampler, more", [(ddpm, {}), (ddim, {"eta": 0.7})])
+
+
+@RANDOM
+def test_the_same_generator_gives_the_same_images(sampler, more):
+    def run(seed):
+        rng = torch.Generator().manual_seed(seed)
+        return sample(
+            sampler(network, Diffusion(linear()), start(), steps=6, generator=rng, **more)
+        )
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+
+
+@RANDOM
+def test_recorded_noise_is_replayed(sampler, more):
+    diffusion, rng = Diffusion(linear()), torch.Generator().manual_seed(1)
+    drawn = sample(sampler(network, diffusion, start(), steps=6, generator=rng, **more))
+    rng.manual_seed(1)
+    noise = [torch.randn(start().shape, generator=rng) for _ in range(6)]
+    replayed = sample(sampler(network, diffusion, start(), steps=6, noise=noise, **more))
+    assert torch.equal(drawn, replayed)
+    noise[2] = noise[2] + 1
+    other = sample(sampler(network, diffusion, start(), steps=6, noise=noise, **more))
+    assert not torch.equal(drawn, other)
+
+
+@EVERY_SAMPLER
+def test_sampling_leaves_no_graph_and_no_mode_behind(sampler, tiny_dit, awaken):
+    model = awaken(tiny_dit())
+    states = sampler(
+        model, Diffusion(linear()), torch.randn(2, 1, 8, 8), torch.tensor([0, 1]), steps=3
+    )
+    assert not next(states).x.requires_grad
+    assert torch.is_grad_enabled()  # also while the sampler is suspended
+    assert not sample(states).requires_grad
+
+
+@EVERY_SAMPLER
+def test_an_images_sample_does_not_depend_on_the_others(sampler, tiny_dit, awaken):
+    model, diffusion = awaken(tiny_dit()), Diffusion(linear(), "v")
+    x, y = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
+    noise = torch.randn(5, 4, 1, 8, 8)
+    together = sample(sampler(model, diffusion, x, y, steps=5, noise=noise))
+    alone = sample(sampler(model, diffusion, x[2:3], y[2:3], steps=5, noise=noise[:, 2:3]))
+    close(together[2:3], alone, atol=1e-4, rtol=1e-4)
+
+
+# --- guidance -------------------------------------------------------------------------------------
+
+
+class Counted:
+    """A network of 8 output channels (4 and their variances) that remembers what it was asked."""
+
+    null_label = 9
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, x, t, y):
+        self.batches.append(len(x))
+        label = y.reshape(-1, 1, 1, 1) + 1.0
+        return torch.cat([torch.sin(x * label), torch.cos(x * label)], dim=1)
+
+
+def asked():
+    x = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(3))
+    return x, torch.full((3,), 500.0), torch.tensor([0, 1, 2])
+
+
+def test_scale_one_is_the_conditional_network_in_one_pass():
+    model, (x, t, y) = Counted(), asked()
+    assert torch.equal(guided(model, 1.0)(x, t, y), Counted()(x, t, y))
+    assert model.batches == [3]
+
+
+def test_scale_zero_is_the_unconditional_prediction():
+    x, t, y = asked()
+    out = guided(Counted(), 0.0)(x, t, y)
+    null = Counted()(x, t, torch.full_like(y, 9))
+    assert torch.equal(out[:, :4], null[:, :4])
+    assert torch.equal(out[:, 4:], Counted()(x, t, y)[:, 4:])  # the variance stays conditional
+
+
+def test_guidance_is_linear_in_its_scale():
+    x, t, y = asked()
+    at = {scale: guided(Counted(), scale)(x, t, y)[:, :4] for scale in (0.0, 1.0, 2.5)}
+    close(at[2.5], at[0.0] + 2.5 * (at[1.0] - at[0.0]))
+
+
+def test_both_passes_are_one_batch():
+    model = Counted()
+    guided(model, 3.0)(*asked())
+    assert model.batches == [6]
+
+
+def test_three_channels_reproduce_the_official_slip():
+    x, t, y = asked()
+    slip, plain = guided(Counted(), 3.0, channels=3)(x, t, y), Counted()(x, t, y)
+    assert torch.equal(slip[:, :3], guided(Counted(), 3.0)(x, t, y)[:, :3])
+    assert torch.equal(slip[:, 3:], plain[:, 3:])
+    assert not torch.equal(slip[:, 2], plain[:, 2])
+
+
+@pytest.mark.parametrize("t, passes", [(99, 3), (100, 6), (500, 6), (700, 6), (701, 3)])
+def test_outside_its_interval_guidance_makes_one_pass(t, passes):
+    model, (x, _, y) = Counted(), asked()
+    times = torch.full((3,), float(t))
+    out = guided(model, 3.0, interval=(100, 700))(x, times, y)
+    assert model.batches == [passes]
+    expected = Counted()(x, times, y) if passes == 3 else guided(Counted(), 3.0)(x, times, y)
+    assert torch.equal(out, expected)
+
+
+def test_a_guided_network_samples(tiny_dit, awaken):
+    model = awaken(tiny_dit())
+    x, y = torch.randn(2, 1, 8, 8), torch.tensor([0, 2])
+    runs = [
+        sample(ddim(guided(model, scale), Diffusion(linear(), "v"), x, y, steps=4))
+        for scale in (1.0, 4.0)
+    ]
+    close(runs[0], sample(ddim(model, Diffusion(linear(), "v"), x, y, steps=4)))
+    assert not torch.allclose(runs[0], runs[1])
