@@ -1,0 +1,191 @@
+"""What the commands of the command line do; each takes the parsed options."""
+
+import os
+import time
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from minidit import data, evaluate, plot, presets, weights
+from minidit._validate import check_choice
+from minidit.classifier import train_classifier
+from minidit.demo import run_demo
+from minidit.experiments import EXPERIMENTS, run_experiment, table
+from minidit.sample import SAMPLERS, guided
+from minidit.steps import select_steps
+from minidit.train import fit
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name} is unknown; choose cpu or cuda")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: no GPU is usable here; leave the option out")
+    return torch.device(name)
+
+
+def _bar(steps: int) -> tqdm:
+    return tqdm(total=steps, unit="step", dynamic_ncols=True, smoothing=0.05)
+
+
+def demo(args: Namespace) -> None:
+    """Train on drawn digits, and write a picture."""
+    run_demo(Path(args.out), args.seconds, args.seed, _device(args.device), _bar, print)
+
+
+def train(args: Namespace) -> None:
+    """Train a preset on a data set, or go on where it stopped."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    out = Path(args.out)
+    train = data.load(args.data)
+    model, diffusion, parts = presets.build(
+        args.preset, tuple(train.images.shape[1:]), len(train.classes), args.seed
+    )
+    recipe = presets.recipe_of(
+        parts, steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed
+    )
+    log = Log(out / "log.csv", _bar(recipe.steps))
+    average = fit(
+        model.to(_device(args.device)),
+        diffusion,
+        train.images,
+        train.labels,
+        recipe=recipe,
+        out=out,
+        save_every=args.save_every,
+        report=log,
+    )
+    log.bar.close()
+    path = out / "weights.safetensors"
+    weights.save(average, path, diffusion, {"data": args.data, "recipe": asdict(recipe)})
+    print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
+
+
+class Log:
+    """The bar, and log.csv with a row for every loss; a resumed run goes on in the same file."""
+
+    def __init__(self, path: Path, bar) -> None:
+        self.path, self.bar, self.began = path, bar, False
+
+    def __call__(self, step: int, loss: float) -> None:
+        """Take note of a step's loss."""
+        if not self.began:
+            self._begin(step)
+        self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self.bar.update(step - self.bar.n)
+        with open(self.path, "a") as file:
+            file.write(f"{step},{loss:.5f}\n")
+
+    def _begin(self, step: int) -> None:
+        """Drop the rows from `step` on: a run that was killed resumes at its last checkpoint."""
+        self.began = True
+        self.bar.reset(total=self.bar.total)
+        self.bar.n = self.bar.initial = step - 1
+        rows = self.path.read_text().splitlines()[1:] if self.path.exists() else []
+        kept = [row for row in rows if int(row.split(",")[0]) < step]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("\n".join(["step,loss", *kept]) + "\n")
+
+
+def sample(args: Namespace) -> None:
+    """Draw images with trained weights."""
+    check_choice("--sampler", args.sampler, SAMPLERS)
+    out = Path(args.out)
+    if out.suffix not in (".png", ".npz"):
+        raise ValueError(f"--out {out} must end in .png or .npz")
+    device = _device(args.device)
+    model, diffusion = weights.load(args.weights)
+    if diffusion is None:
+        raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
+    model.to(device)
+    labels = _labels(args, model.config["num_classes"])
+    generator = torch.Generator().manual_seed(args.seed)
+    shape = (len(labels), model.in_channels, *model.size)
+    x = torch.randn(shape, generator=generator).to(device)
+    steps = int(args.steps) if args.steps.isdigit() else args.steps
+    count = len(select_steps(diffusion.schedule, steps))
+    denoiser = guided(model, args.guidance) if args.guidance != 1 else model
+    states = SAMPLERS[args.sampler](
+        denoiser, diffusion, x, labels.to(device), steps=steps, generator=generator
+    )
+    began = time.perf_counter()
+    with _bar(count) as bar:
+        for state in states:  # noqa: B007 (the last one is what counts)
+            bar.update()
+    columns = model.config["num_classes"] if args.labels is None else min(10, len(labels))
+    _write_images(out, data.to_uint8(state.x.cpu()), labels, columns)
+    print(f"wrote {out}: {len(labels)} images in {time.perf_counter() - began:.1f} s")
+
+
+def _labels(args: Namespace, num_classes: int) -> Tensor:
+    if args.labels is None:
+        if args.per_class < 1:
+            raise ValueError(f"--per-class {args.per_class} must be at least 1")
+        return torch.arange(num_classes).repeat(args.per_class)
+    try:
+        labels = [int(part) for part in args.labels.split(",")]
+    except ValueError:
+        raise ValueError(f"--labels {args.labels} must be numbers and commas: 3,1,4") from None
+    if not all(0 <= label < num_classes for label in labels):
+        raise ValueError(f"--labels {args.labels}: these weights know 0 … {num_classes - 1}")
+    return torch.tensor(labels)
+
+
+def _write_images(out: Path, images: Tensor, labels: Tensor, columns: int) -> None:
+    """A sheet of images (*.png), or the arrays themselves (*.npz)."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.stem + ".part" + out.suffix)
+    if out.suffix == ".npz":
+        arrays = images.permute(0, 2, 3, 1).squeeze(-1).numpy()  # (n, h, w[, c])
+        np.savez_compressed(part, images=arrays, labels=labels.numpy())
+    else:
+        from matplotlib.image import imsave
+
+        imsave(part, plot.tile(images, columns), cmap="gray", vmin=0, vmax=255)
+    os.replace(part, out)
+
+
+def classifier(args: Namespace) -> None:
+    """Train a judge of samples."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    train, test = data.load(args.data), data.load(args.data, "test")
+    bar = _bar(args.steps)
+    judge = train_classifier(
+        train.images,
+        train.labels,
+        steps=args.steps,
+        seed=args.seed,
+        report=lambda step, loss: bar.update(),
+    )
+    bar.close()
+    right = evaluate.accuracy(judge, data.to_unit(test.images), test.labels)
+    path = Path(args.out)
+    facts = {
+        "data": args.data,
+        "steps": args.steps,
+        "seed": args.seed,
+        "test accuracy": round(right, 4),
+        "command": f"python -m minidit classifier --data {args.data} --steps {args.steps} "
+        f"--seed {args.seed} --out {path.name}",
+    }
+    weights.save(judge, path, info=facts)
+    print(f"wrote {path}; it recognises {right:.2%} of the test images")
+
+
+def experiment(args: Namespace) -> None:
+    """List the experiments, or run one."""
+    if args.name is None:
+        for name, (question, seconds, variants) in EXPERIMENTS.items():
+            print(f"{name}: {question} {len(variants)} variants, {seconds:g} s of training each")
+        return
+    torch.set_num_threads(args.threads)
+    print(table(run_experiment(args.name, args.seeds, Path(args.out), print, args.seconds)))

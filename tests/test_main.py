@@ -1,0 +1,190 @@
+"""The command line, as a user meets it: in a process of its own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from minidit import data, weights
+from minidit.__main__ import main
+
+TRAIN = ["train", "--data", "digits", "--preset", "demo", "--batch-size", "8", "--threads", "1"]
+
+
+def command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "minidit", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of 60 steps: its weights are bad, but whole."""
+    out = tmp_path_factory.mktemp("run")
+    done = command(*TRAIN, "--steps", 60, "--save-every", 25, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_training_leaves_a_checkpoint_a_log_and_weights(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"checkpoint.pt", "log.csv", "weights.safetensors", "weights.json"}
+    with open(trained / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(1, 61))
+    assert all(0 < float(row["loss"]) < 1000 for row in rows)
+    note = json.loads((trained / "weights.json").read_text())
+    assert note["data"] == "digits" and note["recipe"]["steps"] == 60
+    assert note["recipe"]["batch_size"] == 8
+
+
+def test_the_same_command_resumes_after_a_kill_and_ends_bit_equal(trained, tmp_path):
+    arguments = [*TRAIN, "--steps", "60", "--save-every", "25", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minidit", *arguments], stderr=subprocess.DEVNULL
+    )
+    log = tmp_path / "log.csv"
+    while process.poll() is None and not (log.exists() and "\n30," in log.read_text()):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "weights.json").exists()
+    done = command(*arguments)
+    assert done.returncode == 0, done.stderr
+    ours = weights.load(tmp_path / "weights.safetensors").model.state_dict()
+    theirs = weights.load(trained / "weights.safetensors").model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert (tmp_path / "log.csv").read_text() == (trained / "log.csv").read_text()
+
+
+def test_other_settings_in_the_same_folder_are_refused(trained):
+    done = command(*TRAIN, "--steps", 60, "--lr", 0.5, "--out", trained)
+    assert done.returncode == 2
+    assert "another run" in done.stderr and "lr" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_samples_as_arrays(trained, tmp_path):
+    out = tmp_path / "samples.npz"
+    done = command(
+        "sample", "--weights", trained / "weights.safetensors", "--per-class", 2,
+        "--steps", 3, "--seed", 5, "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with np.load(out, allow_pickle=False) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    assert images.shape == (20, 28, 28) and images.dtype == np.uint8
+    assert labels.tolist() == [*range(10)] * 2
+
+
+def test_samples_depend_on_the_seed_alone(trained, tmp_path):
+    def draw(name, seed):
+        path = str(tmp_path / name)
+        assert main(
+            ["sample", "--weights", str(trained / "weights.safetensors"), "--labels", "3,1,4",
+             "--sampler", "ddpm", "--steps", "4", "--seed", str(seed), "--out", path]
+        ) == 0  # fmt: skip
+        with np.load(path) as arrays:
+            return arrays["images"]
+
+    first, again, other = draw("a.npz", 1), draw("b.npz", 1), draw("c.npz", 2)
+    assert (first == again).all() and (first != other).any()
+
+
+def test_samples_as_a_picture(trained, tmp_path):
+    from matplotlib.image import imread
+
+    out = tmp_path / "new" / "sheet.png"
+    arguments = ["--per-class", "1", "--steps", "2", "--guidance", "1", "--out", str(out)]
+    assert main(["sample", "--weights", str(trained / "weights.safetensors"), *arguments]) == 0
+    assert imread(out).shape[:2] == (28, 10 * 28 + 9 * 2)
+    assert [path.name for path in out.parent.iterdir()] == ["sheet.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["train", "--data", "cats", "--out", "x"], ["cats", "mnist"]),
+        (["train", "--data", "digits", "--preset", "huge", "--out", "x"], ["huge", "demo"]),
+        ([*TRAIN, "--steps", "0", "--out", "x"], ["steps=0", "at least 1"]),
+        ([*TRAIN, "--lr", "-1", "--out", "x"], ["lr=-1", "above 0"]),
+        (["sample", "--weights", "dit-nobody"], ["dit-nobody", "shipped"]),
+        (["sample", "--weights", "WEIGHTS", "--out", "x.gif"], ["x.gif", ".png"]),
+        (["sample", "--weights", "WEIGHTS", "--labels", "3,a"], ["3,a", "3,1,4"]),
+        (["sample", "--weights", "WEIGHTS", "--labels", "12"], ["12", "0 … 9"]),
+        (["sample", "--weights", "WEIGHTS", "--steps", "2000"], ["2000", "1000"]),
+        (["sample", "--weights", "WEIGHTS", "--steps", "many"], ["many"]),
+        (["sample", "--weights", "WEIGHTS", "--sampler", "magic"], ["magic", "ddim"]),
+        (["sample", "--weights", "WEIGHTS", "--per-class", "0"], ["--per-class", "at least 1"]),
+        (["sample", "--weights", "WEIGHTS", "--device", "tpu"], ["tpu", "cuda"]),
+        (["experiment", "nothing"], ["nothing", "recipes"]),
+        (["classifier", "--data", "cats", "--out", "x.safetensors"], ["cats"]),
+    ],
+)
+def test_errors_are_one_sentence_and_exit_code_2(
+    arguments, words, trained, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(trained / "weights.safetensors") if a == "WEIGHTS" else a for a in arguments]
+    assert main(arguments) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    for word in words:
+        assert word in message
+    assert "Traceback" not in message
+    assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("samples*"))
+
+
+def test_help_names_every_command_and_gives_examples():
+    done = command("--help")
+    assert done.returncode == 0
+    for word in ("demo", "train", "sample", "classifier", "experiment", "examples:"):
+        assert word in done.stdout
+    for name in ("demo", "train", "sample", "classifier", "experiment"):
+        page = command(name, "--help")
+        assert page.returncode == 0 and "--out" in page.stdout
+
+
+def test_the_demo_trains_and_writes_its_picture(tmp_path):
+    from matplotlib.image import imread
+
+    out = tmp_path / "demo.png"
+    done = command(
+        "demo", "--seconds", 6, "--out", out, env=os.environ | {"PYTHONIOENCODING": "utf8"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(out) in done.stdout and "recognises" in done.stdout
+    assert "tasks.py lab" in done.stdout
+    picture = imread(out)
+    assert picture.shape[0] > 500 and picture.std() > 0.1
+
+
+def test_shipped_weights_are_whole_and_small():
+    for name in ("dit-mnist", "classifier-mnist", "classifier-digits"):
+        assert name in weights.shipped()
+        weights.load(name)
+        note = weights.info(name)
+        assert note["bytes"] < 12e6
+        assert note["command"].startswith("python -m minidit")
+
+
+def test_the_shipped_weights_draw_what_they_are_told():
+    from minidit import ddim, evaluate, guided, sample
+
+    model, diffusion = weights.load("dit-mnist")
+    labels = torch.arange(10).repeat(10)
+    noise = torch.randn((100, 1, 28, 28), generator=torch.Generator().manual_seed(1))
+    images = sample(ddim(guided(model, 2.0), diffusion, noise, labels, steps=25))
+    judge = evaluate.classifier("mnist")
+    assert evaluate.accuracy(judge, images, labels) >= 0.95
+    assert evaluate.frechet_to_real(judge, images) < 40 * 10  # loose: 100 images only
+    assert data.to_uint8(images).float().mean().item() == pytest.approx(33.3, abs=8)  # as MNIST's
