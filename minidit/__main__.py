@@ -1,4 +1,4 @@
-"""The command line: python -m minidit demo | train | sample | classifier | experiment."""
+"""The command line: python -m minidit COMMAND; see --help."""
 
 import argparse
 import sys
@@ -22,7 +22,14 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_sample, _add_classifier, _add_experiment):
+    for add in (
+        _add_demo,
+        _add_train,
+        _add_sample,
+        _add_evaluate,
+        _add_classifier,
+        _add_experiment,
+    ):
         add(subparsers)
     return top
 
@@ -61,13 +68,27 @@ def _add_sample(subparsers) -> None:
     p.add_argument("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
     p.add_argument("--per-class", type=int, default=10, help="images of each class (%(default)s)")
     p.add_argument("--labels", help="these labels instead, e.g. 3,1,4")
+    _add_sampling(p)
+    p.add_argument("--out", default="samples.png", help="FILE.png or FILE.npz (%(default)s)")
+    p.set_defaults(run="sample")
+
+
+def _add_evaluate(subparsers) -> None:
+    p = subparsers.add_parser("evaluate", help="judge samples beside as many real images")
+    p.add_argument("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
+    p.add_argument("--data", default="mnist", help="whose classifier and images (%(default)s)")
+    p.add_argument("--per-class", type=int, default=100, help="images of each class (%(default)s)")
+    _add_sampling(p)
+    p.add_argument("--store", action="store_true", help="add the figures to the weights' JSON file")
+    p.set_defaults(run="evaluate")
+
+
+def _add_sampling(p: argparse.ArgumentParser) -> None:
     p.add_argument("--guidance", type=float, default=2, help="1 is none (%(default)g)")
     p.add_argument("--sampler", default="ddim", help="ddim, ddpm or dpm_solver (%(default)s)")
     p.add_argument("--steps", default="50", help='how many, or a rule like "quad25" (%(default)s)')
     p.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
-    p.add_argument("--out", default="samples.png", help="FILE.png or FILE.npz (%(default)s)")
     p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
-    p.set_defaults(run="sample")
 
 
 def _add_classifier(subparsers) -> None:

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minidit import data, evaluate, plot, presets, weights
+from minidit import data, plot, presets, weights
+from minidit import evaluate as judging
 from minidit._validate import check_choice
 from minidit.classifier import train_classifier
 from minidit.demo import run_demo
 from minidit.experiments import EXPERIMENTS, run_experiment, table
-from minidit.sample import SAMPLERS, guided
+from minidit.generate import generate
+from minidit.sample import SAMPLERS
+from minidit.sample import sample as last
 from minidit.steps import select_steps
 from minidit.train import fit
 
@@ -65,8 +68,17 @@ def train(args: Namespace) -> None:
     )
     log.bar.close()
     path = out / "weights.safetensors"
-    weights.save(average, path, diffusion, {"data": args.data, "recipe": asdict(recipe)})
+    facts = {"data": args.data, "recipe": asdict(recipe), "command": _train_command(args)}
+    weights.save(average, path, diffusion, facts)
     print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
+
+
+def _train_command(args: Namespace) -> str:
+    words = ["python -m minidit train"]
+    for option in ("data", "preset", "steps", "batch_size", "lr", "seed", "threads", "out"):
+        if getattr(args, option) is not None:
+            words.append(f"--{option.replace('_', '-')} {getattr(args, option)}")
+    return " ".join(words)
 
 
 class Log:
@@ -105,17 +117,18 @@ def sample(args: Namespace) -> None:
     model, diffusion = weights.load(args.weights)
     if diffusion is None:
         raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
-    model.to(device)
     labels = _labels(args, model.config["num_classes"])
-    generator = torch.Generator().manual_seed(args.seed)
-    shape = (len(labels), model.in_channels, *model.size)
-    x = torch.randn(shape, generator=generator).to(device)
     steps = int(args.steps) if args.steps.isdigit() else args.steps
-    count = len(select_steps(diffusion.schedule, steps))
-    denoiser = guided(model, args.guidance) if args.guidance != 1 else model
-    states = SAMPLERS[args.sampler](
-        denoiser, diffusion, x, labels.to(device), steps=steps, generator=generator
+    states = generate(
+        model.to(device),
+        diffusion,
+        labels,
+        guidance=args.guidance,
+        sampler=args.sampler,
+        steps=steps,
+        seed=args.seed,
     )
+    count = len(select_steps(diffusion.schedule, steps))
     began = time.perf_counter()
     with _bar(count) as bar:
         for state in states:  # noqa: B007 (the last one is what counts)
@@ -167,7 +180,7 @@ def classifier(args: Namespace) -> None:
         report=lambda step, loss: bar.update(),
     )
     bar.close()
-    right = evaluate.accuracy(judge, data.to_unit(test.images), test.labels)
+    right = judging.accuracy(judge, data.to_unit(test.images), test.labels)
     path = Path(args.out)
     facts = {
         "data": args.data,
@@ -179,6 +192,48 @@ def classifier(args: Namespace) -> None:
     }
     weights.save(judge, path, info=facts)
     print(f"wrote {path}; it recognises {right:.2%} of the test images")
+
+
+def evaluate(args: Namespace) -> None:
+    """Judge samples of some weights, beside as many real images."""
+    model, diffusion = weights.load(args.weights)
+    judge = judging.classifier(args.data)
+    model.to(_device(args.device))
+    labels = torch.arange(model.config["num_classes"]).repeat(args.per_class)
+    steps = int(args.steps) if args.steps.isdigit() else args.steps
+    began = time.perf_counter()
+    images = last(
+        generate(
+            model,
+            diffusion,
+            labels,
+            guidance=args.guidance,
+            sampler=args.sampler,
+            steps=steps,
+            seed=args.seed,
+        )
+    ).cpu()
+    spent = time.perf_counter() - began
+    real = data.load(args.data, "test")
+    real_images = data.to_unit(real.images[: len(images)])
+    found = {
+        "samples": len(images),
+        "guidance": args.guidance,
+        "sampler": args.sampler,
+        "steps": steps,
+        "seed": args.seed,
+        "recognised": round(judging.accuracy(judge, images, labels), 4),
+        "frechet": round(judging.frechet_to_real(judge, images), 3),
+        "real recognised": round(
+            judging.accuracy(judge, real_images, real.labels[: len(images)]), 4
+        ),
+        "real frechet": round(judging.frechet_to_real(judge, real_images), 3),
+    }
+    for name, value in found.items():
+        print(f"{name:>16}: {value}")
+    print(f"{'seconds':>16}: {spent:.1f}")
+    if args.store:
+        weights.add_info(args.weights, "evaluations", found)
 
 
 def experiment(args: Namespace) -> None:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from minidit import data, evaluate, presets, weights
-from minidit.sample import ddim, guided, sample
+from minidit.generate import generate
+from minidit.sample import sample
 from minidit.train import Recipe, fit
 
-GUIDANCE, STEPS, PER_CLASS = 2.0, 30, 20
+HOW = {"guidance": 2.0, "sampler": "ddim", "steps": 30}
+PER_CLASS = 20
 
 
 def affordable_steps(recipe: dict, images: Tensor, labels: Tensor, device, seconds: float) -> int:
@@ -29,16 +31,6 @@ def affordable_steps(recipe: dict, images: Tensor, labels: Tensor, device, secon
     done = 7 if device.type == "cpu" else 40
     each = (times[-1] - times[0]) / done  # the first reports hold the warming up
     return max(20, min(recipe["steps"], int(seconds / each)))
-
-
-def draw(model, diffusion, labels: Tensor, seed: int, guidance: float, steps: int):
-    """The states of one DDIM run for these labels, from noise of this seed."""
-    device = next(model.parameters()).device
-    noise = torch.randn(
-        (len(labels), model.in_channels, *model.size), generator=torch.Generator().manual_seed(seed)
-    )
-    denoiser = guided(model, guidance)
-    return ddim(denoiser, diffusion, noise.to(device), labels.to(device), steps=steps)
 
 
 def run_demo(
@@ -66,15 +58,17 @@ def run_demo(
     )
     progress.close()
     labels = torch.arange(10).repeat(PER_CLASS)
-    images = sample(draw(average, diffusion, labels, seed, GUIDANCE, STEPS)).cpu()
+    images = sample(generate(average, diffusion, labels, **HOW, seed=seed)).cpu()
     judge = evaluate.classifier("digits")
     right = evaluate.accuracy(judge, images, labels)
-    film = [s.x[0].cpu() for s in draw(average, diffusion, labels[3:4], seed + 1, GUIDANCE, STEPS)]
+    film = [s.x[0].cpu() for s in generate(average, diffusion, labels[3:4], **HOW, seed=seed)]
     shipped, process = weights.load("dit-mnist")
     shipped.to(device)
-    mnist = sample(draw(shipped, process, labels[:80], seed, GUIDANCE, STEPS)).cpu()
+    mnist = sample(generate(shipped, process, labels[:80], **HOW, seed=seed)).cpu()
     picture(out, images[:80], film, mnist)
-    say(f"a classifier recognises {right:.1%} of {len(labels)} samples (guidance {GUIDANCE:g})")
+    say(
+        f"a classifier recognises {right:.1%} of {len(labels)} samples (guidance {HOW['guidance']:g})"
+    )
     say(f"the picture: {out.resolve()}")
     say("go on with the notebooks: python3 tasks.py lab")
     return right

@@ -19,7 +19,8 @@ from torch import Tensor
 from minidit import data, evaluate, presets
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
-from minidit.sample import ddim, guided, sample
+from minidit.generate import generate
+from minidit.sample import sample
 from minidit.train import Recipe, fit
 
 HELD_OUT = 5000
@@ -101,10 +102,9 @@ def _measure(model, diffusion: Diffusion, images: Tensor, labels: Tensor) -> dic
     """Accuracy and Fréchet distance of 500 samples at guidance 1 and 2, 25 DDIM steps."""
     judge = evaluate.classifier("mnist")
     asked = torch.arange(10).repeat(50)
-    noise = torch.randn((500, 1, 28, 28), generator=torch.Generator().manual_seed(0))
     measured = {}
     for scale in (1, 2):
-        x = sample(ddim(guided(model, scale), diffusion, noise, asked, steps=25))
+        x = sample(generate(model, diffusion, asked, guidance=scale, steps=25))
         measured[f"accuracy s={scale}"] = evaluate.accuracy(judge, x, asked)
         measured[f"frechet s={scale}"] = round(evaluate.frechet_to_real(judge, x), 2)
     real = data.to_unit(images[:500])
