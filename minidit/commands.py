@@ -68,17 +68,17 @@ def train(args: Namespace) -> None:
     )
     log.bar.close()
     path = out / "weights.safetensors"
-    facts = {"data": args.data, "recipe": asdict(recipe), "command": _train_command(args)}
+    command = _command(args, "data preset steps batch-size lr seed threads out")
+    facts = {"data": args.data, "recipe": asdict(recipe), "command": command}
     weights.save(average, path, diffusion, facts)
     print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
 
 
-def _train_command(args: Namespace) -> str:
-    words = ["python -m minidit train"]
-    for option in ("data", "preset", "steps", "batch_size", "lr", "seed", "threads", "out"):
-        if getattr(args, option) is not None:
-            words.append(f"--{option.replace('_', '-')} {getattr(args, option)}")
-    return " ".join(words)
+def _command(args: Namespace, options: str) -> str:
+    """The command that these arguments are, for the record."""
+    given = {option: getattr(args, option.replace("-", "_")) for option in options.split()}
+    words = [f"--{option} {value}" for option, value in given.items() if value is not None]
+    return " ".join(["python -m minidit", args.run, *words])
 
 
 class Log:
@@ -187,8 +187,7 @@ def classifier(args: Namespace) -> None:
         "steps": args.steps,
         "seed": args.seed,
         "test accuracy": round(right, 4),
-        "command": f"python -m minidit classifier --data {args.data} --steps {args.steps} "
-        f"--seed {args.seed} --out {path.name}",
+        "command": _command(args, "data steps seed threads out"),
     }
     weights.save(judge, path, info=facts)
     print(f"wrote {path}; it recognises {right:.2%} of the test images")

@@ -66,9 +66,7 @@ def run_demo(
     shipped.to(device)
     mnist = sample(generate(shipped, process, labels[:80], **HOW, seed=seed)).cpu()
     picture(out, images[:80], film, mnist)
-    say(
-        f"a classifier recognises {right:.1%} of {len(labels)} samples (guidance {HOW['guidance']:g})"
-    )
+    say(f"a classifier recognises {right:.1%} of {len(labels)} samples (guidance 2)")
     say(f"the picture: {out.resolve()}")
     say("go on with the notebooks: python3 tasks.py lab")
     return right
