@@ -1,0 +1,220 @@
+"""Common mistakes about diffusion and conditioning, as functions; see `_mistakes`."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minidit._mistakes import Mistakes
+
+# --- x_t in one jump ------------------------------------------------------------------------------
+
+
+def _jump(signal: Callable, noise_factor: Callable, shift: int = 0) -> Callable:
+    """A q_sample with these factors, as functions of ᾱ (b, 1)."""
+
+    def q_sample(x0: Tensor, t: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
+        a = alphas_cumprod[t + shift][:, None]
+        return signal(a) * x0 + noise_factor(a) * noise
+
+    return q_sample
+
+
+def _first_time(x0: Tensor, t: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    a = alphas_cumprod[t[0]]
+    return a.sqrt() * x0 + (1 - a).sqrt() * noise
+
+
+def _same_axis(x0: Tensor, t: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    a = alphas_cumprod[t]
+    return a.sqrt() * x0 + (1 - a).sqrt() * noise
+
+
+Q_SAMPLE: Mistakes = {
+    "both roots are missing; the factors are √ᾱ_t and √(1 - ᾱ_t)": (
+        _jump(lambda a: a, lambda a: 1 - a)
+    ),
+    "the noise is multiplied by a variance, 1 - ᾱ_t; the factor is its root, √(1 - ᾱ_t)": (
+        _jump(lambda a: a.sqrt(), lambda a: 1 - a)
+    ),
+    "the root stands inside: 1 - √ᾱ_t instead of √(1 - ᾱ_t)": (
+        _jump(lambda a: a.sqrt(), lambda a: 1 - a.sqrt())
+    ),
+    "signal and noise are exchanged; at t = 0 nearly all is signal": (
+        _jump(lambda a: (1 - a).sqrt(), lambda a: a.sqrt())
+    ),
+    "the noise has no factor; it is multiplied by √(1 - ᾱ_t)": (
+        _jump(lambda a: a.sqrt(), torch.ones_like)
+    ),
+    "the table is read at t - 1; its entry t belongs to step t": (
+        _jump(lambda a: a.sqrt(), lambda a: (1 - a).sqrt(), shift=-1)
+    ),
+    "every point is treated as the first, with t[0]; each has a t of its own": _first_time,
+    "ᾱ_t (b,) meets points (b, d) on the wrong axis; make it (b, 1) with [:, None]": _same_axis,
+}
+
+# --- one step back --------------------------------------------------------------------------------
+
+
+def _posterior(
+    before: Callable | None = None,
+    roots: bool = True,
+    exchanged: bool = False,
+    divided: bool = True,
+    product: bool = True,
+) -> Callable:
+    """A posterior mean; `before(ᾱ, t)` gives ᾱ of the step before."""
+
+    def posterior_mean(x0: Tensor, x_t: Tensor, t: Tensor, betas: Tensor) -> Tensor:
+        keep = 1 - betas
+        table = keep.cumprod(dim=0) if product else keep
+        last = before(table, t) if before else torch.cat([torch.ones(1), table])[t]
+        beta, now = betas[t], table[t]
+        factors = [last, 1 - beta]
+        one, other = (factor.sqrt() if roots else factor for factor in factors)
+        below = 1 - now if divided else torch.ones_like(now)
+        to_x0, to_xt = one * beta / below, other * (1 - last) / below
+        if exchanged:
+            to_x0, to_xt = to_xt, to_x0
+        return to_x0[:, None] * x0 + to_xt[:, None] * x_t
+
+    return posterior_mean
+
+
+POSTERIOR_MEAN: Mistakes = {
+    "the factors of x_0 and x_t are exchanged; close to the end x_0 counts more": (
+        _posterior(exchanged=True)
+    ),
+    "the roots are missing; the factors hold √ᾱ of the step before and √(1 - β_t)": (
+        _posterior(roots=False)
+    ),
+    "ᾱ_t stands where ᾱ of the step before belongs": _posterior(lambda table, t: table[t]),
+    "at t = 0 the table is read at -1, its last entry; before the first step ᾱ is 1": (
+        _posterior(lambda table, t: table[t - 1])
+    ),
+    "1 - β_t is taken for ᾱ_t; ᾱ_t is the product of all 1 - β up to t": _posterior(product=False),
+    "the division by 1 - ᾱ_t is missing": _posterior(divided=False),
+}
+
+# --- the straight line ----------------------------------------------------------------------------
+
+
+def x0_on_the_line(x_t: Tensor, v: Tensor, u: Tensor) -> Tensor:
+    """x_0 = x_t - u·v, for x_t = (1 - u)·x_0 + u·ε and v = ε - x_0. (b, d), (b, d), (b,)."""
+    return x_t - u[:, None] * v
+
+
+X0_FROM_V: Mistakes = {
+    "the sign: v points from the data to the noise, so the way to x_0 is -u·v": (
+        lambda x_t, v, u: x_t + u[:, None] * v
+    ),
+    "x_t + (1 - u)·v is the other end of the line, the noise ε": (
+        lambda x_t, v, u: x_t + (1 - u)[:, None] * v
+    ),
+    "the way to x_0 is u·v, not (1 - u)·v: at u = 0 x_t is x_0 already": (
+        lambda x_t, v, u: x_t - (1 - u)[:, None] * v
+    ),
+    "v is taken for ε; x_t = (1 - u)·x_0 + u·ε is solved, and v is ε - x_0": (
+        lambda x_t, v, u: (x_t - u[:, None] * v) / (1 - u)[:, None]
+    ),
+    "u (b,) meets points (b, d) on the wrong axis; make it (b, 1) with [:, None]": (
+        lambda x_t, v, u: x_t - u * v
+    ),
+}
+
+# --- adaptive normalisation -----------------------------------------------------------------------
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+MODULATE: Mistakes = {
+    "x is multiplied by scale; the factor is 1 + scale, so that zero changes nothing": (
+        lambda x, shift, scale: x * scale[:, None] + shift[:, None]
+    ),
+    "shift and scale are exchanged": lambda x, shift, scale: _modulate(x, scale, shift),
+    "the shift is added before x is scaled": (
+        lambda x, shift, scale: (x + shift[:, None]) * (1 + scale[:, None])
+    ),
+    "shift and scale meet the wrong axis; [:, None] gives all tokens of an image the same": (
+        lambda x, shift, scale: x * (1 + scale) + shift
+    ),
+    "x is normalised here; modulate takes it as it comes": (
+        lambda x, shift, scale: _modulate(_norm(x), shift, scale)
+    ),
+}
+
+
+def half_block(x: Tensor, branch: Callable, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+    """x + gate·branch(modulate(norm(x), shift, scale)): half of an adaLN-Zero block. (b, n, d)."""
+    return x + gate[:, None] * branch(_modulate(_norm(x), shift, scale))
+
+
+def _scaled_by_zero(x, branch, shift, scale, gate):
+    return x + gate[:, None] * branch(_norm(x) * scale[:, None] + shift[:, None])
+
+
+HALF_BLOCK: Mistakes = {
+    "the gate is forgotten": (
+        lambda x, branch, shift, scale, gate: x + branch(_modulate(_norm(x), shift, scale))
+    ),
+    "x is not added; the branch is a correction to x": (
+        lambda x, branch, shift, scale, gate: (
+            gate[:, None] * branch(_modulate(_norm(x), shift, scale))
+        )
+    ),
+    "x goes through the gate, too; only the branch does": (
+        lambda x, branch, shift, scale, gate: (
+            gate[:, None] * (x + branch(_modulate(_norm(x), shift, scale)))
+        )
+    ),
+    "the gate is 1 + gate; it must close the branch when it is zero": (
+        lambda x, branch, shift, scale, gate: half_block(x, branch, shift, scale, 1 + gate)
+    ),
+    "the gate stands before the branch; it comes after it": (
+        lambda x, branch, shift, scale, gate: (
+            x + branch(gate[:, None] * _modulate(_norm(x), shift, scale))
+        )
+    ),
+    "the normalisation is missing": (
+        lambda x, branch, shift, scale, gate: x + gate[:, None] * branch(_modulate(x, shift, scale))
+    ),
+    "the modulation comes before the normalisation, which undoes it": (
+        lambda x, branch, shift, scale, gate: (
+            x + gate[:, None] * branch(_norm(_modulate(x, shift, scale)))
+        )
+    ),
+    "the normalised x is what the branch is added to; add it to x itself": (
+        lambda x, branch, shift, scale, gate: (
+            _norm(x) + gate[:, None] * branch(_modulate(_norm(x), shift, scale))
+        )
+    ),
+    "the branch is scaled by scale; the factor is 1 + scale": _scaled_by_zero,
+    "shift and scale are exchanged": (
+        lambda x, branch, shift, scale, gate: half_block(x, branch, scale, shift, gate)
+    ),
+}
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+_MATRICES = {"in_context": 12, "cross_attention": 16, "adaln": 16, "adaln_zero": 18}  # of d²
+_BIASES = {"in_context": 9, "cross_attention": 13, "adaln": 13, "adaln_zero": 15}  # of d
+_NORMS = {"in_context": 2, "cross_attention": 3, "adaln": 2, "adaln_zero": 2}
+
+BLOCK_PARAMETERS: Mistakes = {
+    "the biases, and scale and shift of the normalisations, are forgotten": (
+        lambda block, d: _MATRICES[block] * d * d
+    ),
+    "without adaLN the normalisations have a scale and a shift of their own, 2·d each": (
+        lambda block, d: _MATRICES[block] * d * d + _BIASES[block] * d
+    ),
+    "with adaLN the normalisations have no scale and shift of their own, the condition has": (
+        lambda block, d: _MATRICES[block] * d * d + (_BIASES[block] + 2 * _NORMS[block]) * d
+    ),
+}

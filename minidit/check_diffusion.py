@@ -1,0 +1,118 @@
+"""Checks of a student's own diffusion and conditioning, offered by `check` with all the others."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from minidit import _mistakes_diffusion, blocks
+from minidit._verdict import Verdict, judge
+from minidit.diffusion import Diffusion
+from minidit.schedule import Schedule, linear
+
+# --- diffusion, on points of the plane ------------------------------------------------------------
+
+
+def _process(betas: Tensor) -> Diffusion:
+    alpha = (1 - betas.double()).cumprod(dim=0).sqrt()
+    sigma = (1 - alpha**2).sqrt()
+    return Diffusion(Schedule(alpha, sigma, torch.arange(len(betas)), "variance_preserving"))
+
+
+def q_sample(fn: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """Check `fn(x0, t, noise, alphas_cumprod)`: (b, d), (b,), (b, d), (T,) → x_t, (b, d)."""
+
+    def reference(x0: Tensor, t: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
+        return _process(linear(100).betas).q_sample(x0, t, noise)
+
+    table = linear(100).alphas_cumprod.float()
+    cases = {
+        "three points at three steps": (_points(3), torch.tensor([7, 0, 99]), _noise(3), table),
+        "two points of the plane": (_points(2), torch.tensor([60, 20]), _noise(2), table),
+    }
+    return judge("q_sample", fn, reference, cases, _mistakes_diffusion.Q_SAMPLE, tolerance=1e-5)
+
+
+def posterior_mean(fn: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """Check `fn(x0, x_t, t, betas)`: (b, d), (b, d), (b,), (T,) → the mean of x_{t-1}, (b, d)."""
+
+    def reference(x0: Tensor, x_t: Tensor, t: Tensor, betas: Tensor) -> Tensor:
+        return _process(betas).q_posterior_mean(x0, x_t, t)
+
+    betas = linear(100).betas.float()
+    cases = {
+        "three points in the middle": (_points(3), _noise(3), torch.tensor([30, 50, 80]), betas),
+        "the last two steps": (_points(2), _noise(2), torch.tensor([2, 1]), betas),
+        "t = 0": (_points(1), _noise(1), torch.tensor([0]), betas),
+    }
+    wrong = _mistakes_diffusion.POSTERIOR_MEAN
+    return judge("posterior_mean", fn, reference, cases, wrong, tolerance=1e-4)
+
+
+def x0_from_v(fn: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """Check `fn(x_t, v, u)`: (b, d), (b, d), (b,) → x_0 on the straight line, (b, d)."""
+    cases = {
+        "three points": (_points(3), _noise(3), torch.tensor([0.25, 0.5, 0.875])),
+        "two points of the plane": (_points(2), _noise(2), torch.tensor([0.125, 0.75])),
+    }
+    right, wrong = _mistakes_diffusion.x0_on_the_line, _mistakes_diffusion.X0_FROM_V
+    return judge("x0_from_v", fn, right, cases, wrong, tolerance=1e-5)
+
+
+def _points(n: int) -> Tensor:
+    return torch.tensor([[1.5, -0.5], [0.25, 2.0], [-1.0, 0.75]])[:n]
+
+
+def _noise(n: int) -> Tensor:
+    return torch.tensor([[0.5, -1.25], [2.0, 0.75], [-0.5, 1.0]])[:n]
+
+
+# --- conditioning ---------------------------------------------------------------------------------
+
+_VECTORS = torch.tensor([[0.5, -1.0, 0.25, 2.0], [-0.5, 0.75, 1.5, 1.0], [0.0, 1.0, -2.0, 0.5]])
+_TOKENS = torch.stack([_VECTORS.roll(k, 1) * (k + 1) for k in range(3)])  # (3, 3, 4)
+
+
+def modulate(fn: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """Check `fn(x, shift, scale)`: (b, n, d), (b, d), (b, d) → (b, n, d)."""
+    shift, scale = _VECTORS, _VECTORS.flip(1)
+    cases = {
+        "two images of three tokens": (_TOKENS[:2], shift[:2], scale[:2]),
+        "as many images as tokens": (_TOKENS, shift, scale),
+        "shift and scale zero": (_TOKENS, 0 * shift, 0 * scale),
+    }
+    wrong = _mistakes_diffusion.MODULATE
+    return judge("modulate", fn, blocks.modulate, cases, wrong, tolerance=1e-5)
+
+
+def adaln_zero_step(fn: Callable[..., Tensor]) -> Verdict:
+    """Check `fn(x, branch, shift, scale, gate)`, half a block: (b, n, d), …, (b, d) → (b, n, d)."""
+
+    def branch(x: Tensor) -> Tensor:  # mixes tokens, as attention does
+        return x.cumsum(dim=1).sin() + 0.5 * x
+
+    shift, scale, gate = _VECTORS, _VECTORS.flip(1), _VECTORS.roll(1, 1)
+    cases = {
+        "two images of three tokens": (_TOKENS[:2], branch, shift[:2], scale[:2], gate[:2]),
+        "as many images as tokens": (_TOKENS, branch, shift, scale, gate),
+        "a gate of zero": (_TOKENS, branch, shift, scale, 0 * gate),
+    }
+    right, wrong = _mistakes_diffusion.half_block, _mistakes_diffusion.HALF_BLOCK
+    return judge("adaln_zero_step", fn, right, cases, wrong, tolerance=1e-4)
+
+
+def block_parameters(fn: Callable[[str, int], int]) -> Verdict:
+    """Check `fn(block, d)`: the number of parameters of a block of width d, with mlp_ratio 4."""
+
+    def count(block: str, d: int) -> Tensor:
+        return torch.tensor([sum(p.numel() for p in blocks.BLOCKS[block](d, 1).parameters())])
+
+    def student(block: str, d: int) -> Tensor:
+        return torch.tensor([fn(block, d)])
+
+    cases = {f'"{block}" and d = {d}': (block, d) for d in (8, 12) for block in blocks.BLOCKS}
+    wrong = {
+        hint: lambda block, d, mistake=mistake: torch.tensor([mistake(block, d)])
+        for hint, mistake in _mistakes_diffusion.BLOCK_PARAMETERS.items()
+    }
+    return judge("block_parameters", student, count, cases, wrong)

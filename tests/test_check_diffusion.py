@@ -1,0 +1,241 @@
+"""Checks of diffusion and conditioning: right ones pass, and every hint is given for its mistake.
+
+As in test_check.py, the students' versions are written out as a student would.
+"""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from minidit import _mistakes_diffusion as hints
+from minidit import check
+from minidit import modulate as package_modulate
+
+# --- right, written in other ways than the package's ----------------------------------------------
+
+
+def jump(x0, t, noise, ab):
+    rows = [ab[k] ** 0.5 * x + (1 - ab[k]) ** 0.5 * e for x, k, e in zip(x0, t, noise)]
+    return torch.stack(rows)
+
+
+def bayes(x0, x_t, t, betas):
+    """Precisions add: one from the step before, one from x_t."""
+    rows = []
+    for x, now, k in zip(x0, x_t, t):
+        before = (1 - betas[:k]).prod()
+        if k == 0:
+            rows.append(x)
+            continue
+        from_x0, from_xt = 1 / (1 - before), (1 - betas[k]) / betas[k]
+        pull = from_x0 * before.sqrt() * x + from_xt * now / (1 - betas[k]).sqrt()
+        rows.append(pull / (from_x0 + from_xt))
+    return torch.stack(rows)
+
+
+def back_on_the_line(x_t, v, u):
+    eps = x_t + (1 - u[:, None]) * v
+    return eps - v
+
+
+def token_by_token(x, shift, scale):
+    tokens = [(1 + scale) * x[:, i] + shift for i in range(x.shape[1])]
+    return torch.stack(tokens, dim=1)
+
+
+def normalise(x):
+    mean = x.mean(-1, keepdim=True)
+    return (x - mean) / (x.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
+
+
+def step(x, branch, shift, scale, gate):
+    return torch.addcmul(x, gate.unsqueeze(1), branch(token_by_token(normalise(x), shift, scale)))
+
+
+def parameters(block, d):
+    count = 3 * d * d + 3 * d + d * d + d + 4 * d * d + 4 * d + 4 * d * d + d
+    if block == "in_context":
+        return count + 2 * 2 * d
+    if block == "cross_attention":
+        return count + 4 * (d * d + d) + 3 * 2 * d
+    return count + {"adaln": 4, "adaln_zero": 6}[block] * (d * d + d)
+
+
+@pytest.mark.parametrize(
+    ("name", "fn"),
+    [
+        ("q_sample", jump),
+        ("posterior_mean", bayes),
+        ("x0_from_v", back_on_the_line),
+        ("modulate", token_by_token),
+        ("modulate", package_modulate),
+        ("adaln_zero_step", step),
+        ("block_parameters", parameters),
+    ],
+)
+def test_right_ones_pass(name, fn):
+    verdict = getattr(check, name)(fn)
+    assert verdict and repr(verdict).startswith(f"✓ {name} is right"), verdict
+
+
+# --- wrong, each with the words that its hint must hold -------------------------------------------
+
+
+def column(ab, t):
+    return ab[t].unsqueeze(1)
+
+
+Q_SAMPLE = {
+    "both roots": lambda x, t, e, ab: column(ab, t) * x + (1 - column(ab, t)) * e,
+    "by a variance": lambda x, t, e, ab: column(ab, t) ** 0.5 * x + (1 - column(ab, t)) * e,
+    "the root stands inside": lambda x, t, e, ab: (
+        column(ab, t) ** 0.5 * x + (1 - column(ab, t) ** 0.5) * e
+    ),
+    "signal and noise are exchanged": lambda x, t, e, ab: jump(e, t, x, ab),
+    "has no factor": lambda x, t, e, ab: column(ab, t) ** 0.5 * x + e,
+    "read at t - 1": lambda x, t, e, ab: jump(x, t - 1, e, ab),
+    "with t[0]": lambda x, t, e, ab: jump(x, t[:1].expand(len(x)), e, ab),
+    "on the wrong axis": lambda x, t, e, ab: ab[t] ** 0.5 * x + (1 - ab[t]) ** 0.5 * e,
+}
+
+
+def posterior(x0, x_t, t, betas, prev=None, swap=False):
+    ab = torch.cumprod(1 - betas, 0)
+    prev = F.pad(ab, (1, 0), value=1.0)[:-1] if prev is None else prev(ab)
+    a = (prev.sqrt() * betas / (1 - ab))[t].unsqueeze(1)
+    b = ((1 - betas).sqrt() * (1 - prev) / (1 - ab))[t].unsqueeze(1)
+    return b * x0 + a * x_t if swap else a * x0 + b * x_t
+
+
+def no_roots(x0, x_t, t, betas):
+    ab = torch.cumprod(1 - betas, 0)
+    prev = F.pad(ab, (1, 0), value=1.0)[:-1]
+    a, b = prev * betas / (1 - ab), (1 - betas) * (1 - prev) / (1 - ab)
+    return column(a, t) * x0 + column(b, t) * x_t
+
+
+def no_product(x0, x_t, t, betas):
+    alpha = 1 - betas
+    prev = F.pad(alpha, (1, 0), value=1.0)[:-1]
+    a, b = prev.sqrt() * betas / (1 - alpha), alpha.sqrt() * (1 - prev) / (1 - alpha)
+    return column(a, t) * x0 + column(b, t) * x_t
+
+
+def undivided(x0, x_t, t, betas):
+    ab = torch.cumprod(1 - betas, 0)
+    prev = F.pad(ab, (1, 0), value=1.0)[:-1]
+    return column(prev.sqrt() * betas, t) * x0 + column((1 - betas).sqrt() * (1 - prev), t) * x_t
+
+
+POSTERIOR_MEAN = {
+    "are exchanged": lambda *a: posterior(*a, swap=True),
+    "the roots are missing": no_roots,
+    "ᾱ_t stands where": lambda *a: posterior(*a, prev=lambda ab: ab),
+    "read at -1": lambda *a: posterior(*a, prev=lambda ab: ab.roll(1)),
+    "is taken for ᾱ_t": no_product,
+    "the division by": undivided,
+}
+
+X0_FROM_V = {
+    "the sign": lambda x, v, u: x + u.unsqueeze(1) * v,
+    "the other end": lambda x, v, u: x + (1 - u).unsqueeze(1) * v,
+    "not (1 - u)·v": lambda x, v, u: x - (1 - u).unsqueeze(1) * v,
+    "v is taken for ε": lambda x, v, u: (x - u.unsqueeze(1) * v) / (1 - u).unsqueeze(1),
+    "on the wrong axis": lambda x, v, u: x - u * v,
+}
+
+MODULATE = {
+    "the factor is 1 + scale": lambda x, b, s: x * s.unsqueeze(1) + b.unsqueeze(1),
+    "are exchanged": lambda x, b, s: token_by_token(x, s, b),
+    "added before": lambda x, b, s: (x + b.unsqueeze(1)) * (1 + s).unsqueeze(1),
+    "the wrong axis": lambda x, b, s: x * (1 + s) + b,
+    "x is normalised here": lambda x, b, s: token_by_token(normalise(x), b, s),
+}
+
+
+def branch_input(x, shift, scale):
+    return token_by_token(normalise(x), shift, scale)
+
+
+HALF_BLOCK = {
+    "the gate is forgotten": lambda x, f, b, s, g: x + f(branch_input(x, b, s)),
+    "x is not added": lambda x, f, b, s, g: g.unsqueeze(1) * f(branch_input(x, b, s)),
+    "x goes through the gate": lambda x, f, b, s, g: (
+        g.unsqueeze(1) * (f(branch_input(x, b, s)) + x)
+    ),
+    "the gate is 1 + gate": lambda x, f, b, s, g: step(x, f, b, s, g + 1),
+    "the gate stands before": lambda x, f, b, s, g: x + f(branch_input(x, b, s) * g.unsqueeze(1)),
+    "the normalisation is missing": lambda x, f, b, s, g: (
+        x + g.unsqueeze(1) * f(token_by_token(x, b, s))
+    ),
+    "which undoes it": lambda x, f, b, s, g: (
+        x + g.unsqueeze(1) * f(normalise(token_by_token(x, b, s)))
+    ),
+    "the normalised x is what": lambda x, f, b, s, g: (
+        normalise(x) + g.unsqueeze(1) * f(branch_input(x, b, s))
+    ),
+    "scaled by scale": lambda x, f, b, s, g: step(x, f, b, s - 1, g),
+    "are exchanged": lambda x, f, b, s, g: step(x, f, s, b, g),
+}
+
+
+def with_layers(block, d, bias=True, affine=True):
+    layers = [nn.Linear(d, 3 * d, bias), nn.Linear(d, d, bias)]
+    layers += [nn.Linear(d, 4 * d, bias), nn.Linear(4 * d, d, bias)]
+    if block == "cross_attention":
+        layers += [nn.Linear(d, d, bias), nn.Linear(d, 2 * d, bias), nn.Linear(d, d, bias)]
+    if "adaln" in block:
+        layers.append(nn.Linear(d, (6 if "zero" in block else 4) * d, bias))
+    if affine:
+        layers += [nn.LayerNorm(d) for _ in range(3 if block == "cross_attention" else 2)]
+    return sum(p.numel() for layer in layers for p in layer.parameters())
+
+
+BLOCK_PARAMETERS = {
+    "the biases, and": lambda block, d: with_layers(block, d, bias=False, affine=False),
+    "without adaLN": lambda block, d: with_layers(block, d, affine=False),
+    "with adaLN": with_layers,
+}
+
+STUDENTS = {
+    "q_sample": (Q_SAMPLE, hints.Q_SAMPLE),
+    "posterior_mean": (POSTERIOR_MEAN, hints.POSTERIOR_MEAN),
+    "x0_from_v": (X0_FROM_V, hints.X0_FROM_V),
+    "modulate": (MODULATE, hints.MODULATE),
+    "adaln_zero_step": (HALF_BLOCK, hints.HALF_BLOCK),
+    "block_parameters": (BLOCK_PARAMETERS, hints.BLOCK_PARAMETERS),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [(name, words) for name, (wrong, _) in STUDENTS.items() for words in wrong]
+)
+def test_each_mistake_gets_its_hint(name, words):
+    verdict = getattr(check, name)(STUDENTS[name][0][words])
+    assert not verdict and f"✗ {name}" in repr(verdict)
+    assert words in repr(verdict).partition("likeliest cause")[2], verdict
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_hint_has_its_student(name):
+    wrong, table = STUDENTS[name]
+    assert len(wrong) == len(table)
+    for hint in table:
+        assert sum(words in hint for words in wrong) == 1, hint
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_stub_is_still_to_be_written(name):
+    def stub(*arguments):
+        raise NotImplementedError("exercise 1")
+
+    verdict = getattr(check, name)(stub)
+    assert not verdict
+    assert repr(verdict) == f"○ {name} is still to be written: exercise 1"
+
+
+def test_a_wrong_number_is_shown_beside_the_right_one():
+    verdict = check.block_parameters(lambda block, d: parameters(block, d) + 1)
+    assert "it gives 873 instead of 872" in repr(verdict), verdict
+    assert "likeliest" not in repr(verdict)
