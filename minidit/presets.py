@@ -14,7 +14,14 @@ PRESETS: dict[str, dict] = {
     "demo": dict(
         model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
         diffusion=dict(schedule="straight", predict="x0", weight="v", max_weight=400.0),
-        recipe=dict(steps=400, optimizer="muon", lr=2e-3, times="logit_normal", warmup=20),
+        recipe=dict(
+            steps=600,
+            batch_size=64,
+            optimizer="muon",
+            lr=2e-3,
+            times="logit_normal",
+            warmup=20,
+        ),
     ),
     "mnist": dict(
         model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
