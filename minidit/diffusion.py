@@ -92,7 +92,9 @@ class Diffusion:
     @classmethod
     def from_config(cls, config: dict) -> "Diffusion":
         """The process that `config` describes."""
-        rest = {k: v for k, v in config.items() if k not in ("schedule", "T", "predict") and v}
+        rest = {k: v for k, v in config.items() if k not in ("schedule", "T", "predict")}
+        if rest.get("max_weight", 0) is None:
+            del rest["max_weight"]
         check_choice("schedule", config["schedule"], SCHEDULES)
         schedule = SCHEDULES[config["schedule"]](config.get("T", 1000))
         return cls(schedule, config.get("predict", "eps"), **rest)
@@ -138,15 +140,17 @@ class Diffusion:
             return self.velocity(x0, noise, t)
         return noise if self.predict == "eps" else x0
 
-    def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Network output (b, 2c or c, h, w) → the prediction and, if Σ is learned, its numbers."""
-        if not self.learn_sigma:
-            return output, None
-        if output.shape[1] % 2:
+    def split(self, output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Output (b, 2c or c, h, w) for x_t → the prediction and, if Σ is learned, its numbers."""
+        b, c, *size = x_t.shape
+        expected = (b, 2 * c if self.learn_sigma else c, *size)
+        if output.shape != expected:  # 2 channels and 1 would broadcast silently
             raise ValueError(
-                f"learn_sigma needs 2c output channels; the network gave {output.shape[1]}"
+                f"the network gave {tuple(output.shape)} for x_t of {tuple(x_t.shape)}; with "
+                f"learn_sigma={self.learn_sigma} it must give {expected}: set learn_sigma alike "
+                "in the network and in Diffusion"
             )
-        return tuple(output.chunk(2, dim=1))
+        return tuple(output.chunk(2, dim=1)) if self.learn_sigma else (output, None)
 
     def to_x0(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
         """The image that a prediction (ε, x0 or v) stands for, given x_t."""
@@ -154,18 +158,22 @@ class Diffusion:
             return prediction
         if self.predict == "v":
             return self._at("sigma_dot", t, x_t) * x_t - self._at("sigma", t, x_t) * prediction
-        return (x_t - self._at("sigma", t, x_t) * prediction) / self._at("alpha", t, x_t)
+        # x_t/α - (σ/α)·ε, not (x_t - σ·ε)/α: the factors are rounded to float32 as in DiT's code.
+        return (
+            self._at("inverse_alpha", t, x_t) * x_t - self._at("noise_ratio", t, x_t) * prediction
+        )
 
     def to_eps(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
         """The noise that must be in x_t if its image is x0."""
-        return (x_t - self._at("alpha", t, x_t) * x0) / self._at("sigma", t, x_t)
+        return (self._at("inverse_alpha", t, x_t) * x_t - x0) / self._at("noise_ratio", t, x_t)
 
     def variances(self, x_t: Tensor, t: Tensor, fraction: Tensor | None) -> tuple[Tensor, Tensor]:
         """Σ and log Σ: between β̃_t (fraction -1) and β_t (fraction 1) in the log, or fixed."""
         small = self._at("posterior_log_variance", t, x_t)
         if fraction is not None:
             large = self._at("log_step_variance", t, x_t)
-            log_variance = (fraction + 1) / 2 * large + (1 - fraction) / 2 * small
+            share = (fraction + 1) / 2
+            log_variance = share * large + (1 - share) * small
             return log_variance.exp(), log_variance
         if self.variance == "small":
             return self._at("posterior_variance", t, x_t).expand_as(x_t), small.expand_as(x_t)
@@ -176,12 +184,7 @@ class Diffusion:
         self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool | float = False
     ) -> Prediction:
         """p(x_s | x_t) from the network's output at step t; for `clip` see `clip_image`."""
-        prediction, fraction = self.split(output)
-        if prediction.shape != x_t.shape:
-            raise ValueError(
-                f"the network gave {tuple(output.shape)} for x_t of {tuple(x_t.shape)}; "
-                f"with learn_sigma={self.learn_sigma} that doesn't fit"
-            )
+        prediction, fraction = self.split(output, x_t)
         x0 = clip_image(self.to_x0(x_t, t, prediction), clip)
         variance, log_variance = self.variances(x_t, t, fraction)
         return Prediction(self.q_posterior_mean(x0, x_t, t), variance, log_variance, x0)
@@ -225,7 +228,7 @@ class Diffusion:
         output = output.to(x0.dtype)  # mixed precision ends here
         if self.weight == "bound":
             return self.bound_scale * self.bound(output, x0, x_t, t)
-        prediction, fraction = self.split(output)
+        prediction, fraction = self.split(output, x0)
         loss = self.squared_error(prediction, x0, noise, t)
         if fraction is not None:
             # The bound teaches Σ alone, the prediction is frozen (arXiv 2102.09672, section 3.1).

@@ -165,7 +165,7 @@ class _Walk:
         """The prediction d at node k; the image it stands for goes to `foreseen`."""
         t = torch.full((x.shape[0],), k, device=x.device)
         number = self.diffusion.schedule.at("steps", t, x).flatten()  # (b,)
-        prediction, _ = self.diffusion.split(self.model(x, number, self.y))
+        prediction, _ = self.diffusion.split(self.model(x, number, self.y), x)
         self.foreseen = clip_image(self.diffusion.to_x0(x, t, prediction), self.clip)
         if self.solve == "x0":
             return self.foreseen

@@ -10,7 +10,7 @@ def normal_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) 
     """KL(N(mean1, e^log_var1) ‖ N(mean2, e^log_var2)) in nats, element by element."""
     ratio = (log_var1 - log_var2).exp()
     distance = (mean1 - mean2).square() * (-log_var2).exp()
-    return 0.5 * (log_var2 - log_var1 + ratio + distance - 1)
+    return 0.5 * (-1 + log_var2 - log_var1 + ratio + distance)
 
 
 def normal_cdf(z: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minidit.diffusion import Diffusion
 from minidit.dpm_solver import dpm_solver
-from minidit.steps import Denoiser, State, select_steps, space_timesteps  # noqa: F401 - for users
+from minidit.steps import Denoiser, State, draw_noise, select_steps, space_timesteps, walk  # noqa: F401
 
 
 def guided(
@@ -35,6 +35,8 @@ def guided(
         raise ValueError(f"channels={channels!r} is not allowed; choose 'all' or a number ≥ 1")
 
     def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        if y is None:
+            raise ValueError("y=None can't be guided: guidance leads from no label to a label")
         closed = interval is not None and not interval[0] <= float(t[0]) <= interval[1]
         if scale == 1 or closed:
             return model(x, t, y)
@@ -48,29 +50,29 @@ def guided(
     return denoiser
 
 
+def scale_to_w(scale: float) -> float:
+    """The w of c + w·(c - u), the convention of U-ViT, for the `scale` of u + scale·(c - u)."""
+    return scale - 1
+
+
+def scale_from_w(w: float) -> float:
+    """The `scale` of `guided`, u + scale·(c - u), for the w of c + w·(c - u)."""
+    return w + 1
+
+
 def _respaced(diffusion: Diffusion, steps: int | str | Sequence[int] | None) -> Diffusion:
     if steps is None:
         return diffusion
     return diffusion.respace(select_steps(diffusion.schedule, steps))
 
 
-def _draw(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise like x, drawn where the generator lives (the CPU if there is none)."""
-    device = generator.device if generator is not None else "cpu"
-    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
-
-
-def _walk(diffusion: Diffusion, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Falling t as (b,) tensors: the schedule's index, and the number the network is given."""
-    for k in reversed(range(len(diffusion))):
-        t = torch.full((x.shape[0],), k, device=x.device)
-        yield t, diffusion.schedule.at("steps", t, t)
-
-
 def _check_noise(noise: Sequence[Tensor] | None, diffusion: Diffusion, x: Tensor) -> None:
-    if noise is not None and (len(noise) < len(diffusion) or noise[0].shape != x.shape):
+    if noise is None:
+        return
+    shapes = {tuple(z.shape) for z in noise}
+    if len(noise) < len(diffusion) or shapes != {tuple(x.shape)}:
         raise ValueError(
-            f"noise holds {len(noise)} draws of {tuple(noise[0].shape)}; this run needs "
+            f"noise holds {len(noise)} draws of {sorted(shapes)}; this run needs "
             f"{len(diffusion)} of {tuple(x.shape)}, one for each step, the noisiest first"
         )
 
@@ -95,9 +97,9 @@ def ddpm(
     """
     diffusion = _respaced(diffusion, steps)
     _check_noise(noise, diffusion, x)
-    for k, (t, number) in enumerate(_walk(diffusion, x)):
+    for k, (t, number) in enumerate(walk(diffusion.schedule, x)):
         p = diffusion.p_mean_variance(model(x, number, y), x, t, clip)
-        z = _draw(x, generator) if noise is None else noise[k]
+        z = draw_noise(x, generator) if noise is None else noise[k]
         x = p.mean + (0.5 * p.log_variance).exp() * z if t[0] > 0 else p.mean
         yield State(int(number[0]), x, p.x0)
 
@@ -125,14 +127,38 @@ def ddim(
     diffusion = _respaced(diffusion, steps)
     _check_noise(noise, diffusion, x)
     at = diffusion.schedule.at
-    for k, (t, number) in enumerate(_walk(diffusion, x)):
+    for k, (t, number) in enumerate(walk(diffusion.schedule, x)):
         x0 = diffusion.p_mean_variance(model(x, number, y), x, t, clip).x0
         eps = diffusion.to_eps(x, t, x0)
         variance = eta**2 * at("posterior_variance", t, x)
         x = at("alpha_prev", t, x) * x0 + (at("sigma_prev", t, x) ** 2 - variance).sqrt() * eps
         if eta > 0:
-            z = _draw(x, generator) if noise is None else noise[k]
+            z = draw_noise(x, generator) if noise is None else noise[k]
             x = x + variance.sqrt() * z
+        yield State(int(number[0]), x, x0)
+
+
+@torch.no_grad()
+def ddim_invert(
+    model: Denoiser,
+    diffusion: Diffusion,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    steps: int | str | Sequence[int] | None = None,
+    clip: bool | float = False,
+) -> Iterator[State]:
+    """DDIM backwards: from images x (b, c, h, w) to the noise that `ddim` turns into them.
+
+    The clean image is taken for the state of step 0, each prediction carries it one step up, and
+    the last one to pure noise. More steps make the return more exact. Arguments as for `ddpm`.
+    """
+    diffusion = _respaced(diffusion, steps)
+    at = diffusion.schedule.at
+    for t, number in reversed(list(walk(diffusion.schedule, x))):
+        x0 = diffusion.p_mean_variance(model(x, number, y), x, t, clip).x0
+        eps = diffusion.to_eps(x, t, x0)
+        x = at("alpha_next", t, x) * x0 + at("sigma_next", t, x) * eps
         yield State(int(number[0]), x, x0)
 
 

@@ -54,6 +54,16 @@ class Schedule:
         return torch.cat([torch.zeros(1, dtype=torch.float64), self.sigma[:-1]])
 
     @property
+    def alpha_next(self) -> Tensor:
+        """(T,) α of the step after t, with 0, pure noise, after the last."""
+        return torch.cat([self.alpha[1:], torch.zeros(1, dtype=torch.float64)])
+
+    @property
+    def sigma_next(self) -> Tensor:
+        """(T,) σ of the step after t, with 1 after the last."""
+        return torch.cat([self.sigma[1:], torch.ones(1, dtype=torch.float64)])
+
+    @property
     def alphas_cumprod(self) -> Tensor:
         """(T,) ᾱ_t = α_t²."""
         return self.alpha**2
@@ -67,6 +77,16 @@ class Schedule:
     def snr(self) -> Tensor:
         """(T,) signal-to-noise ratio α_t²/σ_t²; falls from step to step."""
         return (self.alpha / self.sigma) ** 2
+
+    @property
+    def inverse_alpha(self) -> Tensor:
+        """(T,) 1/α_t; in float32 it is large and exact where α_t is small."""
+        return 1 / self.alpha
+
+    @property
+    def noise_ratio(self) -> Tensor:
+        """(T,) σ_t/α_t."""
+        return self.sigma / self.alpha
 
     @property
     def step_variance(self) -> Tensor:

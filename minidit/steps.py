@@ -5,7 +5,7 @@ which start at 0 and end early), so that selections can be exchanged and compare
 think in continuous time also visit positions between two steps: 3.5 is halfway from 3 to 4.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,19 @@ class State(NamedTuple):
     t: float
     x: Tensor  # the less noisy image
     x0: Tensor  # the clean image foreseen at t
+
+
+def walk(schedule: Schedule, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """All steps, falling, as tensors (b,): the schedule's index, the number for the network."""
+    for k in reversed(range(len(schedule))):
+        t = torch.full((x.shape[0],), k, device=x.device)
+        yield t, schedule.at("steps", t, t)
+
+
+def draw_noise(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise like x, drawn where the generator lives (the CPU if there is none)."""
+    device = generator.device if generator is not None else "cpu"
+    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
 
 
 def space_timesteps(T: int, counts: int | str | Sequence[int]) -> list[int]:
