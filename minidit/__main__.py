@@ -105,12 +105,12 @@ def _add_experiment(subparsers) -> None:
     p = subparsers.add_parser(
         "experiment",
         help="run a named experiment, or go on with it",
-        description="Run what is missing of an experiment, store it, and print its table. All "
-        "variants get the same processor time; run nothing beside it.",
+        description="Run what is missing of an experiment, store each run as it ends, and print "
+        "the table.",
     )
     p.add_argument("name", nargs="?", help="which one; leave it out for a list")
     p.add_argument("--seeds", type=int, default=1, help="runs of each variant (%(default)s)")
-    p.add_argument("--seconds", type=float, help="of training a run, instead of the experiment's")
+    p.add_argument("--steps", type=int, help="of training a run, instead of the experiment's")
     p.add_argument("--out", default="data/results", help="folder of NAME.json (%(default)s)")
     p.add_argument("--threads", type=int, default=1, help="processor threads (%(default)s)")
     p.set_defaults(run="experiment")

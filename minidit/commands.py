@@ -238,8 +238,8 @@ def evaluate(args: Namespace) -> None:
 def experiment(args: Namespace) -> None:
     """List the experiments, or run one."""
     if args.name is None:
-        for name, (question, seconds, variants) in EXPERIMENTS.items():
-            print(f"{name}: {question} {len(variants)} variants, {seconds:g} s of training each")
+        for name, (question, steps, variants) in EXPERIMENTS.items():
+            print(f"{name}: {question}; {len(variants)} variants, {steps} steps each")
         return
     torch.set_num_threads(args.threads)
-    print(table(run_experiment(args.name, args.seeds, Path(args.out), print, args.seconds)))
+    print(table(run_experiment(args.name, args.seeds, Path(args.out), print, args.steps)))
