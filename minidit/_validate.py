@@ -23,7 +23,7 @@ def check_positive(**sizes: int) -> None:
 
 
 def check_images(images: Tensor, channels: int | None = None, size: tuple | None = None) -> None:
-    """Raise unless `images` is a floating tensor (b, c, h, w) with the given c and (h, w)."""
+    """Raise unless `images` is a tensor (b, c, h, w), where given with these c and (h, w)."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor (b, c, h, w), not {type(images).__name__}")
     if images.ndim != 4:
@@ -34,31 +34,33 @@ def check_images(images: Tensor, channels: int | None = None, size: tuple | None
         raise ValueError(f"images are {tuple(images.shape[2:])} pixels; input_size is {size}")
 
 
-def check_times(t: Tensor, batch: int, limit: int | None = None) -> None:
+def check_times(t: Tensor, batch: int | None = None, limit: int | None = None) -> None:
     """Raise unless `t` is a tensor (batch,); with a `limit`, integers in 0 … limit - 1.
 
     Shapes (1,) and (batch, 1) would broadcast silently, so they are refused. Values are read on
     the CPU only: on a GPU that would wait for the device at every step.
     """
+    b = "b" if batch is None else batch
     if not isinstance(t, Tensor):
-        raise TypeError(f"t must be a tensor of shape ({batch},), not {type(t).__name__}")
-    if t.shape != (batch,):
-        hint = f"torch.full(({batch},), t) repeats one time for the batch"
-        raise ValueError(f"t has shape {tuple(t.shape)}; expected ({batch},); {hint}")
+        raise TypeError(f"t must be a tensor of shape ({b},), not {type(t).__name__}")
+    if t.ndim != 1 or batch not in (None, len(t)):
+        hint = f"torch.full(({b},), t) repeats one time for the batch"
+        raise ValueError(f"t has shape {tuple(t.shape)}; expected ({b},); {hint}")
     if limit is not None:
         if t.is_floating_point() or t.dtype == torch.bool:
             raise TypeError(f"t has dtype {t.dtype}; schedule steps are integers 0 … {limit - 1}")
         _check_range("t", t, limit, "is a step of the schedule")
 
 
-def check_labels(y: Tensor, batch: int, limit: int) -> None:
+def check_labels(y: Tensor, batch: int | None, limit: int) -> None:
     """Raise unless `y` is an integer tensor (batch,) with values in 0 … limit - 1."""
+    b = "b" if batch is None else batch
     if not isinstance(y, Tensor):
-        raise TypeError(f"y must be a tensor of shape ({batch},), not {type(y).__name__}")
+        raise TypeError(f"y must be a tensor of shape ({b},), not {type(y).__name__}")
     if y.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"y has dtype {y.dtype}; labels are integers: use y.long()")
-    if y.shape != (batch,):
-        raise ValueError(f"y has shape {tuple(y.shape)}; expected ({batch},), one label an image")
+    if y.ndim != 1 or batch not in (None, len(y)):
+        raise ValueError(f"y has shape {tuple(y.shape)}; expected ({b},), one label an image")
     _check_range("y", y, limit, "is a label (the null label, if there is one, is the last)")
 
 

@@ -18,7 +18,7 @@ class Attention(nn.Module):
         check_positive(hidden_size=hidden_size, num_heads=num_heads)
         if hidden_size % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide hidden_size={hidden_size}")
-        self.num_heads = num_heads
+        self.num_heads, self.cross = num_heads, cross
         if cross:
             self.q = linear(hidden_size, hidden_size, bias=qkv_bias)
             self.kv = linear(hidden_size, 2 * hidden_size, bias=qkv_bias)
@@ -28,6 +28,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(b, n, d), and for cross-attention a context (b, m, d) → (b, n, d)."""
+        if (context is not None) != self.cross:
+            raise ValueError(
+                f"context is {'missing' if context is None else 'given'}, but this attention was "
+                f"made with cross={self.cross}; cross=True is for attention to a context"
+            )
         if context is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)  # each (b, n, heads·k)
         else:
@@ -44,8 +49,10 @@ class Mlp(nn.Module):
 
     def __init__(self, hidden_size: int, ratio: float = 4.0, approximate: str = "tanh") -> None:
         super().__init__()
+        check_positive(hidden_size=hidden_size)
         inner = int(hidden_size * ratio)
-        check_positive(hidden_size=hidden_size, inner=inner)
+        if inner < 1:
+            raise ValueError(f"mlp_ratio={ratio} leaves no inner width; the papers use 4")
         self.up, self.down = linear(hidden_size, inner), linear(inner, hidden_size)
         self.approximate = approximate
 

@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from minidit._validate import check_choice, check_images, check_positive
+from minidit._validate import (
+    check_choice,
+    check_images,
+    check_labels,
+    check_positive,
+    check_times,
+)
 from minidit.blocks import BLOCKS, AdaLNBlock, FinalLayer
 from minidit.embed import LabelEmbedder, TimestepEmbedder, sincos_2d
 from minidit.patches import PatchEmbed, unpatchify
@@ -35,12 +41,13 @@ class DiT(nn.Module):
         block: str = "adaln_zero",
         label_std: float = 0.02,
     ) -> None:
+        input_size = input_size if isinstance(input_size, int) else tuple(input_size)
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
         check_choice("block", block, BLOCKS)
         check_positive(depth=depth, patch_size=patch_size, in_channels=in_channels)
-        self.size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
-        if any(side % patch_size for side in self.size):
+        self.size = (input_size, input_size) if isinstance(input_size, int) else input_size
+        if any(side < 1 or side % patch_size for side in self.size):
             raise ValueError(
                 f"patch_size={patch_size} does not divide input_size={input_size}; "
                 "choose a patch_size that divides both sides, or pad the images"
@@ -79,12 +86,14 @@ class DiT(nn.Module):
             )
         tokens = [self.time_embed(t)]
         if y is not None:
+            check_labels(y, len(t), self.label_embed.table.num_embeddings)
             tokens.append(self.label_embed(y))
         return torch.stack(tokens, dim=1)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """(b, c, h, w), (b,), (b,) → (b, c or 2c, h, w)."""
         check_images(x, self.in_channels, self.size)
+        check_times(t, len(x))  # one time for a batch of many would broadcast silently
         tokens = self.patch_embed(x) + self.pos_embed  # (b, n, d)
         cond = self.condition(t, y)  # (b, m, d)
         if self.blocks[0].in_context:

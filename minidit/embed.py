@@ -17,6 +17,7 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     once in 2π·max_period, so `t` is meant to run over hundreds: over [0, 1] nearly all are flat.
     """
     check_positive(dim=dim)
+    check_times(t)
     half = dim // 2
     k = torch.arange(half, dtype=torch.float32, device=t.device)
     omega = torch.exp(-math.log(max_period) * k / half)  # (half,)
@@ -32,8 +33,12 @@ def sincos_2d(dim: int, grid: int | tuple[int, int]) -> Tensor:
     ω_k = 10000^(-k/(dim/4)). `grid` is (h, w), or one number for a square.
     Raises ValueError if `dim` is not a multiple of 4.
     """
+    check_positive(dim=dim)
     if dim % 4:
-        raise ValueError(f"dim={dim} must be a multiple of 4: sin and cos of a row and of a column")
+        raise ValueError(
+            f"dim={dim}, a network's hidden_size, must be a multiple of 4: "
+            "sin and cos of a row and of a column"
+        )
     h, w = (grid, grid) if isinstance(grid, int) else grid
     omega = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
     row, column = torch.meshgrid(
@@ -57,7 +62,6 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """(b,) → (b, d)."""
-        check_times(t, t.shape[0] if t.ndim else 1)
         embedding = timestep_embedding(t, self.frequencies)  # (b, frequencies), float32
         return self.mlp(embedding.to(self.mlp[0].weight.dtype))
 
@@ -83,7 +87,7 @@ class LabelEmbedder(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """(b,) → (b, d)."""
-        check_labels(y, y.shape[0] if y.ndim else 1, self.table.num_embeddings)
+        check_labels(y, None, self.table.num_embeddings)
         return self.table(y)
 
     def drop(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:

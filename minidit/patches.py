@@ -38,9 +38,7 @@ def unpatchify(tokens: Tensor, patch: int, grid: int | tuple[int, int]) -> Tenso
     if tokens.shape[2] % patch**2:
         features = tokens.shape[2]
         raise ValueError(f"{features} features a token are not a multiple of patch² = {patch**2}")
-    return rearrange(
-        tokens, "b (h w) (p1 p2 c) -> b c (h p1) (w p2)", h=h, w=w, p1=patch, p2=patch
-    )
+    return rearrange(tokens, "b (h w) (p1 p2 c) -> b c (h p1) (w p2)", h=h, w=w, p1=patch, p2=patch)
 
 
 class PatchEmbed(nn.Module):
@@ -49,9 +47,10 @@ class PatchEmbed(nn.Module):
     def __init__(self, in_channels: int, patch: int, hidden_size: int) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, patch=patch, hidden_size=hidden_size)
-        self.patch = patch
+        self.in_channels, self.patch = in_channels, patch
         self.proj = linear(patch * patch * in_channels, hidden_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, c, h·p, w·p) → (b, h·w, d)."""
+        check_images(images, self.in_channels)
         return self.proj(patchify(images, self.patch))

@@ -40,6 +40,10 @@ class Recipe:
         check_choice("times", self.times, ("uniform", "logit_normal"))
         if not self.lr > 0:
             raise ValueError(f"lr={self.lr} must be above 0, e.g. 1e-3")
+        if not self.clip > 0:
+            raise ValueError(f"clip={self.clip} must be above 0; math.inf leaves gradients alone")
+        if self.warmup < 0:
+            raise ValueError(f"warmup={self.warmup} must be a number of steps, 0 for none")
         if not 0 <= self.cooldown <= 1:
             raise ValueError(f"cooldown={self.cooldown} is the part of the run to cool: 0 … 1")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from minidit._validate import check_images
+from minidit._validate import check_images, check_labels, check_positive
 from minidit.checkpoint import fingerprint, read_checkpoint, write_checkpoint
 from minidit.diffusion import Diffusion
 from minidit.recipe import Recipe, draw_times, learning_rate, make_optimizers
@@ -55,7 +55,7 @@ class Run:
         labels: Tensor | None,
         recipe: Recipe,
     ) -> None:
-        _check_data(images, labels, recipe)
+        _check_data(images, labels, model)
         self.model, self.diffusion, self.recipe = model.train(), diffusion, recipe
         self.device = next(model.parameters()).device
         self.images = images.to(self.device)  # all of it: no loader, no copies in the loop
@@ -103,6 +103,8 @@ class Run:
             "done": self.done,
             "recipe": asdict(self.recipe) | {"betas": list(self.recipe.betas)},
             "data": fingerprint(self.images, self.labels),
+            "network": getattr(self.model, "config", {}),
+            "diffusion": self.diffusion.config,
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -111,8 +113,8 @@ class Run:
     def restore(self, state: dict) -> None:
         """Continue where `state` was taken. Raises ValueError if it is of another run."""
         own = self.state()
-        for part in ("recipe", "data"):
-            other = {k: v for k, v in state[part].items() if own[part].get(k) != v}
+        for part in ("recipe", "data", "network", "diffusion"):
+            other = {k: v for k, v in state.get(part, {}).items() if own[part].get(k) != v}
             if other:
                 now = {k: own[part].get(k) for k in other}
                 raise ValueError(
@@ -126,13 +128,21 @@ class Run:
         self.done = state["done"]
 
 
-def _check_data(images: Tensor, labels: Tensor | None, recipe: Recipe) -> None:
+def _check_data(images: Tensor, labels: Tensor | None, model: nn.Module) -> None:
     check_images(images)
     if len(images) == 0:
         raise ValueError("images is empty; give at least one image to train on")
-    if labels is not None and labels.shape != images.shape[:1]:
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise TypeError(f"images are {images.dtype}; give uint8, or floats in [-1, 1]")
+    if labels is None:
+        return
+    if labels.shape != images.shape[:1]:
         shape = tuple(labels.shape)
         raise ValueError(f"labels have shape {shape} for {len(images)} images; one label an image")
+    if getattr(model, "label_embed", None) is None:
+        raise ValueError("labels given, but this network has none (num_classes=0); leave them out")
+    # On a GPU the network itself doesn't look at every label, so all are looked at once, here.
+    check_labels(labels.cpu(), len(labels), model.label_embed.num_classes)
 
 
 def fit(
@@ -154,6 +164,7 @@ def fit(
     progress: after every step on the CPU, every 20 steps (their mean) on a GPU.
     Raises FloatingPointError when the loss is not finite; the last good checkpoint stays.
     """
+    check_positive(save_every=save_every)
     run = Run(model, diffusion, images, labels, recipe)
     path = Path(out) / "checkpoint.pt" if out is not None else None
     if path is not None and path.exists():
