@@ -14,9 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from minidit._validate import check_choice
 from minidit.classifier import Classifier
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
+from minidit.schedule import SCHEDULES
 
 NETWORKS = {"DiT": DiT, "Classifier": Classifier}
 
@@ -52,9 +54,12 @@ def save(
     kind = type(model).__name__
     if kind not in NETWORKS:
         raise TypeError(f"model is a {kind}; weights files hold one of {sorted(NETWORKS)}")
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path={str(path)!r} must end in .safetensors, by which `load` knows it")
     header = {"network": kind, "model": model.config}
     if diffusion is not None:
         header["diffusion"] = diffusion.config
+        check_choice("diffusion.schedule.name", diffusion.schedule.name, SCHEDULES)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     tensors = {
@@ -64,6 +69,7 @@ def save(
     note = {"sha256": _sha256(part), "bytes": part.stat().st_size, **header, **(info or {})}
     note_part = path.with_name(path.stem + ".json.part")
     note_part.write_text(json.dumps(note, indent=1) + "\n")
+    path.with_suffix(".json").unlink(missing_ok=True)  # so that no kill leaves a pair that differs
     os.replace(part, path)
     os.replace(note_part, path.with_suffix(".json"))
 
@@ -75,6 +81,7 @@ def load(name: str | Path) -> Loaded:
     """
     path = _find(name)
     tensors, header = _read(path)
+    check_choice("network", header["network"], NETWORKS)
     model = NETWORKS[header["network"]](**header["model"])
     _check_fit(model, tensors, path)
     model.load_state_dict(tensors, assign=True)
@@ -87,7 +94,22 @@ def info(name: str | Path) -> dict:
     path = _find(name).with_suffix(".json")
     if not path.exists():
         raise ValueError(f"{path} is missing; it is written beside the weights by `save`")
-    return json.loads(path.read_text())
+    return _read_note(path)
+
+
+def _read_note(path: Path) -> dict:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged: it is no JSON object; get it again") from None
+
+
+def add_info(name: str | Path, key: str, entry: dict) -> None:
+    """Add an entry to a list in the JSON file beside the weights."""
+    path = _find(name).with_suffix(".json")
+    note = info(name)
+    note.setdefault(key, []).append(entry)
+    _write(path, json.dumps(note, indent=1) + "\n")
 
 
 def _find(name: str | Path) -> Path:
@@ -105,7 +127,7 @@ def _find(name: str | Path) -> Path:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     note = path.with_suffix(".json")
-    if note.exists() and json.loads(note.read_text())["sha256"] != _sha256(path):
+    if note.exists() and _read_note(note).get("sha256") != _sha256(path):
         raise ValueError(f"{path} is damaged: its sha256 isn't that of {note.name}; get it again")
     try:
         with safe_open(path, "pt") as file:
@@ -130,6 +152,12 @@ def _check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None
             f"{path} doesn't fit the network in {len(wrong)} tensors; the first is {k}: "
             f"{given.get(k, 'missing')} in the file, {own.get(k, 'absent')} in the network"
         )
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
 
 
 def _sha256(path: Path) -> str:
