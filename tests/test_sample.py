@@ -38,7 +38,7 @@ def test_ddim_carries_noise_to_the_data_along_the_exact_path(schedule, predict):
     out = sample(ddim(exact_denoiser(diffusion), diffusion, x))
     alpha, sigma = diffusion.schedule.alpha[-1], diffusion.schedule.sigma[-1]
     deviations = (x - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2).sqrt()
-    close(out, MEAN + STD * deviations, atol=0.05 * STD, rtol=0)
+    close(out, MEAN + STD * deviations, atol=0.08 * STD, rtol=0)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -1,0 +1,79 @@
+"""Measures of samples against cases whose answer is known."""
+
+import pytest
+import torch
+
+from minidit import evaluate
+from minidit.classifier import Classifier
+from minidit.evaluate import accuracy, features, frechet_distance, frechet_to_real, predictions
+
+
+@pytest.fixture
+def judge():
+    return Classifier(1, num_classes=3, width=2).eval()
+
+
+def gaussian(k, seed):
+    rng = torch.Generator().manual_seed(seed)
+    root = torch.randn(k, k, generator=rng, dtype=torch.float64)
+    return torch.randn(k, generator=rng, dtype=torch.float64), root @ root.T
+
+
+def test_a_cloud_is_at_no_distance_from_itself():
+    mean, cov = gaussian(8, 0)
+    assert frechet_distance(mean, cov, mean, cov) == pytest.approx(0, abs=1e-9)
+
+
+def test_distance_of_diagonal_clouds_is_that_of_their_deviations():
+    (mean1, _), (mean2, _) = gaussian(5, 1), gaussian(5, 2)
+    std1, std2 = torch.tensor([[0.0, 0.5, 1, 2, 3], [1, 0, 1, 1, 2.5]], dtype=torch.float64)
+    expected = (mean1 - mean2).square().sum() + (std1 - std2).square().sum()
+    distance = frechet_distance(mean1, std1.square().diag(), mean2, std2.square().diag())
+    assert distance == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_distance_is_the_formula_symmetric_and_the_same_in_every_basis():
+    (mean1, cov1), (mean2, cov2) = gaussian(6, 3), gaussian(6, 4)
+    distance = frechet_distance(mean1, cov1, mean2, cov2)
+    root = torch.linalg.eigvals(cov1 @ cov2).sqrt().sum().real  # tr (C1·C2)^½
+    expected = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * root
+    assert distance == pytest.approx(expected.item(), rel=1e-9)
+    assert frechet_distance(mean2, cov2, mean1, cov1) == pytest.approx(distance, rel=1e-9)
+    q = torch.linalg.qr(gaussian(6, 5)[1]).Q
+    turned = frechet_distance(q @ mean1, q @ cov1 @ q.T, q @ mean2, q @ cov2 @ q.T)
+    assert turned == pytest.approx(distance, rel=1e-9)
+
+
+def test_distance_of_clouds_with_fewer_points_than_dimensions():
+    points = torch.randn(2, 4, 20, dtype=torch.float64)
+    clouds = [(p.mean(dim=0), p.T.cov()) for p in points]
+    assert frechet_distance(*clouds[0], *clouds[1]) > 0
+    assert frechet_distance(*clouds[0], *clouds[0]) == pytest.approx(
+        0, abs=1e-5
+    )  # roots of rounding errors
+
+
+def test_features_and_predictions_do_not_depend_on_the_batches(judge):
+    images = torch.randn(7, 1, 28, 28)
+    whole = evaluate._in_batches(judge.features, images, size=7)
+    parts = evaluate._in_batches(judge.features, images, size=3)
+    torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(features(judge, images), whole)
+    assert torch.equal(predictions(judge, images), judge(images).argmax(dim=1))
+
+
+def test_accuracy_counts(judge):
+    images = torch.randn(8, 1, 28, 28)
+    labels = predictions(judge, images)
+    assert accuracy(judge, images, labels) == 1
+    labels[:2] = (labels[:2] + 1) % 3
+    assert accuracy(judge, images, labels) == 0.75
+
+
+def test_real_images_are_at_no_distance_from_themselves(judge):
+    images = torch.randn(100, 1, 28, 28)
+    f = features(judge, images).double()
+    judge.mean.copy_(f.mean(dim=0))
+    judge.cov.copy_(f.T.cov())
+    assert frechet_to_real(judge, images) == pytest.approx(0, abs=1e-5)  # roots of rounding errors
+    assert frechet_to_real(judge, images + 0.5) > 5e-5

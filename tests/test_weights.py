@@ -1,0 +1,213 @@
+"""Weights files: there and back, and every way in which a file can be wrong."""
+
+import hashlib
+import json
+import os
+import pickle
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from minidit import Diffusion, linear, load, save, straight, weights
+from minidit.classifier import Classifier
+
+
+@pytest.fixture
+def saved(tiny_dit, awaken, tmp_path):
+    """A network, its process, and the file that holds them."""
+    model, diffusion = awaken(tiny_dit(input_size=(8, 12))), Diffusion(straight(50), "v")
+    path = tmp_path / "tiny.safetensors"
+    save(model, path, diffusion, {"seed": 3, "command": "as told"})
+    return model, diffusion, path
+
+
+def header_of(path):
+    content = path.read_bytes()
+    length = struct.unpack("<Q", content[:8])[0]
+    return json.loads(content[8 : 8 + length])["__metadata__"]
+
+
+def test_there_and_back(saved):
+    model, diffusion, path = saved
+    again = load(path)
+    assert again.model.config == model.config and again.diffusion.config == diffusion.config
+    assert again.model.state_dict().keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor), name
+    assert not again.model.training
+    assert not any(p.requires_grad for p in again.model.parameters())
+    x, t, y = torch.randn(2, 1, 8, 12), torch.tensor([1.0, 40.0]), torch.tensor([0, 3])
+    assert torch.equal(again.model(x, t, y), model(x, t, y))
+
+
+def test_a_string_is_a_path_too(saved):
+    assert load(str(saved[2])).model.config == saved[0].config
+
+
+def test_a_classifier_keeps_its_statistics(tmp_path):
+    judge = Classifier(in_channels=1, num_classes=4, width=2)
+    judge.mean += 3.5
+    save(judge, tmp_path / "judge.safetensors")
+    again = load(tmp_path / "judge.safetensors")
+    assert again.diffusion is None and again.model.mean.dtype == torch.float64
+    assert torch.equal(again.model.mean, judge.mean)
+
+
+def test_the_header_tells_how_to_build_the_network(saved):
+    model, diffusion, path = saved
+    header = json.loads(header_of(path)["minidit"])
+    assert header["network"] == "DiT" and header["diffusion"] == diffusion.config
+    assert header["model"] == model.config | {"input_size": [8, 12]}
+
+
+def test_the_note_beside_it_tells_where_it_comes_from(saved):
+    note = weights.info(saved[2])
+    assert note["seed"] == 3 and note["command"] == "as told"
+    assert note["sha256"] == hashlib.sha256(saved[2].read_bytes()).hexdigest()
+    assert note["bytes"] == saved[2].stat().st_size
+
+
+def test_nothing_else_is_left_and_saving_again_replaces(saved, awaken):
+    model, _, path = saved
+    names = {p.name for p in path.parent.iterdir()}
+    assert names == {"tiny.safetensors", "tiny.json"}
+    awaken(model, std=0.7)
+    save(model, path)
+    assert {p.name for p in path.parent.iterdir()} == names
+    assert torch.equal(load(path).model.final.proj.weight, model.final.proj.weight)
+
+
+@pytest.mark.parametrize("kill_at", [1, 2])
+def test_a_kill_between_file_and_note_leaves_something_that_loads(saved, kill_at, monkeypatch):
+    model, _, path = saved
+    real, calls = os.replace, []
+
+    def replace(*arguments):
+        calls.append(arguments)
+        if len(calls) == kill_at:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(os, "replace", replace)
+    old = model.final.proj.weight.clone()
+    with torch.no_grad():
+        model.final.proj.weight.add_(1)
+    with pytest.raises(KeyboardInterrupt):
+        save(model, path)
+    expected = old if kill_at == 1 else model.final.proj.weight
+    assert torch.equal(load(path).model.final.proj.weight, expected)
+
+
+def test_weights_without_a_note_load(saved):
+    saved[2].with_suffix(".json").unlink()
+    load(saved[2])
+    with pytest.raises(ValueError, match=r"tiny\.json is missing; it is written beside"):
+        weights.info(saved[2])
+
+
+# --- files that are wrong -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 8, 300, -1])
+def test_one_changed_byte_is_noticed(saved, place):
+    content = bytearray(saved[2].read_bytes())
+    content[place] ^= 1
+    saved[2].write_bytes(content)
+    with pytest.raises(ValueError, match=r"tiny\.safetensors is damaged: its sha256.*get it again"):
+        load(saved[2])
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_noticed(saved, share, noted):
+    if not noted:
+        saved[2].with_suffix(".json").unlink()
+    content = saved[2].read_bytes()
+    saved[2].write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"tiny\.safetensors is damaged.*get it again"):
+        load(saved[2])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
+def test_a_damaged_note_is_named(saved, text):
+    saved[2].with_suffix(".json").write_text(text)
+    with pytest.raises(ValueError, match=r"tiny\.json is damaged"):
+        load(saved[2])
+
+
+class Code:
+    def __reduce__(self):
+        return os.makedirs, ("pwned",)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
+def test_a_pickle_by_another_name_is_refused_unread(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "disguised.safetensors"
+    write({"weights": Code()}, path)
+    with pytest.raises(ValueError, match="is damaged or no safetensors file"):
+        load(path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_safetensors_of_somebody_else_are_named(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="wasn't written by minidit.save"):
+        load(path)
+
+
+def rewritten(path, tensors=None, **header):
+    """The file with other tensors, or another header, and no note that would give it away."""
+    metadata = header_of(path)
+    old = json.loads(metadata["minidit"])
+    path.with_suffix(".json").unlink()
+    save_file(tensors or load_file(path), path, {"minidit": json.dumps(old | header)})
+    return path
+
+
+def test_weights_of_other_shapes_are_named(saved):
+    tensors = load_file(saved[2])
+    tensors["final.proj.bias"] = torch.zeros(7)
+    with pytest.raises(
+        ValueError, match=r"1 tensors; the first is final\.proj\.bias: \(7,\) in the"
+    ):
+        load(rewritten(saved[2], tensors))
+
+
+def test_missing_and_surplus_weights_are_named(saved):
+    tensors = load_file(saved[2])
+    del tensors["final.proj.bias"]
+    tensors["stranger"] = torch.zeros(2)
+    with pytest.raises(ValueError, match=r"in 2 tensors.*final\.proj\.bias: missing in the file"):
+        load(rewritten(saved[2], tensors))
+
+
+def test_a_network_that_is_not_known_is_named(saved):
+    with pytest.raises(ValueError, match=r"network='Oracle' is unknown; choose one of"):
+        load(rewritten(saved[2], network="Oracle"))
+
+
+def test_an_unknown_name_lists_what_there_is(tmp_path):
+    for name in ("dit-mars", tmp_path / "missing.safetensors"):
+        with pytest.raises(ValueError, match="are unknown; shipped are .* or give the path"):
+            load(name)
+
+
+def test_what_cannot_be_saved_is_said(saved, tmp_path, tiny_dit):
+    with pytest.raises(TypeError, match=r"model is a Linear; weights files hold one of \["):
+        save(torch.nn.Linear(2, 2), tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"x\.bin' must end in \.safetensors"):
+        save(tiny_dit(), tmp_path / "x.bin")
+    with pytest.raises(ValueError, match="schedule.name='custom' is unknown; choose one of"):
+        save(tiny_dit(), tmp_path / "x.safetensors", Diffusion(linear()).respace([0, 5]))
+    assert not list(tmp_path.glob("x*"))
+
+
+@pytest.mark.parametrize("name", weights.shipped())
+def test_shipped_weights_load_and_are_small(name):
+    path = weights.shipped_folder() / f"{name}.safetensors"
+    assert path.stat().st_size < 12e6
+    assert weights.info(name)["sha256"] and load(name).model is not None
