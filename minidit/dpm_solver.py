@@ -92,7 +92,7 @@ def plan(
         count = len(nodes) - 1
     if method == "singlestep" and nodes is None:
         count //= order
-    if not 1 <= count < len(schedule) or (method == "fast" and count < order):
+    if not 1 <= count < len(schedule):
         raise ValueError(
             f"steps={steps} is too few or too many for method={method!r}, order={order}, "
             f"denoise={denoise} and a schedule of {len(schedule)} steps"
@@ -127,8 +127,8 @@ def fast_orders(count: int, order: int) -> list[int]:
 
 def _given(schedule: Schedule, steps: Sequence[float]) -> Tensor:
     nodes = torch.tensor([float(step) for step in steps], dtype=torch.float64)
-    low, high = (nodes.min().item(), nodes.max().item()) if len(nodes) > 1 else (0, -1)
-    if low < 0 or high > len(schedule) - 1 or (nodes.diff() <= 0).any():
+    outside = (nodes < 0) | (nodes > len(schedule) - 1)
+    if len(nodes) < 2 or outside.any() or (nodes.diff() <= 0).any():
         raise ValueError(
             f"steps={list(steps)} must rise within 0 … {len(schedule) - 1}, two at least"
         )

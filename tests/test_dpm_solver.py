@@ -1,0 +1,218 @@
+"""DPM-Solver against exact solutions: orders of convergence, all paths, predictions, spacings."""
+
+import math
+
+import pytest
+import torch
+
+from minidit import SCHEDULES, Diffusion, cosine, ddim, dpm_solver, linear, sample, straight
+from minidit.diffusion import clip_image
+from minidit.dpm_solver import METHODS, SPACINGS, fast_orders, grid, plan
+from minidit.steps import between, log_snr, position
+
+close = torch.testing.assert_close
+MEAN, STD = 0.4, 0.25
+START = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(-1, 1, 1, 1)
+
+
+def perfect(diffusion):
+    """The exact answer for pixels from N(MEAN, STD²), at any moment between two steps."""
+
+    def model(x, t, y):
+        there = between(diffusion.schedule, t[:1].double())
+        alpha, sigma = there.alpha.item(), there.sigma.item()
+        gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
+        x0 = MEAN + gain * (x - alpha * MEAN)
+        eps = (x - alpha * x0) / sigma
+        if diffusion.predict == "v" and diffusion.schedule.path == "straight":
+            return eps - x0
+        return {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0}[diffusion.predict]
+
+    return model
+
+
+def exact_end(schedule, x, step=0):
+    """A point stays as many deviations from the mean as it has at the start."""
+
+    def moments(k):
+        alpha, sigma = schedule.alpha[k], schedule.sigma[k]
+        return alpha * MEAN, (alpha**2 * STD**2 + sigma**2).sqrt()
+
+    (mean, std), (end_mean, end_std) = moments(-1), moments(step)
+    return end_mean + end_std * (x - mean) / std
+
+
+def error(diffusion, **how):
+    """Distance from the exact end at step 0."""
+    states = dpm_solver(perfect(diffusion), diffusion, START, denoise=False, **how)
+    return (sample(states) - exact_end(diffusion.schedule, START)).abs().max().item()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("predict", ["x0", "eps", "v"])
+@pytest.mark.parametrize("solve", ["x0", "eps"])
+def test_every_path_and_prediction_reaches_the_exact_end(schedule, predict, solve):
+    diffusion = Diffusion(SCHEDULES[schedule](), predict)
+    for method in METHODS:
+        how = dict(steps=60, order=3, method=method, spacing="logsnr", solve=solve)
+        assert error(diffusion, **how) < 1e-3, method
+
+
+@pytest.mark.parametrize("method", ["multistep", "singlestep"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("solve", ["x0", "eps"])
+def test_order_of_convergence(method, order, solve):
+    """Half the step, 2^order times smaller an error; on the smooth straight line.
+
+    The third-order multistep formula of the papers' code has half the second derivative, so it
+    is of second order, with a smaller error.
+    """
+    diffusion = Diffusion(straight(), "v")
+    how = dict(order=order, method=method, spacing="logsnr", solve=solve, taylor=True)
+    coarse, fine = (error(diffusion, steps=steps, **how) for steps in (72, 144))
+    expected = 2 if (method, order) == ("multistep", 3) else order
+    assert math.log2(coarse / fine) > expected - 0.25
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_order_one_is_ddim(schedule):
+    diffusion = Diffusion(SCHEDULES[schedule](), "v")
+    steps = [0, 40, 300, 720, 999]
+    model = perfect(diffusion)
+    ours = list(dpm_solver(model, diffusion, START, steps=steps, order=1))
+    theirs = list(ddim(model, diffusion, START, steps=steps))
+    assert [state.t for state in ours] == [state.t for state in theirs] == steps[::-1]
+    for a, b in zip(ours, theirs):
+        close(a.x, b.x, atol=1e-12, rtol=0)
+        close(a.x0, b.x0, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("denoise", [True, False])
+@pytest.mark.parametrize("order, steps", [(2, 7), (2, 20), (3, 9), (3, 11), (3, 13)])
+def test_as_many_evaluations_as_asked_for(method, denoise, order, steps):
+    diffusion, asked = Diffusion(linear(), "x0"), []
+
+    def model(x, t, y):
+        asked.append(t[0].item())
+        return 0.5 * x
+
+    how = dict(steps=steps, order=order, method=method, denoise=denoise)
+    sample(dpm_solver(model, diffusion, START.float(), **how))
+    whole = (steps - denoise) // order * order + denoise
+    assert len(asked) == (whole if method == "singlestep" else steps)
+    assert asked == sorted(asked, reverse=True)
+    assert asked[0] == 999 and (asked[-1] == 0) == denoise
+
+
+def test_with_denoise_the_last_state_is_the_clean_image():
+    diffusion = Diffusion(cosine(), "eps")
+    *_, last = dpm_solver(perfect(diffusion), diffusion, START, steps=12)
+    assert last.t == 0 and torch.equal(last.x, last.x0)
+
+
+@pytest.mark.parametrize("rule", ["quad12", "beta12", "logsnr12", "ddim10", [0, 3.5, 80, 600, 999]])
+def test_steps_may_be_a_rule_or_positions(rule):
+    diffusion = Diffusion(linear(), "eps")
+    states = list(dpm_solver(perfect(diffusion), diffusion, START, steps=rule, order=3))
+    assert len(states) == (5 if isinstance(rule, list) else int(rule[-2:]))
+    assert [s.t for s in states] == sorted({s.t for s in states}, reverse=True)
+
+
+def test_a_learned_variance_is_ignored_and_labels_are_handed_on():
+    diffusion = Diffusion(linear(), "eps", learn_sigma=True)
+    y = torch.tensor([3] * 9)
+
+    def model(x, t, given):
+        assert given is y
+        return torch.cat([perfect(Diffusion(linear()))(x, t, given), torch.full_like(x, 9)], dim=1)
+
+    ours = sample(dpm_solver(model, diffusion, START, y, steps=10))
+    plain = sample(dpm_solver(perfect(Diffusion(linear())), Diffusion(linear()), START, steps=10))
+    assert torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("solve", ["x0", "eps"])
+def test_clipping_keeps_images_in_range(solve):
+    diffusion = Diffusion(linear(), "x0")
+    for clip in (True, 0.9):
+        states = list(
+            dpm_solver(lambda x, t, y: 3 * x, diffusion, START, steps=8, solve=solve, clip=clip)
+        )
+        assert max(state.x0.abs().max() for state in states) <= 1
+
+
+def test_dynamic_thresholding_of_one_image():
+    image = torch.tensor([-4.0, 0.0, 1.0, 2.0, 3.0]).reshape(1, 1, 1, 5)
+    clipped = clip_image(torch.cat([image, image / 10]), 0.75)
+    close(clipped[0].flatten(), torch.tensor([-1.0, 0.0, 1 / 3, 2 / 3, 1.0]))  # s = 3
+    close(clipped[1], image[0] / 10)  # already in range
+    with pytest.raises(ValueError, match="clip=1.5 is out of range"):
+        clip_image(image, 1.5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_between_the_steps(schedule):
+    schedule = SCHEDULES[schedule](200)
+    whole = between(schedule, torch.arange(200, dtype=torch.float64))
+    close(whole.alpha, schedule.alpha, atol=1e-14, rtol=1e-12)
+    close(whole.sigma, schedule.sigma, atol=1e-14, rtol=1e-11)
+    positions = torch.linspace(0, 199, 777, dtype=torch.float64)
+    there = between(schedule, positions)
+    close(position(schedule, log_snr(there)), positions, atol=1e-8, rtol=1e-9)
+    total = (
+        there.alpha + there.sigma
+        if schedule.path == "straight"
+        else there.alpha**2 + there.sigma**2
+    )
+    close(total, torch.ones(777, dtype=torch.float64), atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_spacings(spacing):
+    schedule = cosine(500)
+    nodes = grid(schedule, spacing, 13)
+    assert len(nodes) == 14 and nodes[0] == pytest.approx(499) and nodes[-1] == pytest.approx(0)
+    assert (nodes.diff() < 0).all()
+    even = {
+        "time": nodes,
+        "quadratic": ((nodes + 1) / 500).sqrt(),
+        "logsnr": log_snr(between(schedule, nodes)),
+    }[spacing]
+    close(even.diff(), even.diff().mean().expand(13), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("count", range(2, 30))
+@pytest.mark.parametrize("order", [2, 3])
+def test_fast_orders_use_every_evaluation(order, count):
+    orders = fast_orders(count, order)
+    assert sum(orders) == count and orders == sorted(orders, reverse=True)
+    assert set(orders) <= set(range(1, order + 1))
+
+
+@pytest.mark.parametrize(
+    "how, sentence",
+    [
+        (dict(order=4), "order=4 is unknown"),
+        (dict(method="slow"), "method='slow' is unknown"),
+        (dict(spacing="log"), "spacing='log' is unknown"),
+        (dict(solve="v"), "solve='v' is unknown"),
+        (dict(steps=0), "steps=0 is too few or too many"),
+        (dict(steps=1001), "steps=1001 is too few or too many"),
+        (dict(steps=2, order=3, method="singlestep"), "too few.*singlestep.*order=3"),
+        (dict(steps=[5]), "must rise within 0 … 999, two at least"),
+        (dict(steps=[5, 5]), "must rise"),
+        (dict(steps=[5, 1000]), "must rise within 0 … 999"),
+        (dict(steps="cubic5"), "steps='cubic5' is unknown"),
+    ],
+)
+def test_refusals(how, sentence):
+    diffusion = Diffusion(linear(), "eps")
+    with pytest.raises(ValueError, match=sentence):
+        sample(dpm_solver(perfect(diffusion), diffusion, START, **how))
+
+
+def test_plan_of_the_default():
+    nodes, strides = plan(linear(), 5)
+    assert nodes.tolist() == pytest.approx([999, 749.25, 499.5, 249.75, 0])
+    assert strides == [1, 1, 1, 1]
