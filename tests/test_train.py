@@ -219,8 +219,9 @@ def test_training_is_deterministic(optimizer, tiny_dit, tmp_path):
 
 
 @EVERY_OPTIMIZER
-@pytest.mark.parametrize("stops", [[1], [2], [5], [9], [3, 4, 8]])
-@pytest.mark.parametrize("save_every", [1, 3])
+@pytest.mark.parametrize(
+    "stops, save_every", [([1], 1), ([2], 3), ([5], 3), ([9], 1), ([3, 4, 8], 3), ([4, 5, 8], 1)]
+)
 def test_a_stopped_run_resumes_to_the_bit(optimizer, stops, save_every, tiny_dit, tmp_path):
     whole = train(tiny_dit, tmp_path / "whole", optimizer, save_every=save_every)
     for stop in stops:
@@ -295,7 +296,7 @@ fit(model, process, images, labels, recipe=recipe, out=folder, save_every=1, rep
 """
 
 
-@pytest.mark.parametrize("moment", ["half written", "before the rename", "3", "6"])
+@pytest.mark.parametrize("moment", ["half written", "before the rename", "5"])
 def test_a_run_killed_while_saving_or_at_any_step_resumes_to_the_bit(moment, tiny_dit, tmp_path):
     script = [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path / "killed"), moment]
     child = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
