@@ -9,7 +9,9 @@ from minidit.diffusion import Diffusion
 from minidit.dit import DIT_SIZES, DiT
 from minidit.steps import select_steps, space_timesteps
 from minidit.dpm_solver import dpm_solver
-from minidit.sample import SAMPLERS, ddim, ddpm, guided, sample
+from minidit.sample import SAMPLERS, ddim, ddim_invert, ddpm, guided, sample
+from minidit.bits import bits_per_dim
+from minidit.counts import count
 from minidit.official import export_official, load_official
 from minidit.recipe import Recipe
 from minidit.train import EMA, fit

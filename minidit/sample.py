@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minidit.diffusion import Diffusion
 from minidit.dpm_solver import dpm_solver
-from minidit.steps import Denoiser, State, draw_noise, select_steps, space_timesteps, walk  # noqa: F401
+from minidit.steps import Denoiser, State, draw_noise, select_steps, walk
 
 
 def guided(
