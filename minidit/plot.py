@@ -5,7 +5,9 @@ draws a figure ends with plt.show() and returns None; what makes pixels or bytes
 """
 
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,6 +34,9 @@ STYLE = {
     "image.interpolation": "nearest",
 }
 WIDTH = 8.0  # inches; a cell of JupyterLab shows it whole
+
+
+# --- pixels and bytes -----------------------------------------------------------------------------
 
 
 def pixels(images: Tensor | np.ndarray) -> np.ndarray:
@@ -92,3 +97,186 @@ def film(
         optimize=True,
     )
     return file.getvalue()
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def figure(
+    rows: int = 1, columns: int = 1, width: float = WIDTH, height: float = 3.0, widths=None
+) -> Iterator[np.ndarray]:
+    """A figure in the common style, shown at the end of the with block: yields its axes, flat.
+
+    `width`, `height`: inches; `widths`: how the columns share the width, equally unless told.
+    """
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            rows, columns, figsize=(width, height), squeeze=False, width_ratios=widths
+        )
+        try:
+            yield axes.flatten()
+            plt.show()
+        finally:
+            plt.close(fig)
+
+
+def show(
+    images: Tensor | np.ndarray,
+    columns: int | None = None,
+    *,
+    labels: Sequence[object] | None = None,
+    above: Sequence[object] | None = None,
+    beside: Sequence[object] | None = None,
+    title: str | None = None,
+    gap: int = 2,
+    inch: float | None = None,
+) -> None:
+    """Show images (n, c, h, w) in a grid: see `tile`.
+
+    `labels`: a text over each image; `above`: one over each column; `beside`: one left of each row.
+    `inch`: the width of an image; unless told, the grid fills the width of the page, within reason.
+    """
+    n, h, w = pixels(images).shape[:3]
+    columns = min(n, 10) if columns is None else columns
+    rows = -(-n // columns)
+    inch = min(1.3, (WIDTH - 1) / columns) if inch is None else inch
+    inches = inch / (w + gap)  # of a pixel
+    room = math.ceil(0.2 / inches) if labels is not None else 0  # pixels, for a line of text
+    sheet = tile(_padded(images, room), columns, gap)
+    with figure(1, 1, sheet.shape[1] * inches + 0.8, sheet.shape[0] * inches + 0.5) as (ax,):
+        ax.imshow(sheet, cmap="gray", vmin=0, vmax=255)
+        ax.axis("off")
+        steps = room + h + gap, w + gap
+        places = [(i // columns * steps[0] + room, i % columns * steps[1]) for i in range(n)]
+        for (top, left), text in zip(places, [] if labels is None else labels):
+            ax.text(left + w / 2, top - 1, text, ha="center", va="bottom", size=10)
+        for column, text in enumerate(above or []):
+            ax.text(column * (w + gap) + w / 2, -2, text, ha="center", va="bottom")
+        for row, text in zip(range(rows), beside or []):
+            ax.text(-3, places[row * columns][0] + h / 2, text, ha="right", va="center")
+        if title:
+            ax.set_title(title, pad=20 if above else 6)
+
+
+def _padded(images: Tensor | np.ndarray, extra: int) -> Tensor:
+    """Images as uint8 with `extra` white rows on top, where a text will stand."""
+    array = torch.as_tensor(pixels(images))
+    array = array[:, None] if array.ndim == 3 else array.movedim(-1, 1)
+    return torch.nn.functional.pad(array, (0, 0, extra, 0), value=255)
+
+
+def strip(
+    frames: Sequence[Tensor], count: int = 9, labels: Sequence[object] | None = None, **layout
+) -> None:
+    """Show `count` of many frames (b, c, h, w), evenly picked: an image a row, time to the right.
+
+    `labels` belong to all the frames; the rest of the arguments goes to `show`.
+    """
+    picked = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    chosen = torch.stack([torch.as_tensor(frames[i]) for i in picked], dim=1)  # (b, count, c, h, w)
+    above = [labels[i] for i in picked] if labels is not None else None
+    show(chosen.flatten(0, 1), columns=len(picked), above=above, **layout)
+
+
+def curves(
+    lines: dict[str, tuple],
+    *,
+    x: str = "",
+    y: str = "",
+    title: str | None = None,
+    log: str = "",
+    height: float = 3.0,
+) -> None:
+    """Lines {name: (xs, ys)} in one figure; `log` names the logarithmic axes: "x", "y" or "xy"."""
+    with figure(height=height) as (ax,):
+        for (name, (xs, ys)), style in zip(lines.items(), _line_styles()):
+            ax.plot(xs, ys, label=name, **style)
+        ax.set(xlabel=x, ylabel=y, title=title)
+        _logarithmic(ax, log)
+        if len(lines) > 1:
+            ax.legend()
+
+
+def _line_styles() -> list[dict]:
+    """Colours with a marker or dash each, for readers and printers without colour."""
+    dashes = ["-", "--", "-.", ":"]
+    return [{"color": c, "linestyle": dashes[i % 4]} for i, c in enumerate(COLORS)]
+
+
+def _logarithmic(ax, log: str) -> None:
+    for axis in log:
+        getattr(ax, f"set_{axis}scale")("log")
+
+
+def bars(
+    values: dict[str, float],
+    *,
+    y: str = "",
+    title: str | None = None,
+    form: str = "{:g}",
+    height: float = 3.0,
+) -> None:
+    """One bar for each name, with its value written above in the format `form`."""
+    with figure(height=height) as (ax,):
+        drawn = ax.bar(list(values), list(values.values()), color=COLORS[0], width=0.6)
+        ax.bar_label(drawn, [form.format(value) for value in values.values()], padding=3)
+        ax.set(ylabel=y, title=title)
+        ax.margins(y=0.15)
+        ax.grid(False, axis="x")
+
+
+def maps(
+    matrices: dict[str, Tensor],
+    *,
+    columns: int | None = None,
+    limits: tuple[float, float] | None = None,
+    x: str = "",
+    y: str = "",
+    bar: str = "",
+    height: float = 3.0,
+    aspect: str = "equal",
+) -> None:
+    """Matrices {title: (rows, columns)} as colours on one scale; `bar` names what the colour means.
+
+    Limits of opposite sign take a diverging scale, with white at zero.
+    """
+    arrays = {name: torch.as_tensor(m).detach().double().numpy() for name, m in matrices.items()}
+    low, high = limits or (
+        min(a.min() for a in arrays.values()),
+        max(a.max() for a in arrays.values()),
+    )
+    columns = columns or len(arrays)
+    rows = -(-len(arrays) // columns)
+    with figure(rows, columns, height=height * rows) as axes:
+        for ax in axes:
+            ax.axis("off")
+        for ax, (name, array) in zip(axes, arrays.items()):
+            ax.axis("on")
+            cmap = "RdBu_r" if low == -high else "cividis"
+            drawn = ax.imshow(array, cmap=cmap, vmin=low, vmax=high, aspect=aspect)
+            ax.set(title=name, xlabel=x, ylabel=y)
+            ax.grid(False)
+        axes[0].figure.colorbar(drawn, ax=list(axes), label=bar, shrink=0.9)
+
+
+def numbers(tables: dict[str, Tensor], groups: dict[str, Tensor], height: float = 3.0) -> None:
+    """Small tables of whole numbers side by side; cells of one group have one colour in all.
+
+    tables: {title: (rows, columns)}; groups: for each title a table of group numbers.
+    """
+    from matplotlib.colors import ListedColormap, to_rgb
+
+    light = ListedColormap([[0.45 * v + 0.55 for v in to_rgb(c)] for c in COLORS])
+    widths = [table.shape[1] for table in tables.values()]
+    with figure(1, len(tables), height=height, widths=widths) as axes:
+        for ax, (title, table) in zip(axes, tables.items()):
+            group = groups[title].numpy() % len(COLORS)
+            ax.imshow(group, cmap=light, vmin=-0.5, vmax=len(COLORS) - 0.5)
+            for (row, column), value in np.ndenumerate(table.numpy()):
+                ax.text(column, row, int(value), ha="center", va="center")
+            ax.set(title=title, xticks=[], yticks=[])
+            ax.grid(False)
+            ax.spines[:].set_visible(False)

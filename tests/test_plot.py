@@ -50,3 +50,97 @@ def test_film_is_an_animated_png_with_every_frame():
 def test_film_needs_a_frame():
     with pytest.raises(ValueError, match="at least one frame"):
         plot.film([])
+
+
+# --- figures: drawn, shown once, returned by nobody -----------------------------------------------
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The figures that plt.show() was called for, in the Agg backend, with what they look like."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figures = []
+
+    def show():
+        fig = plt.gcf()
+        fig.canvas.draw()
+        ink = np.asarray(fig.canvas.buffer_rgba())[..., :3].std()
+        texts = {t.get_text() for t in fig.findobj(matplotlib.text.Text)}
+        figures.append(
+            (ink, texts, [np.asarray(i.get_array()) for ax in fig.axes for i in ax.images])
+        )
+
+    monkeypatch.setattr(plt, "show", show)
+    before = dict(matplotlib.rcParams)
+    yield figures
+    assert plt.get_fignums() == [], "every figure is closed"
+    assert dict(matplotlib.rcParams) == before, "and the style left behind nowhere"
+
+
+IMAGES = torch.linspace(-1, 1, 6 * 8 * 8).reshape(6, 1, 8, 8)
+
+
+def test_show_writes_its_labels_and_keeps_the_pixels(shown):
+    out = plot.show(IMAGES, 3, above=["x", "y", "z"], beside=["top", "below"], title="Six")
+    ((ink, texts, (sheet,)),) = shown
+    assert out is None and ink > 10
+    assert {"x", "y", "z", "top", "below", "Six"} <= texts
+    assert np.array_equal(sheet, plot.tile(IMAGES, 3))
+
+
+def test_show_makes_room_for_a_label_over_each_image(shown):
+    plot.show(IMAGES.expand(6, 3, 8, 8), 3, labels=range(6))
+    ((_, texts, (sheet,)),) = shown
+    assert {str(i) for i in range(6)} <= texts
+    room = (len(sheet) - 2 * 8 - 2) // 2
+    assert room >= 2 and sheet.shape == (2 * (room + 8) + 2, 3 * 10 - 2, 3)
+    assert (sheet[:room] == 255).all() and (sheet[room + 8 : 2 * room + 10] == 255).all()
+
+
+def test_strip_picks_the_first_the_last_and_some_between(shown):
+    frames = [torch.full((2, 1, 4, 4), k / 10) for k in range(11)]
+    plot.strip(frames, 3, labels=[f"t={k}" for k in range(11)])
+    ((_, texts, (sheet,)),) = shown
+    assert {"t=0", "t=5", "t=10"} <= texts and "t=1" not in texts
+    assert sheet[0, [0, 6, 12]].tolist() == [128, 191, 255] and sheet[6, 0] == 128
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plot.curves({"a": ([1, 2], [3, 4]), "b": ([1, 2], [4, 3])}, x="s", y="t", log="xy"),
+        lambda: plot.bars({"a": 1.0, "b": 2.5}, y="t", title="s", form="{:.1f}"),
+        lambda: plot.maps({"s": torch.eye(3), "t": torch.zeros(3, 3)}, bar="a", x="b"),
+        lambda: plot.maps({"s": torch.eye(3)}, limits=(-1, 1), y="t", x="a", bar="b"),
+    ],
+)
+def test_other_figures_draw_and_return_nothing(shown, draw):
+    assert draw() is None
+    ((ink, texts, _),) = shown
+    assert ink > 5 and {"a", "b", "s", "t"} <= texts
+
+
+def test_numbers_are_all_written(shown):
+    table = torch.arange(6).reshape(2, 3) + 40
+    assert plot.numbers({"here": table}, {"here": table % 2}) is None
+    ((_, texts, _),) = shown
+    assert {"here", "40", "45"} <= texts
+
+
+def test_a_figure_that_fails_is_closed_and_not_shown(shown):
+    with pytest.raises(RuntimeError), plot.figure(1, 2) as axes:
+        assert len(axes) == 2
+        raise RuntimeError
+    assert shown == []
+
+
+def test_importing_the_package_leaves_matplotlib_alone():
+    import subprocess
+    import sys
+
+    code = "import sys, minidit, minidit.plot, minidit.check; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
