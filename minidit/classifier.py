@@ -66,6 +66,7 @@ def jitter(images: Tensor, rng: torch.Generator) -> Tensor:
     return F.grid_sample(images + 1, grid, align_corners=False) - 1  # outside is black: -1
 
 
+@torch.random.fork_rng()  # the caller's random numbers stay what they were
 def train_classifier(
     images: Tensor,
     labels: Tensor,

@@ -37,14 +37,17 @@ def guided(
     def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         if y is None:
             raise ValueError("y=None can't be guided: guidance leads from no label to a label")
-        closed = interval is not None and not interval[0] <= float(t[0]) <= interval[1]
-        if scale == 1 or closed:
+        inside = torch.ones_like(t, dtype=torch.bool)
+        if interval is not None:
+            inside = (t >= interval[0]) & (t <= interval[1])  # (b,)
+        if scale == 1 or not inside.any():
             return model(x, t, y)
         both = torch.cat([y, torch.full_like(y, null)])
         output = model(torch.cat([x, x]), torch.cat([t, t]), both)
         cond, uncond = output.chunk(2)
         n = x.shape[1] if channels == "all" else channels
         mixed = uncond[:, :n] + scale * (cond[:, :n] - uncond[:, :n])
+        mixed = torch.where(inside.reshape(-1, 1, 1, 1), mixed, cond[:, :n])
         return torch.cat([mixed, cond[:, n:]], dim=1)
 
     return denoiser

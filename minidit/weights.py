@@ -66,6 +66,7 @@ def save(
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
     save_file(tensors, part, metadata={"minidit": json.dumps(header)})
+    part.chmod(0o644)  # the library writes files that only their owner can read
     note = {"sha256": _sha256(part), "bytes": part.stat().st_size, **header, **(info or {})}
     note_part = path.with_name(path.stem + ".json.part")
     note_part.write_text(json.dumps(note, indent=1) + "\n")

@@ -38,10 +38,13 @@ def test_it_learns_and_knows_the_statistics_of_its_training_images():
     images[labels == 0, :, :, :14] += 150
     images[labels == 1, :, :, 14:] += 150
     heard = []
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
     judge = train_classifier(
         images, labels, steps=12, batch_size=16, report=lambda step, loss: heard.append(step)
     )
     assert heard == list(range(1, 13))
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's random numbers are untouched
     x = images.float() / 127.5 - 1
     assert (judge(x).argmax(dim=1) == labels).float().mean() > 0.95
     features = judge.features(x).double()

@@ -186,5 +186,5 @@ def test_the_shipped_weights_draw_what_they_are_told():
     images = sample(ddim(guided(model, 2.0), diffusion, noise, labels, steps=25))
     judge = evaluate.classifier("mnist")
     assert evaluate.accuracy(judge, images, labels) >= 0.95
-    assert evaluate.frechet_to_real(judge, images) < 40 * 10  # loose: 100 images only
+    assert evaluate.frechet_to_real(judge, images) < 3  # of 100 images; of 1,000 it is 0.24
     assert data.to_uint8(images).float().mean().item() == pytest.approx(33.3, abs=8)  # as MNIST's

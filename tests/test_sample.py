@@ -263,6 +263,14 @@ def test_outside_its_interval_guidance_makes_one_pass(t, passes):
     assert torch.equal(out, expected)
 
 
+def test_each_image_has_its_own_time_in_the_interval():
+    x, _, y = asked()
+    times = torch.tensor([99.0, 500.0, 701.0])
+    out = guided(Counted(), 3.0, interval=(100, 700))(x, times, y)
+    assert torch.equal(out[1], guided(Counted(), 3.0)(x, times, y)[1])
+    assert torch.equal(out[::2], Counted()(x, times, y)[::2])
+
+
 def test_a_guided_network_samples(tiny_dit, awaken):
     model = awaken(tiny_dit())
     x, y = torch.randn(2, 1, 8, 8), torch.tensor([0, 2])
