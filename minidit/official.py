@@ -212,10 +212,8 @@ def _read(path: Path) -> Mapping:
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
     except Exception as error:  # torch raises many kinds for a damaged or a dangerous file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} can't be read as weights; it is damaged, or holds code, which is never run "
-            f"({reason})"
+            f"{path} can't be read as weights; it is damaged, or holds code, which is never run"
         ) from error
 
 
