@@ -37,6 +37,10 @@ EXPERIMENTS: dict[str, tuple[str, int, dict[str, dict[str, dict]]]] = {
             "noise predicted, cosine schedule": {
                 "diffusion": {"schedule": "cosine", "predict": "eps"}
             },
+            "noise predicted, linear schedule, x0 clipped in sampling": {
+                "diffusion": {"schedule": "linear", "predict": "eps"},
+                "sampling": {"clip": True},
+            },
             "uniform t": {"recipe": {"times": "uniform"}},
             "label table at 0.02": {"model": {"label_std": 0.02}},
             "patches of 4": {"model": {"patch_size": 4}},
@@ -85,16 +89,24 @@ def _one_run(train: data.Dataset, changes: dict, seed: int, steps: int) -> dict:
     began = time.process_time()
     average = fit(model, diffusion, images, labels, recipe=recipe)
     spent = round(time.process_time() - began, 1)
-    measured = _measure(average, diffusion, train.images[-HELD_OUT:])
-    config = {"model": average.config, "diffusion": diffusion.config, "recipe": asdict(recipe)}
+    sampling = changes.get("sampling", {})
+    measured = _measure(average, diffusion, train.images[-HELD_OUT:], **sampling)
+    config = {
+        "model": average.config,
+        "diffusion": diffusion.config,
+        "recipe": asdict(recipe),
+        "sampling": sampling,
+    }
     return {"steps": steps, "processor seconds": spent, **measured, **config, **machine()}
 
 
-def _measure(model: torch.nn.Module, diffusion: Diffusion, real: Tensor) -> dict:
+def _measure(
+    model: torch.nn.Module, diffusion: Diffusion, real: Tensor, clip: bool = False
+) -> dict:
     """Accuracy and Fréchet distance of 300 samples, guidance 2, 20 DDIM steps; of real images."""
     judge = evaluate.classifier("mnist")
     asked = torch.arange(10).repeat(30)
-    x = sample(generate(model, diffusion, asked, guidance=2.0, steps=20))
+    x = sample(generate(model, diffusion, asked, guidance=2.0, steps=20, clip=clip))
     return {
         "recognised": round(evaluate.accuracy(judge, x, asked), 4),
         "frechet": round(evaluate.frechet_to_real(judge, x), 2),
@@ -148,6 +160,8 @@ def _cell(values: list[float], column: str) -> str:
     scale, unit = (100, " %") if column == "recognised" else (1, "")
     digits = 0 if column == "processor seconds" else 1
     mean = sum(values) / len(values) * scale
+    if mean > 1e4:
+        return "diverged"
     spread = (max(values) - min(values)) / 2 * scale
     text = f"{mean:.{digits}f}"
     return text + (f" ± {spread:.{digits}f}" if len(values) > 1 else "") + unit

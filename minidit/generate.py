@@ -20,11 +20,12 @@ def generate(
     sampler: str = "ddim",
     steps: int | str = 50,
     seed: int = 0,
+    clip: bool = False,
 ) -> Iterator[State]:
     """Every state of a sampler's run for these labels (b,), on the network's device.
 
     The noise is drawn on the CPU from `seed`, so that it is the same on every device.
-    `guidance` 1 is none; `sampler` is a key of `SAMPLERS`, `steps` as there.
+    `guidance` 1 is none; `sampler` is a key of `SAMPLERS`, `steps` and `clip` as there.
     """
     check_choice("sampler", sampler, SAMPLERS)
     device = next(model.parameters()).device
@@ -32,4 +33,5 @@ def generate(
     x = torch.randn((len(labels), model.in_channels, *model.size), generator=rng).to(device)
     denoiser = model if guidance == 1 else guided(model, guidance)
     run = SAMPLERS[sampler]
-    return run(denoiser, diffusion, x, labels.to(device), steps=steps, generator=rng)
+    y = labels.to(device)
+    return run(denoiser, diffusion, x, y, steps=steps, clip=clip, generator=rng)
