@@ -94,7 +94,7 @@ def _one_run(train: data.Dataset, changes: dict, seed: int, steps: int) -> dict:
     config = {
         "model": average.config,
         "diffusion": diffusion.config,
-        "recipe": asdict(recipe),
+        "recipe": asdict(recipe) | {"betas": list(recipe.betas)},
         "sampling": sampling,
     }
     return {"steps": steps, "processor seconds": spent, **measured, **config, **machine()}
