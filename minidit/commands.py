@@ -242,4 +242,7 @@ def experiment(args: Namespace) -> None:
             print(f"{name}: {question}; {len(variants)} variants, {steps} steps each")
         return
     torch.set_num_threads(args.threads)
-    print(table(run_experiment(args.name, args.seeds, Path(args.out), print, args.steps)))
+    results = run_experiment(args.name, args.seeds, Path(args.out), print, args.steps)
+    page = f"# {results['question']}\n\n{table(results)}\n"
+    (Path(args.out) / f"{args.name}.md").write_text(page)
+    print(page)
