@@ -16,44 +16,29 @@ HOW = {"guidance": 2.0, "sampler": "ddim", "steps": 30}
 PER_CLASS = 20
 
 
-def affordable_steps(recipe: dict, images: Tensor, labels: Tensor, device, seconds: float) -> int:
-    """The recipe's steps, or as many as fit into `seconds`, by the time that a few take."""
-    model, diffusion, _ = presets.build("demo", tuple(images.shape[1:]), 10)
-    times: list[float] = []
-    fit(
-        model.to(device),
-        diffusion,
-        images,
-        labels,
-        recipe=Recipe(**(recipe | {"steps": 8 if device.type == "cpu" else 60})),
-        report=lambda step, loss: times.append(time.perf_counter()),
-    )
-    done = 7 if device.type == "cpu" else 40
-    each = (times[-1] - times[0]) / done  # the first reports hold the warming up
-    return max(20, min(recipe["steps"], int(seconds / each)))
-
-
 def run_demo(
     out: Path, seconds: float, seed: int, device: torch.device, bar: Callable, say: Callable
 ) -> float:
     """Train, sample, judge, and write the picture; returns the share of recognised samples."""
     train = data.load("digits")
     model, diffusion, recipe = presets.build("demo", (1, 28, 28), 10, seed)
-    steps = affordable_steps(recipe, train.images, train.labels, device, seconds)
-    say(f"training {sum(p.numel() for p in model.parameters()):,} weights for {steps} steps …")
-    progress = bar(steps)
+    recipe = Recipe(**(recipe | {"seed": seed}))
+    say(f"training {sum(p.numel() for p in model.parameters()):,} random weights on drawn digits")
+    progress, began = bar(recipe.steps), time.perf_counter()
 
     def report(step: int, loss: float) -> None:
+        fits = step * seconds / (time.perf_counter() - began)  # steps, at this speed
+        progress.total = max(step, min(recipe.steps, round(fits)))
         progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         progress.update(step - progress.n)
 
-    recipe |= {"steps": steps, "seed": seed}
     average = fit(
         model.to(device),
         diffusion,
         train.images,
         train.labels,
-        recipe=Recipe(**recipe),
+        recipe=recipe,
+        seconds=seconds,
         report=report,
     )
     progress.close()

@@ -60,7 +60,7 @@ def draw_times(kind: str, T: int, n: int, generator: torch.Generator) -> Tensor:
     return (u * T).long().clamp(max=T - 1)
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int, cooldown: float) -> float:
+def learning_rate(step: float, steps: int, peak: float, warmup: int, cooldown: float) -> float:
     """The rate at a step: linear warm-up, then `peak`, then a cosine to zero over the last part.
 
     `cooldown` is the part of the run that the cosine takes: 1 for all after the warm-up, 0 for a

@@ -6,6 +6,7 @@ nothing random has to be stored: a resumed run draws what the uninterrupted one 
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -77,8 +78,12 @@ class Run:
             return x0, None
         return x0, self.model.label_embed.drop(self.labels[rows], rng)
 
-    def step(self) -> Tensor:
-        """Take the next step; its loss, a tensor: reading it is what waits for the device."""
+    def step(self, position: float | None = None) -> Tensor:
+        """Take the next step; its loss, a tensor: reading it is what waits for the device.
+
+        `position`: where in the learning rate's course, in steps; by default, the steps taken.
+        """
+        position = self.done if position is None else position
         recipe, rng = self.recipe, step_generator(self.recipe.seed, self.done, self.device)
         x0, y = self.batch(rng)
         t = draw_times(recipe.times, len(self.diffusion), len(x0), rng)
@@ -89,7 +94,7 @@ class Run:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
-            rate = learning_rate(self.done, recipe.steps, peak, recipe.warmup, recipe.cooldown)
+            rate = learning_rate(position, recipe.steps, peak, recipe.warmup, recipe.cooldown)
             optimizer.param_groups[0]["lr"] = rate
             optimizer.step()
             optimizer.zero_grad()
@@ -154,6 +159,7 @@ def fit(
     recipe: Recipe,
     out: str | Path | None = None,
     save_every: int = 500,
+    seconds: float | None = None,
     report: Callable[[int, float], None] | None = None,
 ) -> nn.Module:
     """Train `model` in place and return the average of its weights, which is what samples best.
@@ -161,20 +167,29 @@ def fit(
     images: (n, c, h, w), uint8 or floats in [-1, 1]; labels: (n,). The whole data set moves to
     the model's device. With a folder `out`, a checkpoint is written there every `save_every`
     steps, and a run that finds one goes on from it, to the bit. `report(step, loss)` hears of
-    progress: after every step on the CPU, every 20 steps (their mean) on a GPU.
+    progress: after every step on the CPU, every 20 steps (their mean) on a GPU. `seconds` is a
+    limit for slow machines: the learning rate runs through its whole course in this time at the
+    latest. Such a run can't be repeated to the bit, so it goes with no `out`.
     Raises FloatingPointError when the loss is not finite; the last good checkpoint stays.
     """
     check_positive(save_every=save_every)
+    if seconds is not None and (out is not None or seconds <= 0):
+        raise ValueError(f"seconds={seconds} must be above 0, and can't go with out={out}")
     run = Run(model, diffusion, images, labels, recipe)
     path = Path(out) / "checkpoint.pt" if out is not None else None
     if path is not None and path.exists():
         run.restore(read_checkpoint(path))
-    every = 1 if run.device.type == "cpu" else 20
+    every, began = 1 if run.device.type == "cpu" else 20, time.perf_counter()
     losses: list[Tensor] = []
-    while run.done < recipe.steps:
-        losses.append(run.step())
-        saves = path is not None and (run.done % save_every == 0 or run.done == recipe.steps)
-        if saves or run.done % every == 0 or run.done == recipe.steps:
+    position: float = run.done
+    while position < recipe.steps:
+        losses.append(run.step(position))
+        position = run.done
+        if seconds is not None:
+            position = max(position, recipe.steps * (time.perf_counter() - began) / seconds)
+        ends = position >= recipe.steps
+        saves = path is not None and (run.done % save_every == 0 or ends)
+        if saves or run.done % every == 0 or ends:
             mean = _finite_mean(losses, run.done, recipe, path)
             losses.clear()
             if report is not None:

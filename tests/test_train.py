@@ -427,3 +427,37 @@ def test_a_failed_write_keeps_the_old_checkpoint(tmp_path):
     with pytest.raises(Exception):  # noqa: B017 - whatever pickle makes of a lambda
         write_checkpoint({"done": lambda: 0}, path)
     assert path.read_bytes() == before
+
+
+# --- a limit of time ------------------------------------------------------------------------------
+
+
+def test_a_limit_of_time_ends_the_run_and_its_learning_rate_in_time(tiny_dit, monkeypatch):
+    rates, heard = [], []
+    real = learning_rate
+
+    def watched(position, *rest):
+        rates.append(real(position, *rest))
+        return rates[-1]
+
+    monkeypatch.setattr("minidit.train.learning_rate", watched)
+    recipe = Recipe(steps=1_000_000, batch_size=4, warmup=0)
+    images, labels = data()
+    began = time.perf_counter()
+    fit(
+        fresh(tiny_dit), Diffusion(straight(), "v"), images, labels,
+        recipe=recipe, seconds=2.0, report=lambda step, loss: heard.append(step),
+    )  # fmt: skip
+    assert 2 <= time.perf_counter() - began < 10
+    assert heard == list(range(1, len(heard) + 1)) and 1 < len(heard) < 100_000
+    assert rates[0] == pytest.approx(1e-3) and rates[-1] < 0.8e-3
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("seconds, out", [(0.0, None), (-1.0, None), (5.0, "folder")])
+def test_a_limit_of_time_that_makes_no_sense_is_refused(seconds, out, tiny_dit):
+    with pytest.raises(ValueError, match="seconds=.*must be above 0"):
+        fit(
+            fresh(tiny_dit), Diffusion(straight(), "v"), *data(),
+            recipe=Recipe(**SHORT), seconds=seconds, out=out,
+        )  # fmt: skip
