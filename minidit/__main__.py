@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_demo(subparsers) -> None:
     p = subparsers.add_parser("demo", help="train on drawn digits for two minutes, look at samples")
     p.add_argument("--out", default="demo.png", help="the picture (default: %(default)s)")
-    p.add_argument("--seconds", type=float, default=100, help="at most so long (%(default)g)")
+    p.add_argument("--seconds", type=float, default=115, help="of training, at most (%(default)g)")
     p.add_argument("--seed", type=int, default=0, help="of weights and noise (%(default)s)")
     p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     p.set_defaults(run="demo")
