@@ -57,7 +57,9 @@ def _add_train(subparsers) -> None:
     p.add_argument("--batch-size", type=int, help="instead of the preset's")
     p.add_argument("--lr", type=float, help="instead of the preset's")
     p.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
-    p.add_argument("--save-every", type=int, default=500, help="steps (%(default)s)")
+    p.add_argument(
+        "--save-every", type=int, default=100, help="steps (%(default)s)"
+    )
     p.add_argument("--threads", type=int, help="processor threads (default: all)")
     p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     p.set_defaults(run="train")
@@ -125,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"minidit {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+        print("\nstopped; a training run goes on from its last checkpoint", file=sys.stderr)
         return 130
     return 0
 

@@ -1,8 +1,10 @@
 """What the commands of the command line do; each takes the parsed options."""
 
 import os
+import re
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,40 +15,58 @@ from tqdm import tqdm
 
 from minidit import data, plot, presets, weights
 from minidit import evaluate as judging
-from minidit._validate import check_choice
+from minidit._validate import check_choice, check_positive
 from minidit.classifier import train_classifier
 from minidit.demo import run_demo
+from minidit.diffusion import Diffusion
 from minidit.experiments import EXPERIMENTS, run_experiment, table
 from minidit.generate import generate
 from minidit.sample import SAMPLERS
 from minidit.sample import sample as last
-from minidit.steps import select_steps
+from minidit.steps import State, select_steps
 from minidit.train import fit
 
 
 def _device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.split(":")[0] not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise ValueError(f"--device {name} is unknown; choose cpu or cuda")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: no GPU is usable here; leave the option out")
     return torch.device(name)
 
 
-def _bar(steps: int) -> tqdm:
-    return tqdm(total=steps, unit="step", dynamic_ncols=True, smoothing=0.05)
+def _set_threads(count: int | None) -> None:
+    if count is not None and count < 1:
+        raise ValueError(f"--threads {count} must be at least 1")
+    if count is not None:
+        torch.set_num_threads(count)
+
+
+def _writable(out: str, *suffixes: str) -> Path:
+    """The path of a file to be written; what is wrong with it is said before the work begins."""
+    path = Path(out)
+    if path.suffix not in suffixes:
+        raise ValueError(f"--out {out} must end in {' or '.join(suffixes)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _bar(steps: int, start: int = 0) -> tqdm:
+    return tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, smoothing=0.05)
 
 
 def demo(args: Namespace) -> None:
     """Train on drawn digits, and write a picture."""
-    run_demo(Path(args.out), args.seconds, args.seed, _device(args.device), _bar, print)
+    run_demo(
+        _writable(args.out, ".png"), args.seconds, args.seed, _device(args.device), _bar, print
+    )
 
 
 def train(args: Namespace) -> None:
     """Train a preset on a data set, or go on where it stopped."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    _set_threads(args.threads)
     out = Path(args.out)
     train = data.load(args.data)
     model, diffusion, parts = presets.build(
@@ -55,18 +75,19 @@ def train(args: Namespace) -> None:
     recipe = presets.recipe_of(
         parts, steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed
     )
-    log = Log(out / "log.csv", _bar(recipe.steps))
-    average = fit(
-        model.to(_device(args.device)),
-        diffusion,
-        train.images,
-        train.labels,
-        recipe=recipe,
-        out=out,
-        save_every=args.save_every,
-        report=log,
-    )
-    log.bar.close()
+    with Log(out / "log.csv", recipe.steps) as log:
+        average = fit(
+            model.to(_device(args.device)),
+            diffusion,
+            train.images,
+            train.labels,
+            recipe=recipe,
+            out=out,
+            save_every=args.save_every,
+            report=log,
+        )
+    if log.bar is None:
+        print(f"all {recipe.steps} steps were taken before")
     path = out / "weights.safetensors"
     command = _command(args, "data preset steps batch-size lr seed threads out")
     facts = {"data": args.data, "recipe": asdict(recipe), "command": command}
@@ -84,12 +105,20 @@ def _command(args: Namespace, options: str) -> str:
 class Log:
     """The bar, and log.csv with a row for every loss; a resumed run goes on in the same file."""
 
-    def __init__(self, path: Path, bar) -> None:
-        self.path, self.bar, self.began = path, bar, False
+    def __init__(self, path: Path, steps: int) -> None:
+        self.path, self.steps = path, steps
+        self.bar: tqdm | None = None
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
     def __call__(self, step: int, loss: float) -> None:
         """Take note of a step's loss."""
-        if not self.began:
+        if self.bar is None:
             self._begin(step)
         self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self.bar.update(step - self.bar.n)
@@ -98,9 +127,7 @@ class Log:
 
     def _begin(self, step: int) -> None:
         """Drop the rows from `step` on: a run that was killed resumes at its last checkpoint."""
-        self.began = True
-        self.bar.reset(total=self.bar.total)
-        self.bar.n = self.bar.initial = step - 1
+        self.bar = _bar(self.steps, step - 1)
         rows = self.path.read_text().splitlines()[1:] if self.path.exists() else []
         kept = [row for row in rows if int(row.split(",")[0]) < step]
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,26 +136,10 @@ class Log:
 
 def sample(args: Namespace) -> None:
     """Draw images with trained weights."""
-    check_choice("--sampler", args.sampler, SAMPLERS)
-    out = Path(args.out)
-    if out.suffix not in (".png", ".npz"):
-        raise ValueError(f"--out {out} must end in .png or .npz")
-    device = _device(args.device)
-    model, diffusion = weights.load(args.weights)
-    if diffusion is None:
-        raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
+    out = _writable(args.out, ".png", ".npz")
+    model, diffusion = _denoiser(args)
     labels = _labels(args, model.config["num_classes"])
-    steps = int(args.steps) if args.steps.isdigit() else args.steps
-    states = generate(
-        model.to(device),
-        diffusion,
-        labels,
-        guidance=args.guidance,
-        sampler=args.sampler,
-        steps=steps,
-        seed=args.seed,
-    )
-    count = len(select_steps(diffusion.schedule, steps))
+    states, count = _states(args, model, diffusion, labels)
     began = time.perf_counter()
     with _bar(count) as bar:
         for state in states:  # noqa: B007 (the last one is what counts)
@@ -136,6 +147,33 @@ def sample(args: Namespace) -> None:
     columns = model.config["num_classes"] if args.labels is None else min(10, len(labels))
     _write_images(out, data.to_uint8(state.x.cpu()), labels, columns)
     print(f"wrote {out}: {len(labels)} images in {time.perf_counter() - began:.1f} s")
+
+
+def _denoiser(args: Namespace) -> weights.Loaded:
+    check_choice("--sampler", args.sampler, SAMPLERS)
+    device = _device(args.device)
+    model, diffusion = weights.load(args.weights)
+    if diffusion is None:
+        raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
+    return weights.Loaded(model.to(device), diffusion)
+
+
+def _states(
+    args: Namespace, model: torch.nn.Module, diffusion: Diffusion, labels: Tensor
+) -> tuple[Iterator[State], int]:
+    """A sampler's states, and how many there will be."""
+    steps = int(args.steps) if args.steps.isdecimal() else args.steps
+    count = len(select_steps(diffusion.schedule, steps))
+    states = generate(
+        model,
+        diffusion,
+        labels,
+        guidance=args.guidance,
+        sampler=args.sampler,
+        steps=steps,
+        seed=args.seed,
+    )
+    return states, count
 
 
 def _labels(args: Namespace, num_classes: int) -> Tensor:
@@ -168,8 +206,9 @@ def _write_images(out: Path, images: Tensor, labels: Tensor, columns: int) -> No
 
 def classifier(args: Namespace) -> None:
     """Train a judge of samples."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    _set_threads(args.threads)
+    path = _writable(args.out, ".safetensors")
+    check_positive(steps=args.steps)
     train, test = data.load(args.data), data.load(args.data, "test")
     bar = _bar(args.steps)
     judge = train_classifier(
@@ -181,7 +220,6 @@ def classifier(args: Namespace) -> None:
     )
     bar.close()
     right = judging.accuracy(judge, data.to_unit(test.images), test.labels)
-    path = Path(args.out)
     facts = {
         "data": args.data,
         "steps": args.steps,
@@ -195,23 +233,13 @@ def classifier(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Judge samples of some weights, beside as many real images."""
-    model, diffusion = weights.load(args.weights)
+    model, diffusion = _denoiser(args)
     judge = judging.classifier(args.data)
-    model.to(_device(args.device))
+    if args.per_class * model.config["num_classes"] <= 64:
+        raise ValueError(f"--per-class {args.per_class} is too few to judge; try 100")
     labels = torch.arange(model.config["num_classes"]).repeat(args.per_class)
-    steps = int(args.steps) if args.steps.isdigit() else args.steps
     began = time.perf_counter()
-    images = last(
-        generate(
-            model,
-            diffusion,
-            labels,
-            guidance=args.guidance,
-            sampler=args.sampler,
-            steps=steps,
-            seed=args.seed,
-        )
-    ).cpu()
+    images = last(_states(args, model, diffusion, labels)[0]).cpu()
     spent = time.perf_counter() - began
     real = data.load(args.data, "test")
     real_images = data.to_unit(real.images[: len(images)])
@@ -219,7 +247,7 @@ def evaluate(args: Namespace) -> None:
         "samples": len(images),
         "guidance": args.guidance,
         "sampler": args.sampler,
-        "steps": steps,
+        "steps": args.steps,
         "seed": args.seed,
         "recognised": round(judging.accuracy(judge, images, labels), 4),
         "frechet": round(judging.frechet_to_real(judge, images), 3),
@@ -241,7 +269,7 @@ def experiment(args: Namespace) -> None:
         for name, (question, steps, variants) in EXPERIMENTS.items():
             print(f"{name}: {question}; {len(variants)} variants, {steps} steps each")
         return
-    torch.set_num_threads(args.threads)
+    _set_threads(args.threads)
     results = run_experiment(args.name, args.seeds, Path(args.out), print, args.steps)
     page = f"# {results['question']}\n\n{table(results)}\n"
     (Path(args.out) / f"{args.name}.md").write_text(page)

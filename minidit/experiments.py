@@ -1,7 +1,9 @@
 """Named experiments: variants × seeds, resumable, one JSON file each in data/results.
 
 A variant is a preset with changes. Every run trains on MNIST without its last 5,000 training
-images, which judge it: the test split is left alone.
+images. Samples are compared with the features of all training images, and for a floor so are as
+many of the images left out (which the judge has seen, so the floor is low): the test split is
+left alone.
 """
 
 import json

@@ -105,6 +105,8 @@ def select_steps(schedule: Schedule, rule: int | str | Sequence[int]) -> list[in
     """
     if not isinstance(rule, int | str):
         return list(rule)
+    if isinstance(rule, int):
+        _check_count(rule, len(schedule))  # 1 would be the clean end alone
     for name, selection in SELECTIONS.items():
         if isinstance(rule, str) and rule.startswith(name):
             return selection(schedule, _count(rule, rule.removeprefix(name)))

@@ -87,7 +87,7 @@ def load(name: str | Path) -> Loaded:
     _check_fit(model, tensors, path)
     model.load_state_dict(tensors, assign=True)
     diffusion = Diffusion.from_config(header["diffusion"]) if "diffusion" in header else None
-    return Loaded(model.eval().requires_grad_(False), diffusion)
+    return Loaded(model.eval(), diffusion)
 
 
 def info(name: str | Path) -> dict:
@@ -138,9 +138,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise ValueError(
             f"{path} is damaged or no safetensors file ({error}); get it again"
         ) from None
-    if header is None:
-        raise ValueError(f"{path} wasn't written by minidit.save: its header has no network")
-    return tensors, json.loads(header)
+    header = json.loads(header) if header is not None else {}
+    if header.get("network") not in NETWORKS or "model" not in header:
+        raise ValueError(f"{path} wasn't written by minidit.save: its header names no network")
+    return tensors, header
 
 
 def _check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
