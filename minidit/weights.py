@@ -139,7 +139,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
             f"{path} is damaged or no safetensors file ({error}); get it again"
         ) from None
     header = json.loads(header) if header is not None else {}
-    if header.get("network") not in NETWORKS or "model" not in header:
+    if "network" not in header or "model" not in header:
         raise ValueError(f"{path} wasn't written by minidit.save: its header names no network")
     return tensors, header
 

@@ -63,7 +63,7 @@ def test_samplers_take_the_rules():
         ("ddim999", "no whole stride gives 999 of 1000 steps"),
         ("quad1", "1 steps can't be had: choose 2 … 1000"),
         ("beta1001", "1001 steps can't be had"),
-        (1001, "1001 steps can't be had from a part of 1000"),
+        (1001, "1001 steps can't be had: choose 2"),
         (0, "0 steps can't be had"),
     ],
 )
