@@ -57,9 +57,7 @@ def _add_train(subparsers) -> None:
     p.add_argument("--batch-size", type=int, help="instead of the preset's")
     p.add_argument("--lr", type=float, help="instead of the preset's")
     p.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
-    p.add_argument(
-        "--save-every", type=int, default=100, help="steps (%(default)s)"
-    )
+    p.add_argument("--save-every", type=int, default=100, help="steps (%(default)s)")
     p.add_argument("--threads", type=int, help="processor threads (default: all)")
     p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     p.set_defaults(run="train")
