@@ -88,6 +88,11 @@ def _add_sampling(p: argparse.ArgumentParser) -> None:
     p.add_argument("--sampler", default="ddim", help="ddim, ddpm or dpm_solver (%(default)s)")
     p.add_argument("--steps", default="50", help='how many, or a rule like "quad25" (%(default)s)')
     p.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
+    p.add_argument(
+        "--clip",
+        action="store_true",
+        help="keep foreseen images in range (noise-predicting weights)",
+    )
     p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
 
 
@@ -109,8 +114,8 @@ def _add_experiment(subparsers) -> None:
         "the table.",
     )
     p.add_argument("name", nargs="?", help="which one; leave it out for a list")
+    p.add_argument("--scale", default="cpu", help="smoke, cpu or gpu (%(default)s)")
     p.add_argument("--seeds", type=int, default=1, help="runs of each variant (%(default)s)")
-    p.add_argument("--steps", type=int, help="of training a run, instead of the experiment's")
     p.add_argument("--out", default="data/results", help="folder of NAME.json (%(default)s)")
     p.add_argument("--threads", type=int, default=1, help="processor threads (%(default)s)")
     p.set_defaults(run="experiment")

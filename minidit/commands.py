@@ -19,8 +19,9 @@ from minidit._validate import check_choice, check_positive
 from minidit.classifier import train_classifier
 from minidit.demo import run_demo
 from minidit.diffusion import Diffusion
-from minidit.experiments import EXPERIMENTS, run_experiment, table
+from minidit.experiments import EXPERIMENTS
 from minidit.generate import generate
+from minidit.runner import run_experiment, table
 from minidit.sample import SAMPLERS
 from minidit.sample import sample as last
 from minidit.steps import State, select_steps
@@ -172,6 +173,7 @@ def _states(
         sampler=args.sampler,
         steps=steps,
         seed=args.seed,
+        clip=args.clip,
     )
     return states, count
 
@@ -249,6 +251,7 @@ def evaluate(args: Namespace) -> None:
         "sampler": args.sampler,
         "steps": args.steps,
         "seed": args.seed,
+        "clip": args.clip,
         "recognised": round(judging.accuracy(judge, images, labels), 4),
         "frechet": round(judging.frechet_to_real(judge, images), 3),
         "real recognised": round(
@@ -266,11 +269,21 @@ def evaluate(args: Namespace) -> None:
 def experiment(args: Namespace) -> None:
     """List the experiments, or run one."""
     if args.name is None:
-        for name, (question, steps, variants) in EXPERIMENTS.items():
-            print(f"{name}: {question}; {len(variants)} variants, {steps} steps each")
+        for name, entry in EXPERIMENTS.items():
+            print(f"{name}: {entry.question} {len(entry.variants)} variants")
         return
+    check_choice("experiment", args.name, EXPERIMENTS)
     _set_threads(args.threads)
-    results = run_experiment(args.name, args.seeds, Path(args.out), print, args.steps)
-    page = f"# {results['question']}\n\n{table(results)}\n"
+    results = run_experiment(
+        args.name,
+        EXPERIMENTS[args.name],
+        Path(args.out),
+        seeds=args.seeds,
+        scale=args.scale,
+        report=print,
+    )
+    page = f"# {results['question']}\n"
+    for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
+        page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
     (Path(args.out) / f"{args.name}.md").write_text(page)
     print(page)

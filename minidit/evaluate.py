@@ -4,6 +4,8 @@ The features are those of our own classifiers, so the numbers compare runs with 
 with real images, not with FIDs from other networks.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -61,3 +63,35 @@ def frechet_to_real(judge: Classifier, images: Tensor) -> float:
         raise ValueError(f"{len(images)} images are too few for a 64×64 covariance; give hundreds")
     f = features(judge, images).double()
     return frechet_distance(f.mean(dim=0), f.T.cov(), judge.mean, judge.cov)
+
+
+class Neighbours(NamedTuple):
+    """Shares (0 … 1; density may exceed 1) that tell quality and variety apart."""
+
+    precision: float  # of the samples, how many lie where real images lie
+    recall: float  # of the real images, how many lie where samples lie
+    density: float  # how many real neighbourhoods a sample lies in, divided by k
+    coverage: float  # of the real images, how many have a sample in their neighbourhood
+
+
+def neighbours(real: Tensor, samples: Tensor, k: int = 5) -> Neighbours:
+    """Compare features (n, d) of real images with those (m, d) of samples by nearest neighbours.
+
+    A neighbourhood is the ball around a point that reaches to its k-th nearest point of the same
+    set. Precision and recall: arXiv 1904.06991; density and coverage, which a single outlier
+    doesn't spoil: arXiv 2002.09797. All depend on n and m: compare with real images, as many.
+    """
+    if min(len(real), len(samples)) <= k:
+        raise ValueError(f"{len(real)} and {len(samples)} points are too few for k={k}; give more")
+    real, samples = real.double(), samples.double()
+    across = torch.cdist(real, samples)  # (n, m)
+    # the nearest point to each is itself, at distance 0
+    around_real = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # (n,)
+    around_samples = torch.cdist(samples, samples).kthvalue(k + 1, dim=1).values  # (m,)
+    in_real = across <= around_real[:, None]  # (n, m)
+    return Neighbours(
+        precision=in_real.any(dim=0).double().mean().item(),
+        recall=(across <= around_samples).any(dim=1).double().mean().item(),
+        density=in_real.double().sum(dim=0).mean().item() / k,
+        coverage=in_real.any(dim=1).double().mean().item(),
+    )

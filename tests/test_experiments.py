@@ -1,65 +1,180 @@
-"""The runner of experiments: it resumes, stores each run as it ends; its table is the file's."""
+"""The runner resumes and stores each run as it ends; trials train, sample and judge."""
 
 import json
+import math
 
 import pytest
 import torch
 
-from minidit import data, experiments
-from minidit.experiments import run_experiment, table
+from minidit import Diffusion, DiT, data, straight, trials
+from minidit.experiments import EXPERIMENTS
+from minidit.runner import Experiment, mean_and_spread, merge, rows, run_experiment, table
+
+
+def counting(calls):
+    """An experiment whose trial notes its calls and measures the sum of its settings."""
+
+    def trial(settings, seed):
+        calls.append((settings, seed))
+        return {"sum": settings["part"]["a"] + settings["part"]["b"] + seed}
+
+    return Experiment(
+        "How much?",
+        {"one": {"part": {"a": 1}}, "ten": {"part": {"a": 10}}},
+        {"smoke": {"part": {"b": 0}}, "cpu": {"part": {"b": 100}}},
+        trial,
+        {"sum": ".1f"},
+    )
+
+
+def test_every_variant_and_seed_is_run_once_and_stored(tmp_path):
+    calls, heard = [], []
+    results = run_experiment("x", counting(calls), tmp_path, seeds=2, report=heard.append)
+    assert [(run["variant"], run["seed"], run["sum"]) for run in results["runs"]] == [
+        ("one", 0, 101), ("ten", 0, 110), ("one", 1, 102), ("ten", 1, 111)
+    ]  # fmt: skip
+    assert calls[0] == ({"part": {"a": 1, "b": 100}}, 0)
+    assert heard[0] == "one, seed 0: sum 101.0"
+    assert json.loads((tmp_path / "x.json").read_text()) == results
+    assert {"revision", "torch", "threads", "device", "seconds"} <= results["runs"][0].keys()
+
+
+def test_a_second_call_runs_only_what_is_missing(tmp_path):
+    first = run_experiment("x", counting([]), tmp_path, seeds=1)
+    calls = []
+    second = run_experiment("x", counting(calls), tmp_path, seeds=2)
+    assert [seed for _, seed in calls] == [1, 1] and second["runs"][:2] == first["runs"]
+    run_experiment("x", counting(calls), tmp_path, seeds=1, scale="smoke")
+    assert len(calls) == 4, "another scale is another run"
+
+
+def test_a_killed_experiment_keeps_what_it_had(tmp_path):
+    def trial(settings, seed):
+        if settings["a"] == 2:
+            raise KeyboardInterrupt
+        return {"sum": settings["a"]}
+
+    variants = {"fine": {"a": 1}, "killed": {"a": 2}}
+    experiment = Experiment("?", variants, {"cpu": {}}, trial, {"sum": "d"})
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment("x", experiment, tmp_path)
+    stored = json.loads((tmp_path / "x.json").read_text())
+    assert [run["variant"] for run in stored["runs"]] == ["fine"]
+
+
+def test_an_unknown_scale_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="scale='huge'.*smoke"):
+        run_experiment("x", counting([]), tmp_path, scale="huge")
+
+
+def test_merging_joins_parts_and_replaces_the_rest():
+    one = {"recipe": {"lr": 1, "steps": 2}, "kept": 3, "replaced": [4]}
+    two = {"recipe": {"steps": 5}, "replaced": [6], "new": {"a": 7}}
+    assert merge(one, two) == {
+        "recipe": {"lr": 1, "steps": 5}, "kept": 3, "replaced": [6], "new": {"a": 7}
+    }  # fmt: skip
+    assert one["recipe"]["steps"] == 2
+
+
+def test_mean_and_spread():
+    mean, spread = mean_and_spread([1.0, 2.0, 6.0])
+    assert mean == 3 and math.isclose(spread, 7**0.5)
+    assert mean_and_spread([5.0]) == (5.0, 0.0)
+
+
+def test_the_table_gives_mean_and_spread():
+    run = {"variant": "a", "scale": "cpu", "recognised": 0.5, "frechet": 3.0}
+    other = run | {"recognised": 0.7, "frechet": 5.0}
+    worse = run | {"variant": "b", "frechet": 1e9}
+    small = run | {"variant": "c", "scale": "smoke", "frechet": float("nan")}
+    columns = {"recognised": ".1%", "frechet": ".1f"}
+    results = {"columns": columns, "runs": [run, other, worse, small]}
+    lines = table(results).splitlines()
+    assert lines[0] == "| variant | seeds | recognised | frechet |"
+    assert lines[2] == "| a | 2 | 60.0% ± 14.1% | 4.0 ± 1.4 |"
+    assert lines[3] == "| b | 1 | 50.0% | diverged |"
+    assert lines[4] == "| c | 1 | 50.0% | diverged |"
+    assert list(rows(results, "cpu")) == ["a", "b"]
+    assert len(table(results, "smoke").splitlines()) == 3
+
+
+# --- trials ---------------------------------------------------------------------------------------
 
 TINY = {"model": {"patch_size": 14, "hidden_size": 8, "depth": 1, "num_heads": 1}}
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """An experiment with two tiny variants, on a few random images."""
+def few(monkeypatch):
+    """MNIST as a few random images."""
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (400, 1, 28, 28), generator=rng).to(torch.uint8)
     labels = torch.randint(0, 10, (400,), generator=rng)
     dataset = data.Dataset(images, labels, data.CLASSES["mnist"], "mnist", "train")
-    variants = {"plain": TINY, "slow": TINY | {"recipe": {"lr": 1e-9, "optimizer": "adamw"}}}
-    monkeypatch.setattr(experiments.data, "load", lambda name: dataset)
-    monkeypatch.setattr(experiments, "HELD_OUT", 320)
-    monkeypatch.setitem(experiments.EXPERIMENTS, "small", ("Does it run?", 3, variants))
+    monkeypatch.setattr(trials.data, "load", lambda name: dataset)
+    monkeypatch.setattr(trials, "HELD_OUT", 320)
 
 
-def test_every_variant_and_seed_is_run_once_and_stored(small, tmp_path):
-    heard = []
-    results = run_experiment("small", 2, tmp_path, heard.append)
-    assert [(run["variant"], run["seed"]) for run in results["runs"]] == [
-        ("plain", 0), ("slow", 0), ("plain", 1), ("slow", 1)
-    ]  # fmt: skip
-    assert len(heard) == 4 and "recognised" in heard[0]
-    assert json.loads((tmp_path / "small.json").read_text()) == results
-    run = results["runs"][1]
-    assert run["recipe"]["lr"] == 1e-9 and run["recipe"]["steps"] == 3
-    assert 0 <= run["recognised"] <= 1 and run["frechet"] > 0 and run["revision"]
+def trained(seed=0, **changes):
+    """A run of two steps, judged by 70 samples of two steps each."""
+    sampling = {"per_class": 7, "options": {"steps": 2}}
+    settings = TINY | {"recipe": {"steps": 2, "lr": 1e-3}, "sampling": sampling}
+    return trials.train_and_judge(merge(settings, changes), seed)
 
 
-def test_a_second_call_runs_only_what_is_missing(small, tmp_path):
-    first = run_experiment("small", 1, tmp_path, lambda line: None)
-    heard = []
-    second = run_experiment("small", 2, tmp_path, heard.append)
-    assert len(heard) == 2 and second["runs"][:2] == first["runs"]
+def test_a_training_trial_tells_what_it_did(few):
+    run = trained(recipe={"lr": 1e-9})
+    assert run["recipe"]["lr"] == 1e-9 and run["recipe"]["steps"] == 2
+    assert run["model"]["hidden_size"] == 8 and run["diffusion"]["predict"] == "x0"
+    assert run["evaluations"] == 2 and run["sampling"]["sampler"] == "ddim"
+    assert 0 <= run["recognised"] <= 1 and run["frechet"] > run["real"]["frechet"] > 0
+    json.dumps(run)
 
 
-def test_equal_seeds_give_equal_results(small, tmp_path):
-    one = run_experiment("small", 1, tmp_path / "a", lambda line: None)["runs"][0]
-    two = run_experiment("small", 1, tmp_path / "b", lambda line: None)["runs"][0]
-    for key in ("recognised", "frechet", "frechet of real images"):
-        assert one[key] == two[key]
+def test_equal_seeds_give_equal_results_and_others_other_ones(few):
+    one, two, other = trained(), trained(), trained(seed=1)
+    for run in (one, two, other):
+        run.pop("processor seconds")
+    assert one == two
+    assert one["frechet"] != other["frechet"] and one["real"] == other["real"]
 
 
-def test_the_table_gives_mean_and_spread():
-    run = {"variant": "a", "processor seconds": 10.0, "recognised": 0.5, "frechet": 3.0}
-    other = run | {"recognised": 0.7, "frechet": 5.0}
-    worse = run | {"variant": "b", "frechet": 1e9}
-    rows = table({"runs": [run, other, worse]}).splitlines()
-    assert rows[2] == "| a | 2 | 10 ± 0 | 60.0 ± 10.0 % | 4.0 ± 1.0 |"
-    assert rows[3] == "| b | 1 | 10 | 50.0 % | diverged |"
+def test_a_network_that_draws_real_images_is_judged_as_they_are(few):
+    class Cheat(torch.nn.Module):
+        """Knows the held-out images of random labels, whatever it is asked."""
+
+        in_channels, size, null_label = 1, (28, 28), None
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, x, t, y=None):
+            return data.to_unit(data.load("mnist").images[-320:][:70])
+
+    sampling = {"guidance": {"scale": 1.0}, "per_class": 7, "options": {"steps": 3}}
+    found = trials.judge_samples(Cheat(), Diffusion(straight(), "x0"), sampling, seed=0)
+    floor = trials.judge(data.to_unit(data.load("mnist").images[-320:][:70]), torch.zeros(70))
+    assert found["evaluations"] == 3
+    for key in ("frechet", "precision", "recall", "density", "coverage"):
+        assert found[key] == pytest.approx(floor["real"][key], abs=2e-3) == floor[key]
 
 
-def test_an_unknown_experiment_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="experiment='nothing'.*recipes"):
-        run_experiment("nothing", 1, tmp_path, print)
+def test_evaluations_are_calls_of_the_network(few):
+    model = DiT(28, 14, 1, 8, 1, 1, num_classes=10, learn_sigma=False)
+    run = trials.judge_samples(
+        model,
+        Diffusion(straight(), "x0"),
+        {"sampler": "dpm_solver", "options": {"steps": 7, "order": 2}, "per_class": 7},
+        seed=0,
+    )
+    assert run["evaluations"] == 7
+
+
+def test_every_experiment_is_well_formed():
+    for name, experiment in EXPERIMENTS.items():
+        assert experiment.question.endswith("?"), name
+        assert {"smoke", "cpu"} <= experiment.scales.keys(), name
+        for settings in experiment.variants.values():
+            json.dumps(settings)
+        for form in experiment.columns.values():
+            format(1.0, form)

@@ -1,0 +1,145 @@
+"""Runs an experiment: variants × seeds, resumable, one JSON file each; tables from the file alone.
+
+What one run does is the experiment's `trial`; here is only what all of them share: which runs are
+missing, where and how a run is kept, and how several seeds become one row of a table.
+"""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from minidit._validate import check_choice, check_positive
+
+SCALES = ("smoke", "cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, its variants, and the trial that measures one of them with one seed.
+
+    `variants`: {name: settings}; `scales`: {"smoke" | "cpu" | "gpu": settings}, which are merged
+    into a variant's own, part by part; `trial(settings, seed)` gives a dict of what was measured;
+    `columns`: {key of that dict: format}, the table's, e.g. {"recognised": ".1%"}.
+    """
+
+    question: str
+    variants: dict[str, dict]
+    scales: dict[str, dict]
+    trial: Callable[[dict, int], dict]
+    columns: dict[str, str]
+
+
+def run_experiment(
+    name: str,
+    experiment: Experiment,
+    out: Path,
+    *,
+    seeds: int = 1,
+    scale: str = "cpu",
+    report: Callable[[str], None] = lambda line: None,
+) -> dict:
+    """Run what is still missing, and keep every run in out/NAME.json as soon as it ends.
+
+    `report` hears a line for each run. A killed experiment goes on with its next run.
+    """
+    check_choice("scale", scale, experiment.scales)
+    check_positive(seeds=seeds)
+    path = out / f"{name}.json"
+    results = json.loads(path.read_text()) if path.exists() else {"runs": []}
+    results |= {
+        "experiment": name,
+        "question": experiment.question,
+        "columns": experiment.columns,
+    }
+    done = {(run["variant"], run["seed"], run["scale"]) for run in results["runs"]}
+    for seed in range(seeds):
+        for variant, settings in experiment.variants.items():
+            if (variant, seed, scale) in done:
+                continue
+            began = time.perf_counter()
+            found = experiment.trial(merge(settings, experiment.scales[scale]), seed)
+            seconds = round(time.perf_counter() - began, 1)
+            run = {"variant": variant, "seed": seed, "scale": scale, "seconds": seconds, **found}
+            results["runs"].append(run | machine())
+            _store(results, path)
+            cells = (f"{key} {_number(run[key], form)}" for key, form in results["columns"].items())
+            report(f"{variant}, seed {seed}: " + ", ".join(cells))
+    return results
+
+
+def merge(settings: dict, more: dict) -> dict:
+    """Settings with more of them; where both hold a dict under one key, their union."""
+    both = {k: v | more[k] for k, v in settings.items() if isinstance(v, dict) and k in more}
+    return settings | more | both
+
+
+def machine() -> dict:
+    """Where and from which revision of the package a result comes."""
+    folder, revision = Path(__file__).parent.parent, "unknown"
+    if (folder / ".git").exists():  # installed elsewhere, another project's revision would be named
+        command = ["git", "describe", "--always", "--dirty"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+            revision = answer.stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            pass
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "revision": revision,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": gpu or platform.processor() or platform.machine(),
+    }
+
+
+def _store(results: dict, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(results, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def rows(results: dict, scale: str | None = None) -> dict[str, list[dict]]:
+    """The runs of each variant, in the order of the file; of one scale, or of all."""
+    found: dict[str, list[dict]] = {}
+    for run in results["runs"]:
+        if scale in (None, run["scale"]):
+            found.setdefault(run["variant"], []).append(run)
+    return found
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and standard deviation over seeds (n - 1 in the divisor; 0 for a single run)."""
+    mean = sum(values) / len(values)
+    squares = sum((value - mean) ** 2 for value in values)
+    return mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else 0.0
+
+
+def table(results: dict, scale: str | None = None) -> str:
+    """The results as a Markdown table: mean ± standard deviation over the seeds."""
+    columns = results["columns"]
+    lines = ["| variant | seeds | " + " | ".join(columns) + " |"]
+    lines.append("|---" * (2 + len(columns)) + "|")
+    for variant, runs in rows(results, scale).items():
+        cells = [_cell([float(run[key]) for run in runs], form) for key, form in columns.items()]
+        lines.append(f"| {variant} | {len(runs)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[float], form: str) -> str:
+    if max(values) > 1e4 or not all(map(math.isfinite, values)):
+        return "diverged"
+    mean, spread = mean_and_spread(values)
+    return _number(mean, form) + (f" ± {_number(spread, form)}" if len(values) > 1 else "")
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form)

@@ -1,0 +1,110 @@
+"""What one run of an experiment does: train a network and judge its samples, or only judge.
+
+A trial takes settings and a seed, and gives what it measured together with the configuration. All
+are judged on MNIST without its test split: networks train without the last 5,000 training images,
+which stand in for a test set. The judge has seen them, so the distance of real images is low.
+"""
+
+import time
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from minidit import data, evaluate, presets
+from minidit.diffusion import Diffusion
+from minidit.sample import SAMPLERS, guided, sample
+from minidit.steps import Denoiser
+from minidit.train import Recipe, fit
+from minidit.weights import load
+
+HELD_OUT = 5000
+
+
+def train_and_judge(settings: dict, seed: int) -> dict:
+    """Train a preset with changes, then judge its samples.
+
+    Settings: `model` and `recipe` are changes of the preset "demo", `diffusion` replaces its own;
+    `sampling` as in `sample_and_judge`.
+    """
+    demo = presets.PRESETS["demo"]
+    preset = {part: demo[part] | settings.get(part, {}) for part in ("model", "recipe")}
+    preset["diffusion"] = settings.get("diffusion", demo["diffusion"])
+    model, diffusion, parts = presets.build(preset, (1, 28, 28), 10, seed)
+    recipe = Recipe(**(parts | {"seed": seed}))
+    train = data.load("mnist")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images, labels = train.images[:-HELD_OUT], train.labels[:-HELD_OUT]
+    began = time.process_time()
+    average = fit(model.to(device), diffusion, images, labels, recipe=recipe)
+    spent = round(time.process_time() - began, 1)
+    return {
+        "processor seconds": spent,
+        **judge_samples(average, diffusion, settings.get("sampling", {}), seed),
+        "model": average.config,
+        "diffusion": diffusion.config,
+        "recipe": asdict(recipe) | {"betas": list(recipe.betas)},
+    }
+
+
+def sample_and_judge(settings: dict, seed: int) -> dict:
+    """Judge samples of shipped weights; settings: `weights`, and `sampling` for `judge_samples`."""
+    model, diffusion = load(settings["weights"])
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    found = judge_samples(model, diffusion, settings["sampling"], seed)
+    return found | {"weights": settings["weights"]}
+
+
+def judge_samples(model: nn.Module, diffusion: Diffusion, sampling: dict, seed: int) -> dict:
+    """Draw samples and measure them: how many are recognised, how near and how varied they are.
+
+    `sampling`: `guidance`, the arguments of `guided` (default: scale 2); `sampler`, a name;
+    `options`, its arguments (default: 20 DDIM steps); `per_class`, images of each (default 30).
+    """
+    guidance = sampling.get("guidance", {"scale": 2.0})
+    sampler, options = sampling.get("sampler", "ddim"), sampling.get("options", {"steps": 20})
+    asked = torch.arange(10).repeat(sampling.get("per_class", 30))
+    rng = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    x = torch.randn((len(asked), model.in_channels, *model.size), generator=rng).to(device)
+    plain = guidance == {"scale": 1.0}  # no second pass that wouldn't count
+    denoiser = Counted(model if plain else guided(model, **guidance))
+    states = SAMPLERS[sampler](denoiser, diffusion, x, asked.to(device), generator=rng, **options)
+    images = sample(states).cpu()
+    settled = {"guidance": guidance, "sampler": sampler, "options": options}
+    return {"evaluations": denoiser.calls, **judge(images, asked), "sampling": settled}
+
+
+class Counted:
+    """A denoiser that counts its calls: the two passes of guidance are one batch, one call."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser, self.calls = denoiser, 0
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """Pass the call on."""
+        self.calls += 1
+        return self.denoiser(x, t, y)
+
+
+def judge(images: Tensor, asked: Tensor) -> dict:
+    """Figures of samples (n, 1, 28, 28) in [-1, 1] for labels `asked` (n,), and of real images."""
+    train = data.load("mnist")
+    held = data.to_unit(train.images[-HELD_OUT:])
+    labels, half = train.labels[-HELD_OUT:], HELD_OUT // 2  # real samples, and what they're held to
+    n = min(len(images), half)
+    return {
+        **_figures(images, asked, held[half:]),
+        "real": _figures(held[:n], labels[:n], held[half:]),
+    }
+
+
+def _figures(images: Tensor, labels: Tensor, reference: Tensor) -> dict:
+    judge = evaluate.classifier("mnist")
+    features = [evaluate.features(judge, z) for z in (reference, images)]
+    near = evaluate.neighbours(*features)
+    return {
+        "recognised": round(evaluate.accuracy(judge, images, labels), 4),
+        "frechet": round(evaluate.frechet_to_real(judge, images), 3),
+        **{key: round(value, 4) for key, value in near._asdict().items()},
+    }
