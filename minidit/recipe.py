@@ -10,6 +10,9 @@ from minidit._validate import check_choice, check_positive
 from minidit.muon import Muon
 
 
+TIMES = ("uniform", "logit_normal", "half")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The numbers of a training run; a resumed run must have the same.
@@ -37,7 +40,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_positive(steps=self.steps, batch_size=self.batch_size)
         check_choice("optimizer", self.optimizer, ("adamw", "muon"))
-        check_choice("times", self.times, ("uniform", "logit_normal"))
+        check_choice("times", self.times, TIMES)
         if not self.lr > 0:
             raise ValueError(f"lr={self.lr} must be above 0, e.g. 1e-3")
         if not self.clip > 0:
@@ -51,11 +54,16 @@ class Recipe:
 def draw_times(kind: str, T: int, n: int, generator: torch.Generator) -> Tensor:
     """n training times, (n,) int64 in 0 … T-1: "uniform", or "logit_normal" (arXiv 2403.03206).
 
-    The logit-normal prefers the middle, where neither the image nor the noise is plain to see.
+    The logit-normal prefers the middle, where neither the image nor the noise is plain to see. It
+    hardly visits the first and last steps, where a learned variance has most to learn: "half" draws
+    half of the times from it and the other half uniformly.
     """
-    check_choice("times", kind, ("uniform", "logit_normal"))
+    check_choice("times", kind, TIMES)
     if kind == "uniform":
         return torch.randint(T, (n,), generator=generator, device=generator.device)
+    if kind == "half":
+        kinds = [("logit_normal", n - n // 2), ("uniform", n // 2)]
+        return torch.cat([draw_times(kind, T, size, generator) for kind, size in kinds])
     u = torch.randn(n, generator=generator, device=generator.device).sigmoid()
     return (u * T).long().clamp(max=T - 1)
 
