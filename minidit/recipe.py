@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from minidit._validate import check_choice, check_positive
 from minidit.muon import Muon
 
-
 TIMES = ("uniform", "logit_normal", "half")
 
 

@@ -79,6 +79,17 @@ def test_logit_normal_times_prefer_the_middle():
     assert abs(logits.mean()) < 0.05 and logits.std().item() == pytest.approx(1, abs=0.05)
 
 
+def test_half_of_the_times_are_uniform():
+    t = draw_times("half", 1000, 40_001, torch.Generator().manual_seed(0))
+    assert t.shape == (40_001,) and t.dtype == torch.int64
+    both = torch.Generator().manual_seed(0)
+    first, second = (
+        draw_times(k, 1000, n, both) for k, n in [("logit_normal", 20_001), ("uniform", 20_000)]
+    )
+    assert t.equal(torch.cat([first, second]))
+    assert (t < 10).sum() == pytest.approx(200, abs=5 * 200**0.5)
+
+
 def test_ema_is_its_formula(tiny_dit):
     model = fresh(tiny_dit)
     ema = EMA(model, decay=0.5)
