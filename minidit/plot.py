@@ -190,10 +190,16 @@ def curves(
     log: str = "",
     height: float = 3.0,
 ) -> None:
-    """Lines {name: (xs, ys)} in one figure; `log` names the logarithmic axes: "x", "y" or "xy"."""
+    """Lines {name: (xs, ys) or (xs, ys, spreads)} in one figure; spreads become error bars.
+
+    `log` names the logarithmic axes: "x", "y" or "xy".
+    """
     with figure(height=height) as (ax,):
-        for (name, (xs, ys)), style in zip(lines.items(), _line_styles()):
-            ax.plot(xs, ys, label=name, **style)
+        for (name, (xs, ys, *spreads)), style in zip(lines.items(), _line_styles()):
+            if spreads:
+                ax.errorbar(xs, ys, *spreads, label=name, marker="o", capsize=3, **style)
+            else:
+                ax.plot(xs, ys, label=name, **style)
         ax.set(xlabel=x, ylabel=y, title=title)
         _logarithmic(ax, log)
         if len(lines) > 1:

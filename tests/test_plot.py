@@ -124,6 +124,26 @@ def test_other_figures_draw_and_return_nothing(shown, draw):
     assert ink > 5 and {"a", "b", "s", "t"} <= texts
 
 
+def test_spreads_become_error_bars(monkeypatch):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    drawn = {}
+
+    def show():
+        (ax,) = plt.gcf().axes
+        for container in ax.containers:
+            (segments,) = container.lines[2]
+            drawn[container.get_label()] = [s[:, 1].tolist() for s in segments.get_segments()]
+        drawn["named"] = {t.get_text() for t in ax.get_legend().get_texts()}
+
+    monkeypatch.setattr(plt, "show", show)
+    plot.curves({"with": ([1, 2], [3.0, 4.0], [0.5, 1.0]), "without": ([1, 2], [2.0, 2.0])})
+    assert drawn == {"with": [[2.5, 3.5], [3.0, 5.0]], "named": {"with", "without"}}
+
+
 def test_numbers_are_all_written(shown):
     table = torch.arange(6).reshape(2, 3) + 40
     assert plot.numbers({"here": table}, {"here": table % 2}) is None
