@@ -1,7 +1,15 @@
 """The named experiments: python -m minidit experiment NAME; results lie in data/results."""
 
 from minidit.runner import Experiment
-from minidit.trials import train_and_judge
+from minidit.trials import sample_and_judge, train_and_judge
+
+
+def _guided(options: dict | None = None, fold: int = 1, **guidance) -> dict:
+    """Settings of a trial that samples the shipped weights with 20 DDIM steps."""
+    options = {"steps": 20} | (options or {})
+    sampling = {"guidance": guidance, "options": options, "fold": fold}
+    return {"weights": "dit-mnist", "sampling": sampling}
+
 
 EXPERIMENTS: dict[str, Experiment] = {
     "recipes": Experiment(
@@ -31,5 +39,27 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
         train_and_judge,
         {"processor seconds": ".0f", "recognised": ".1%", "frechet": ".1f"},
+    ),
+    "guidance": Experiment(
+        "How hard should a label pull, when, and on how many channels?",
+        {f"scale {s:g}": _guided(scale=s) for s in (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)}
+        | {
+            f"scale 3, only t = {low} … {high}": _guided(scale=3.0, interval=[low, high])
+            for low, high in ((667, 999), (333, 666), (0, 332), (0, 666))
+        }
+        | {f"scale {s:g}, 3 of 4 pixels": _guided(scale=s, channels=3, fold=2) for s in (1.5, 3, 5)}
+        | {f"scale {s:g}": _guided(scale=s) for s in (1.375, 2.5)}  # 1 + 3/4 of (1.5, 3) - 1
+        | {
+            "scale 8, x0 clipped": _guided({"clip": True}, scale=8.0),
+            "scale 8, x0 clipped by its 99.5 % quantile": _guided({"clip": 0.995}, scale=8.0),
+        },
+        {
+            "smoke": {"sampling": {"per_class": 7}},
+            "cpu": {"sampling": {"per_class": 50}},
+            "gpu": {"sampling": {"per_class": 500}},
+        },
+        sample_and_judge,
+        {"recognised": ".1%", "frechet": ".2f", "precision": ".1%", "recall": ".1%"}
+        | {"density": ".2f", "coverage": ".1%"},
     ),
 }

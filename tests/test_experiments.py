@@ -170,6 +170,45 @@ def test_evaluations_are_calls_of_the_network(few):
     assert run["evaluations"] == 7
 
 
+def test_a_folded_network_computes_the_same():
+    model = DiT(28, 14, 1, 8, 1, 1, num_classes=10, learn_sigma=False)
+    torch.nn.init.normal_(model.final.proj.weight)
+    x, t, y = torch.randn(2, 1, 28, 28), torch.tensor([5, 900]), torch.tensor([3, 10])
+    net = trials.Folded(model, 2)
+    assert net.null_label == 10 and net.in_channels == 4 and net.size == (14, 14)
+    folded = torch.stack([x[:, 0, i::2, j::2] for i in (0, 1) for j in (0, 1)], dim=1)
+    out, plain = net(folded, t, y), model(x, t, y)
+    assert out.shape == folded.shape and plain.abs().max() > 0.1
+    for k, (i, j) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        assert torch.equal(out[:, k], plain[:, 0, i::2, j::2])
+
+
+def test_folded_samples_are_judged_as_images(few, monkeypatch):
+    images = []
+
+    def seen(samples, asked):
+        images.append(samples)
+        return {}
+
+    monkeypatch.setattr(trials, "judge", seen)
+    model = DiT(28, 14, 1, 8, 1, 1, num_classes=10, learn_sigma=False, label_std=1.0)
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+
+    def drawn(**sampling):
+        settings = {"per_class": 1, "options": {"steps": 3}} | sampling
+        found = trials.judge_samples(model, Diffusion(straight(), "x0"), settings, seed=0)
+        assert found["sampling"]["fold"] == sampling.get("fold", 1)
+        return images.pop()
+
+    plain = drawn(guidance={"scale": 3.0})
+    everything = drawn(guidance={"scale": 3.0}, fold=2)
+    assert torch.allclose(plain, everything, atol=1e-4), "all channels: as if it weren't folded"
+    three = drawn(guidance={"scale": 3.0, "channels": 3}, fold=2)
+    assert (three - plain).abs().max() > 0.01
+
+
 def test_every_experiment_is_well_formed():
     for name, experiment in EXPERIMENTS.items():
         assert experiment.question.endswith("?"), name
