@@ -2,6 +2,7 @@
 
 from minidit.runner import Experiment
 from minidit.trials import sample_and_judge, train_and_judge
+from minidit.watching import count_bits, watch_training
 
 
 def _guided(options: dict | None = None, fold: int = 1, **guidance) -> dict:
@@ -9,6 +10,20 @@ def _guided(options: dict | None = None, fold: int = 1, **guidance) -> dict:
     options = {"steps": 20} | (options or {})
     sampling = {"guidance": guidance, "options": options, "fold": fold}
     return {"weights": "dit-mnist", "sampling": sampling}
+
+
+def _sampled(sampler: str, steps: int | str, weights: str, **options) -> dict:
+    """Settings of a trial that samples without guidance; `variance` is no option, but a setting."""
+    fixed = {"variance": options.pop("variance")} if "variance" in options else {}
+    sampling = {"guidance": {"scale": 1.0}, "sampler": sampler, **fixed}
+    return {"weights": weights, "sampling": sampling | {"options": {"steps": steps, **options}}}
+
+
+def _on_the_line(name: str, counts: tuple[int, ...], sampler: str = "ddim", **options) -> dict:
+    return {
+        f"straight line, {name}, {n} steps": _sampled(sampler, n, "dit-mnist", **options)
+        for n in counts
+    }
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -61,5 +76,48 @@ EXPERIMENTS: dict[str, Experiment] = {
         sample_and_judge,
         {"recognised": ".1%", "frechet": ".2f", "precision": ".1%", "recall": ".1%"}
         | {"density": ".2f", "coverage": ".1%"},
+    ),
+    "samplers": Experiment(
+        "How few evaluations of the network are enough?",
+        _on_the_line("Euler", (5, 10, 20, 50))
+        | _on_the_line("second order", (5, 10, 20), "dpm_solver")
+        | _on_the_line("random, η = 1", (5, 10, 20, 50, 250), eta=1.0),
+        {
+            "smoke": {"sampling": {"per_class": 7}},
+            "cpu": {"sampling": {"per_class": 30}},
+            "gpu": {"sampling": {"per_class": 500}},
+        },
+        sample_and_judge,
+        {"evaluations": ".0f", "recognised": ".1%", "frechet": ".2f", "precision": ".1%"}
+        | {"recall": ".1%", "coverage": ".1%"},
+    ),
+    "plateau": Experiment(
+        "What happens while the loss hardly moves?",
+        {
+            "the demo's recipe": {},
+            "as in the paper: noise, linear schedule, uniform t, constant rate": {
+                "diffusion": {"schedule": "linear", "predict": "eps"},
+                "recipe": {"times": "uniform", "cooldown": 0.0},
+                "options": {"clip": True},
+            },
+        },
+        {
+            "smoke": {"looks": [5, 10], "per_class": 7},
+            "cpu": {"looks": [30, 60, 120, 240, 480], "per_class": 20},
+            "gpu": {"looks": [250, 500, 1000, 2000, 4000, 8000], "per_class": 100},
+        },
+        watch_training,
+        {"loss": ".3f", "recognised": ".1%", "frechet": ".1f"},
+    ),
+    "bits": Experiment(
+        "What does a learned variance save, with many steps and with few?",
+        {f"{steps} steps": {"steps": steps} for steps in (1000, 250, 50)},
+        {
+            "smoke": {"weights": "dit-mnist-sigma", "images": 2},
+            "cpu": {"weights": "dit-mnist-sigma", "images": 200},
+            "gpu": {"weights": "dit-mnist-sigma", "images": 2000},
+        },
+        count_bits,
+        {"learned": ".2f", "small": ".2f", "large": ".2f"},
     ),
 }

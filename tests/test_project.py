@@ -30,7 +30,7 @@ FLOORS = {
     2: "dit uvit sample dpm_solver generate bits recipe checkpoint",
     3: "latent weights official counts train classifier evaluate",
     3.5: "digits data plot check check_diffusion presets",
-    4: "runner trials experiments demo commands",
+    4: "runner trials watching experiments demo commands",
     5: "__init__",
     6: "__main__",  # uses the package as its readers do
 }
