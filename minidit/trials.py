@@ -61,7 +61,8 @@ def judge_samples(model: nn.Module, diffusion: Diffusion, sampling: dict, seed: 
 
     `sampling`: `guidance`, the arguments of `guided` (default: scale 2); `sampler`, a name;
     `options`, its arguments (default: 20 DDIM steps); `per_class`, images of each (default 30);
-    `fold`: sample with f² channels, see `Folded`. With one seed, all start from the same noise.
+    `fold`: sample with f² channels, see `Folded`; `variance`: "large" or "small", in place of a
+    learned one. With one seed, all start from the same noise.
     """
     guidance = sampling.get("guidance", {"scale": 2.0})
     sampler, options = sampling.get("sampler", "ddim"), sampling.get("options", {"steps": 20})
@@ -72,10 +73,14 @@ def judge_samples(model: nn.Module, diffusion: Diffusion, sampling: dict, seed: 
     if fold > 1:
         model, x = Folded(model, fold), pixel_unshuffle(x, fold)
     plain = guidance == {"scale": 1.0}  # no second pass that wouldn't count
-    denoiser = Counted(model if plain else guided(model, **guidance))
+    denoiser = model if plain else guided(model, **guidance)
+    settled = {"guidance": guidance, "sampler": sampler, "options": options, "fold": fold}
+    if "variance" in sampling:
+        settled["variance"] = sampling["variance"]
+        denoiser, diffusion = with_variance(denoiser, diffusion, sampling["variance"])
+    denoiser = Counted(denoiser)
     states = SAMPLERS[sampler](denoiser, diffusion, x, asked.to(device), generator=rng, **options)
     images = pixel_shuffle(sample(states), fold).cpu()
-    settled = {"guidance": guidance, "sampler": sampler, "options": options, "fold": fold}
     return {"evaluations": denoiser.calls, **judge(images, asked), "sampling": settled}
 
 
@@ -95,6 +100,18 @@ class Folded(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """(b, c·f², h/f, w/f), (b,), (b,) → the same shape."""
         return pixel_unshuffle(self.model(pixel_shuffle(x, self.fold), t, y), self.fold)
+
+
+def with_variance(
+    model: Denoiser, diffusion: Diffusion, variance: str
+) -> tuple[Denoiser, Diffusion]:
+    """The same network without its learned Σ, and the process with a fixed one instead."""
+
+    def prediction(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return model(x, t, y)[:, : x.shape[1]]  # (b, 2c, h, w) → (b, c, h, w)
+
+    changed = {"learn_sigma": False, "variance": variance}
+    return prediction, Diffusion.from_config(diffusion.config | changed)
 
 
 class Counted:

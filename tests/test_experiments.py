@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from minidit import Diffusion, DiT, data, straight, trials
+from minidit import Diffusion, DiT, data, linear, straight, trials
 from minidit.experiments import EXPERIMENTS
 from minidit.runner import Experiment, mean_and_spread, merge, rows, run_experiment, table
 
@@ -207,6 +207,20 @@ def test_folded_samples_are_judged_as_images(few, monkeypatch):
     assert torch.allclose(plain, everything, atol=1e-4), "all channels: as if it weren't folded"
     three = drawn(guidance={"scale": 3.0, "channels": 3}, fold=2)
     assert (three - plain).abs().max() > 0.01
+
+
+def test_a_fixed_variance_takes_the_place_of_a_learned_one():
+    model = DiT(28, 14, 1, 8, 1, 1, num_classes=10, label_std=1.0)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.final.proj.weight)
+    x, t, y = torch.randn(2, 1, 28, 28), torch.tensor([5, 5]), torch.tensor([3, 4])
+    learned = Diffusion(linear(), learn_sigma=True)
+    for variance, name in {"large": "large_variance", "small": "posterior_variance"}.items():
+        net, fixed = trials.with_variance(model, learned, variance)
+        p = fixed.p_mean_variance(net(x, t, y), x, t)
+        q = learned.p_mean_variance(model(x, t, y), x, t)
+        assert torch.equal(p.mean, q.mean) and not torch.allclose(p.variance, q.variance)
+        assert torch.equal(p.variance, learned.schedule.at(name, t, x).expand_as(x))
 
 
 def test_every_experiment_is_well_formed():
