@@ -1,12 +1,13 @@
 """minidit: the diffusion transformer, built step by step."""
 
-from minidit.patches import PatchEmbed, patchify, unpatchify
+from minidit.patches import ConvPatchEmbed, PatchEmbed, patchify, unpatchify
 from minidit.embed import LabelEmbedder, TimestepEmbedder, sincos_2d, timestep_embedding
 from minidit.attention import Attention, Mlp
 from minidit.schedule import SCHEDULES, Schedule, cosine, linear, straight
-from minidit.blocks import BLOCKS, FinalLayer, modulate
+from minidit.blocks import BLOCKS, SKIPS, FinalLayer, LongSkip, modulate
 from minidit.diffusion import Diffusion
 from minidit.dit import DIT_SIZES, DiT
+from minidit.uvit import UVIT_SIZES, UViT, without_skips
 from minidit.steps import select_steps, space_timesteps
 from minidit.dpm_solver import dpm_solver
 from minidit.sample import SAMPLERS, ddim, ddim_invert, ddpm, guided, sample

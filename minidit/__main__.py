@@ -52,9 +52,7 @@ def _add_train(subparsers) -> None:
     )
     p.add_argument("--data", default="mnist", help="digits, mnist or cifar10 (%(default)s)")
     p.add_argument("--out", required=True, help="folder of the run")
-    p.add_argument(
-        "--preset", default="mnist", help="demo, mnist, mnist-sigma or paper (%(default)s)"
-    )
+    p.add_argument("--preset", default="mnist", help="a name in minidit.presets (%(default)s)")
     p.add_argument("--steps", type=int, help="instead of the preset's")
     p.add_argument("--batch-size", type=int, help="instead of the preset's")
     p.add_argument("--lr", type=float, help="instead of the preset's")

@@ -34,6 +34,18 @@ def check_images(images: Tensor, channels: int | None = None, size: tuple | None
         raise ValueError(f"images are {tuple(images.shape[2:])} pixels; input_size is {size}")
 
 
+def check_grid(input_size: int | tuple, patch_size: int) -> tuple[tuple, tuple]:
+    """The size (height, width) and the grid of patches (h, w); raise if patches don't fit."""
+    check_positive(patch_size=patch_size)
+    size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+    if any(side < 1 or side % patch_size for side in size):
+        raise ValueError(
+            f"patch_size={patch_size} does not divide input_size={input_size}; "
+            "choose a patch_size that divides both sides, or pad the images"
+        )
+    return size, tuple(side // patch_size for side in size)
+
+
 def check_times(t: Tensor, batch: int | None = None, limit: int | None = None) -> None:
     """Raise unless `t` is a tensor (batch,); with a `limit`, integers in 0 … limit - 1.
 

@@ -12,7 +12,12 @@ class Attention(nn.Module):
     """softmax(q kᵀ / √k) v over all tokens: of the sequence itself, or of a context (`cross`)."""
 
     def __init__(
-        self, hidden_size: int, num_heads: int, qkv_bias: bool = True, cross: bool = False
+        self,
+        hidden_size: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        cross: bool = False,
+        std: float | None = None,
     ) -> None:
         super().__init__()
         check_positive(hidden_size=hidden_size, num_heads=num_heads)
@@ -20,11 +25,11 @@ class Attention(nn.Module):
             raise ValueError(f"num_heads={num_heads} does not divide hidden_size={hidden_size}")
         self.num_heads, self.cross = num_heads, cross
         if cross:
-            self.q = linear(hidden_size, hidden_size, bias=qkv_bias)
-            self.kv = linear(hidden_size, 2 * hidden_size, bias=qkv_bias)
+            self.q = linear(hidden_size, hidden_size, bias=qkv_bias, std=std)
+            self.kv = linear(hidden_size, 2 * hidden_size, bias=qkv_bias, std=std)
         else:
-            self.qkv = linear(hidden_size, 3 * hidden_size, bias=qkv_bias)
-        self.proj = linear(hidden_size, hidden_size)
+            self.qkv = linear(hidden_size, 3 * hidden_size, bias=qkv_bias, std=std)
+        self.proj = linear(hidden_size, hidden_size, std=std)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(b, n, d), and for cross-attention a context (b, m, d) → (b, n, d)."""
@@ -47,13 +52,20 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them; `approximate="tanh"` is the DiT's variant."""
 
-    def __init__(self, hidden_size: int, ratio: float = 4.0, approximate: str = "tanh") -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        ratio: float = 4.0,
+        approximate: str = "tanh",
+        std: float | None = None,
+    ) -> None:
         super().__init__()
         check_positive(hidden_size=hidden_size)
         inner = int(hidden_size * ratio)
         if inner < 1:
             raise ValueError(f"mlp_ratio={ratio} leaves no inner width; the papers use 4")
-        self.up, self.down = linear(hidden_size, inner), linear(inner, hidden_size)
+        self.up = linear(hidden_size, inner, std=std)
+        self.down = linear(inner, hidden_size, std=std)
         self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:

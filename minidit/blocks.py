@@ -1,19 +1,18 @@
-"""The DiT block in its four forms of conditioning (DiT, section 3.2, figure 3), and the last layer.
+"""The transformer block in four forms of conditioning (DiT, section 3.2, figure 3), the last layer,
+and the long skips of U-ViT.
 
 Every block is called `block(x, cond)`: x (b, n, d) are the image's tokens, cond (b, m, d) is the
 condition, a short sequence: the time first, then the label or the words of a text.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from minidit._init import linear
+from minidit._validate import check_choice
 from minidit.attention import Attention, Mlp
-
-
-def layer_norm(hidden_size: int, affine: bool) -> nn.LayerNorm:
-    """The DiT's normalisation; `affine=False` where the scale and shift come from the condition."""
-    return nn.LayerNorm(hidden_size, eps=1e-6, elementwise_affine=affine)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -21,16 +20,45 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
-class InContextBlock(nn.Module):
+class Block(nn.Module):
+    """What all blocks have: attention and an MLP, with a normalisation before each.
+
+    Left alone, the arguments are the DiT's; U-ViT has other ones for `eps` (of the normalisations),
+    `gelu`, `qkv_bias`, and `std` (of the weights at the start).
+    """
+
+    in_context = False  # are the condition's tokens part of the sequence?
+    parts = 0  # how many vectors (b, d) are regressed from the condition
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        *,
+        eps: float = 1e-6,
+        gelu: str = "tanh",
+        qkv_bias: bool = True,
+        std: float | None = None,
+    ) -> None:
+        super().__init__()
+        own = self.parts == 0  # else scale and shift come from the condition
+        self.norm1 = nn.LayerNorm(hidden_size, eps, elementwise_affine=own)
+        self.norm2 = nn.LayerNorm(hidden_size, eps, elementwise_affine=own)
+        self.attn = Attention(hidden_size, num_heads, qkv_bias, std=std)
+        self.mlp = Mlp(hidden_size, mlp_ratio, gelu, std)
+        if self.parts:
+            self.adaln = linear(hidden_size, self.parts * hidden_size, std=0.0)
+
+    def modulation(self, cond: Tensor) -> tuple[Tensor, ...]:
+        """The condition's sum as `parts` vectors: (b, m, d) → `parts` tensors (b, d)."""
+        return self.adaln(F.silu(cond.sum(dim=1))).chunk(self.parts, dim=-1)
+
+
+class InContextBlock(Block):
     """A plain ViT block: the condition is part of the sequence x, put there by the network."""
 
     in_context = True
-
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = layer_norm(hidden_size, True), layer_norm(hidden_size, True)
-        self.attn = Attention(hidden_size, num_heads)
-        self.mlp = Mlp(hidden_size, mlp_ratio)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """(b, m + n, d), cond unused → (b, m + n, d)."""
@@ -38,18 +66,13 @@ class InContextBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class CrossAttentionBlock(nn.Module):
+class CrossAttentionBlock(Block):
     """After attending to itself, the image attends to the condition's tokens."""
 
-    in_context = False
-
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = layer_norm(hidden_size, True), layer_norm(hidden_size, True)
-        self.norm_cross = layer_norm(hidden_size, True)
-        self.attn = Attention(hidden_size, num_heads)
+        super().__init__(hidden_size, num_heads, mlp_ratio)
+        self.norm_cross = nn.LayerNorm(hidden_size, 1e-6)
         self.cross = Attention(hidden_size, num_heads, cross=True)
-        self.mlp = Mlp(hidden_size, mlp_ratio)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """(b, n, d), (b, m, d) → (b, n, d)."""
@@ -58,22 +81,10 @@ class CrossAttentionBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class AdaLNBlock(nn.Module):
+class AdaLNBlock(Block):
     """Scale and shift of both normalisations are regressed from the sum of the condition."""
 
-    in_context = False
     parts = 4  # shift and scale, for attention and for the MLP
-
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = layer_norm(hidden_size, False), layer_norm(hidden_size, False)
-        self.attn = Attention(hidden_size, num_heads)
-        self.mlp = Mlp(hidden_size, mlp_ratio)
-        self.adaln = linear(hidden_size, self.parts * hidden_size, std=0.0)
-
-    def modulation(self, cond: Tensor) -> tuple[Tensor, ...]:
-        """(b, m, d) → `parts` tensors (b, d)."""
-        return self.adaln(F.silu(cond.sum(dim=1))).chunk(self.parts, dim=-1)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """(b, n, d), (b, m, d) → (b, n, d)."""
@@ -102,14 +113,33 @@ BLOCKS = {
 }
 
 
-class FinalLayer(nn.Module):
-    """Tokens to patches: a normalisation (adaptive with adaLN), and a linear map from zero."""
+def through(block: nn.Module, x: Tensor, other: Tensor, checkpointing: bool) -> Tensor:
+    """block(x, other); with `checkpointing`, what is inside is computed again in the backward pass.
 
-    def __init__(self, hidden_size: int, out_features: int, adaptive: bool) -> None:
+    That saves the memory of a block's activations for a third more computing, and changes no bit
+    of outputs and gradients (arXiv 1604.06174).
+    """
+    if checkpointing and torch.is_grad_enabled():
+        # blocks draw no random numbers, so there is no random state to restore
+        return checkpoint(block, x, other, use_reentrant=False, preserve_rng_state=False)
+    return block(x, other)
+
+
+class FinalLayer(nn.Module):
+    """Tokens to patches: a normalisation (adaptive with adaLN), and a linear map, zero at first."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        out_features: int,
+        adaptive: bool,
+        eps: float = 1e-6,
+        std: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.norm = layer_norm(hidden_size, affine=not adaptive)
+        self.norm = nn.LayerNorm(hidden_size, eps, elementwise_affine=not adaptive)
         self.adaln = linear(hidden_size, 2 * hidden_size, std=0.0) if adaptive else None
-        self.proj = linear(hidden_size, out_features, std=0.0)
+        self.proj = linear(hidden_size, out_features, std=std)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """(b, n, d), (b, m, d) → (b, n, out_features)."""
@@ -118,3 +148,32 @@ class FinalLayer(nn.Module):
             shift, scale = self.adaln(F.silu(cond.sum(dim=1))).chunk(2, dim=-1)  # (b, d) each
             x = modulate(x, shift, scale)
         return self.proj(x)
+
+
+# How many times the width goes into the linear layer of a long skip; 0: there is no such layer.
+SKIPS = {"concat": 2, "add": 0, "add_linear": 1, "linear_add": 1, "none": 0}
+
+
+class LongSkip(nn.Module):
+    """How the tokens of an early block join those of a late one (U-ViT, section 3.1, figure 2a).
+
+    `kind`: "concat" Linear([x, early]); "add" x + early; "add_linear" x + Linear(early);
+    "linear_add" Linear(x + early); "none" x.
+    """
+
+    def __init__(self, kind: str, hidden_size: int, std: float | None = None) -> None:
+        super().__init__()
+        check_choice("skip", kind, SKIPS)
+        self.kind = kind
+        if SKIPS[kind]:
+            self.proj = linear(SKIPS[kind] * hidden_size, hidden_size, std=std)
+
+    def forward(self, x: Tensor, early: Tensor) -> Tensor:
+        """(b, n, d), (b, n, d) → (b, n, d)."""
+        if self.kind == "concat":
+            return self.proj(torch.cat([x, early], dim=-1))
+        if self.kind == "add":
+            return x + early
+        if self.kind == "add_linear":
+            return x + self.proj(early)
+        return self.proj(x + early) if self.kind == "linear_add" else x

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from minidit.attention import Attention
 from minidit.blocks import BLOCKS
 from minidit.dit import DIT_SIZES, DiT
+from minidit.uvit import UViT
 
 
 class Counts(NamedTuple):
@@ -27,7 +28,7 @@ class Counts(NamedTuple):
 def count(model: nn.Module, inputs: Sequence[Tensor] | None = None) -> Counts:
     """Count a network without computing anything: only shapes pass through it.
 
-    `inputs`: the arguments of one call; by default one image, one time and one label for a DiT.
+    `inputs`: the arguments of one call; by default one image, one time and one label.
     Its weights may be anywhere, also on the meta device, where they take no memory.
     """
     inputs = [z.to("meta") for z in (_one_image(model) if inputs is None else inputs)]
@@ -84,7 +85,7 @@ def _adder(parts: dict[str, int], name: str):
 
 
 def _one_image(model: nn.Module) -> list[Tensor]:
-    if not isinstance(model, DiT):
+    if not isinstance(model, DiT | UViT):
         raise TypeError(
             f"model is a {type(model).__name__}; pass inputs, the arguments of one call"
         )

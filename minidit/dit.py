@@ -3,15 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from minidit._validate import (
-    check_choice,
-    check_images,
-    check_labels,
-    check_positive,
-    check_times,
-)
-from minidit.blocks import BLOCKS, AdaLNBlock, FinalLayer
-from minidit.embed import LabelEmbedder, TimestepEmbedder, sincos_2d
+from minidit._validate import check_choice, check_grid, check_images, check_positive, check_times
+from minidit.blocks import BLOCKS, FinalLayer, through
+from minidit.embed import LabelEmbedder, TimestepEmbedder, label_tokens, sincos_2d
 from minidit.patches import PatchEmbed, unpatchify
 
 
@@ -24,7 +18,10 @@ class DiT(nn.Module):
     `learn_sigma`: 2c output channels, the second half for the variance.
     `block`: "in_context", "cross_attention", "adaln" or "adaln_zero" (section 3.2).
     `label_std`: scale of the label table at the start (see `LabelEmbedder`).
+    Set `checkpointing` to True to train with less memory and more computing (see `through`).
     """
+
+    checkpointing = False
 
     def __init__(
         self,
@@ -45,15 +42,9 @@ class DiT(nn.Module):
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
         check_choice("block", block, BLOCKS)
-        check_positive(depth=depth, patch_size=patch_size, in_channels=in_channels)
-        self.size = (input_size, input_size) if isinstance(input_size, int) else input_size
-        if any(side < 1 or side % patch_size for side in self.size):
-            raise ValueError(
-                f"patch_size={patch_size} does not divide input_size={input_size}; "
-                "choose a patch_size that divides both sides, or pad the images"
-            )
+        check_positive(depth=depth, in_channels=in_channels)
+        self.size, self.grid = check_grid(input_size, patch_size)
         self.in_channels, self.patch_size = in_channels, patch_size
-        self.grid = tuple(side // patch_size for side in self.size)
         out_channels = 2 * in_channels if learn_sigma else in_channels
 
         self.patch_embed = PatchEmbed(in_channels, patch_size, hidden_size)
@@ -68,7 +59,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(
             BLOCKS[block](hidden_size, num_heads, mlp_ratio) for _ in range(depth)
         )
-        adaptive = issubclass(BLOCKS[block], AdaLNBlock)
+        adaptive = BLOCKS[block].parts > 0
         self.final = FinalLayer(hidden_size, patch_size**2 * out_channels, adaptive)
 
     @property
@@ -78,16 +69,7 @@ class DiT(nn.Module):
 
     def condition(self, t: Tensor, y: Tensor | None) -> Tensor:
         """The condition as tokens, time first: (b,), (b,) → (b, m, d)."""
-        if (y is None) != (self.label_embed is None):
-            raise ValueError(
-                "y=None, but this network needs labels; pass y, e.g. full of model.null_label"
-                if y is None
-                else "y is given, but this network has no labels (num_classes=0); leave y out"
-            )
-        tokens = [self.time_embed(t)]
-        if y is not None:
-            check_labels(y, len(t), self.label_embed.table.num_embeddings)
-            tokens.append(self.label_embed(y))
+        tokens = [self.time_embed(t), *label_tokens(self.label_embed, y, len(t))]
         return torch.stack(tokens, dim=1)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -99,7 +81,7 @@ class DiT(nn.Module):
         if self.blocks[0].in_context:
             tokens = torch.cat([cond, tokens], dim=1)  # (b, m + n, d)
         for block in self.blocks:
-            tokens = block(tokens, cond)
+            tokens = through(block, tokens, cond, self.checkpointing)
         tokens = tokens[:, -self.pos_embed.shape[0] :]  # (b, n, d): in-context tokens leave
         return unpatchify(self.final(tokens, cond), self.patch_size, self.grid)
 

@@ -49,15 +49,18 @@ def sincos_2d(dim: int, grid: int | tuple[int, int]) -> Tensor:
 
 
 class TimestepEmbedder(nn.Module):
-    """Sinusoids, then an MLP that turns them into a vector as wide as the network."""
+    """Sinusoids, then an MLP that turns them into a vector as wide as the network.
 
-    def __init__(self, hidden_size: int, frequencies: int = 256) -> None:
+    `inner`: the width inside the MLP; by default that of the network, as in the DiT.
+    """
+
+    def __init__(self, hidden_size: int, frequencies: int = 256, inner: int | None = None) -> None:
         super().__init__()
-        self.frequencies = frequencies
+        self.frequencies, inner = frequencies, inner or hidden_size
         self.mlp = nn.Sequential(
-            linear(frequencies, hidden_size, std=0.02),
+            linear(frequencies, inner, std=0.02),
             nn.SiLU(),
-            linear(hidden_size, hidden_size, std=0.02),
+            linear(inner, hidden_size, std=0.02),
         )
 
     def forward(self, t: Tensor) -> Tensor:
@@ -99,3 +102,20 @@ class LabelEmbedder(nn.Module):
             return y
         dropped = torch.rand(y.shape, generator=generator, device=y.device) < self.dropout
         return y.masked_fill(dropped, self.null_label)
+
+
+def label_tokens(embed: LabelEmbedder | None, y: Tensor | None, batch: int) -> list[Tensor]:
+    """The labels' vectors, [(b, d)], or [] for a network without labels.
+
+    Raises ValueError where there are labels without a table, or a table without labels.
+    """
+    if (y is None) != (embed is None):
+        raise ValueError(
+            "y=None, but this network needs labels; pass y, e.g. full of model.null_label"
+            if y is None
+            else "y is given, but this network has no labels (num_classes=0); leave y out"
+        )
+    if y is None:
+        return []
+    check_labels(y, batch, embed.table.num_embeddings)
+    return [embed(y)]

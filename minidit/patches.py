@@ -54,3 +54,31 @@ class PatchEmbed(nn.Module):
         """(b, c, h·p, w·p) → (b, h·w, d)."""
         check_images(images, self.in_channels)
         return self.proj(patchify(images, self.patch))
+
+
+class ConvPatchEmbed(nn.Module):
+    """A small stack instead of one linear map: 3×3 convolutions that halve the image, then a 1×1.
+
+    U-ViT compares it with `PatchEmbed` (section 3.2, figure 2d; after arXiv 2106.14881). Channels
+    double from layer to layer up to the width. `patch` is a power of two.
+    """
+
+    def __init__(self, in_channels: int, patch: int, hidden_size: int) -> None:
+        super().__init__()
+        check_positive(in_channels=in_channels, patch=patch, hidden_size=hidden_size)
+        halvings = patch.bit_length() - 1
+        if patch < 2 or patch != 2**halvings or hidden_size % 2**halvings:
+            raise ValueError(
+                f"patch={patch} must be a power of two from 2 on, which divides hidden_size="
+                f"{hidden_size}, because every convolution halves; patch_embed='linear' takes any"
+            )
+        self.in_channels, self.patch, layers = in_channels, patch, []
+        widths = [in_channels, *(hidden_size >> k for k in reversed(range(halvings)))]
+        for before, after in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(hidden_size, hidden_size, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, c, h·p, w·p) → (b, h·w, d)."""
+        check_images(images, self.in_channels)
+        return rearrange(self.layers(images), "b d h w -> b (h w) d")

@@ -7,11 +7,15 @@ from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.train import Recipe
+from minidit.uvit import UViT
+
+NETWORKS = {"DiT": DiT, "UViT": UViT}
 
 # "demo": a minute or two on two cores. "mnist": the shipped weights. "mnist-sigma": noise and
 # variance predicted on DDPM's schedule, as in the paper, but with a recipe for one core: errors of
-# the noise weigh more where there is much of it. "paper": DiT's recipe, AdamW at a constant rate,
-# but for clipped gradients and an average that starts quickly; it wants a GPU and patience.
+# the noise weigh more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT.
+# "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
+# starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
     "demo": dict(
         model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
@@ -51,6 +55,19 @@ PRESETS: dict[str, dict] = {
             cooldown=0.7,
         ),
     ),
+    "uvit-mnist": dict(
+        network="UViT",
+        model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
+        diffusion=dict(schedule="straight", predict="x0", weight="v", max_weight=400.0),
+        recipe=dict(
+            steps=6000,
+            optimizer="muon",
+            lr=2e-3,
+            times="logit_normal",
+            warmup=100,
+            cooldown=0.7,
+        ),
+    ),
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
         diffusion=dict(schedule="linear", predict="eps", learn_sigma=True),
@@ -68,7 +85,7 @@ PRESETS: dict[str, dict] = {
 
 
 def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0):
-    """A fresh network and its process for images (c, h, w): (DiT, Diffusion, recipe's dict).
+    """A fresh network and its process for images (c, h, w): (network, Diffusion, recipe's dict).
 
     `preset` is a name, or a dict like those of `PRESETS`. A patch size that doesn't divide the
     images gives way to the next smaller one that does. Raises ValueError for an unknown preset.
@@ -83,7 +100,7 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
         patch -= 1
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: nn.Module = DiT(
+        model: nn.Module = NETWORKS[parts.get("network", "DiT")](
             size,
             in_channels=channels,
             num_classes=num_classes,

@@ -85,7 +85,8 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = []
     if recipe.optimizer == "muon":
-        matrices = [n for n, p in weights.items() if n.startswith("blocks.") and p.ndim == 2]
+        inside = ("blocks.", "skips.")
+        matrices = [n for n, p in weights.items() if n.startswith(inside) and p.ndim == 2]
     rest = [p for name, p in weights.items() if name not in set(matrices)]
     adamw = torch.optim.AdamW(
         rest, recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True

@@ -19,8 +19,9 @@ from minidit.classifier import Classifier
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.schedule import SCHEDULES
+from minidit.uvit import UViT
 
-NETWORKS = {"DiT": DiT, "Classifier": Classifier}
+NETWORKS = {"DiT": DiT, "UViT": UViT, "Classifier": Classifier}
 
 
 class Loaded(NamedTuple):

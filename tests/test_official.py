@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from minidit import DIT_SIZES, DiT, export_official, load_official
-from minidit.official import NAMES, names_of, read_config
+from minidit.official import read_config
+from minidit.official_dit import NAMES, names_of
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_patches_are_embedded_by_the_official_convolution(model):
 
 
 def test_the_table_of_names_is_complete():
-    names = names_of(2)
+    names = names_of({"depth": 2})
     with torch.device("meta"):
         model = DiT(**DIT_SIZES["S/8"] | {"depth": 2})
     assert sorted(names.values()) == sorted(model.state_dict())
@@ -117,7 +118,7 @@ def test_code_in_a_file_is_never_run(model, tmp_path):
 def test_tensors_are_used_not_copied(model):
     out = export_official(model)
     again = load_official(out, 2)
-    for official, own in names_of(2).items():
+    for official, own in names_of({"depth": 2}).items():
         shared = again.get_parameter(own).data_ptr() == out[official].data_ptr()
         assert shared or official == "x_embedder.proj.weight", official
     kept = weakref.ref(out["final_layer.linear.weight"])
@@ -189,7 +190,7 @@ def test_files_that_cannot_be_read(model, tmp_path):
 
 
 def test_networks_without_official_names_are_refused(tiny_dit):
-    with pytest.raises(TypeError, match="only a DiT"):
+    with pytest.raises(TypeError, match="only DiT and UViT"):
         export_official(torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match="block='adaln'"):
         export_official(tiny_dit(block="adaln"))

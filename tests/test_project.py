@@ -28,7 +28,7 @@ FLOORS = {
     0: "patches embed attention schedule steps likelihood muon",
     1: "blocks diffusion autoencoder condition",
     2: "dit uvit sample dpm_solver generate bits recipe checkpoint",
-    3: "latent weights official counts train classifier evaluate",
+    3: "latent weights official official_dit official_uvit counts train classifier evaluate",
     3.5: "digits data plot check check_diffusion presets",
     4: "runner trials watching experiments demo commands",
     5: "__init__",

@@ -19,6 +19,7 @@ GROUPS = {
     "networks": networks.outputs,
     "activations and gradients": networks.inside,
     "guidance": networks.guidance,
+    "guidance, U-ViT's": networks.guidance_of_uvit,
     "schedules": processes.schedules,
     "selections of steps": processes.spacings,
     "operations and losses": processes.operations,

@@ -3,22 +3,46 @@
 import torch
 
 from golden import DOUBLE, GUIDED, NETWORK, Comparison, Golden
-from minidit import DiT, guided, load_official, sincos_2d, timestep_embedding, unpatchify
+from minidit import (
+    DiT,
+    UViT,
+    guided,
+    load_official,
+    official_dit,
+    official_uvit,
+    sincos_2d,
+    timestep_embedding,
+    unpatchify,
+)
+from minidit.sample import scale_from_w
 
-NETWORKS = (
+DITS = (
     "dit_p2_c1_sigma",
     "dit_p2_c4_sigma",
     "dit_p4_c3_nodrop",
     "dit_p4_c4_nosigma",
     "dit_small_tokens",
 )
+UVITS = (
+    "uvit_cond_mlptime_noconv",
+    "uvit_cond_noskip",
+    "uvit_qkvbias_odd_depth",
+    "uvit_small_tokens",
+    "uvit_uncond",
+)
+NETWORKS = DITS + UVITS
 
 
 def read(name):
     """The official weights as our network, and the file."""
     golden = Golden(name)
-    null = golden.config["class_dropout_prob"] > 0
+    null = golden.config.get("class_dropout_prob", 0.1) > 0
     return load_official(golden.part("sd/"), golden.config["num_heads"], null_label=null), golden
+
+
+def inputs(golden):
+    """Images, times, and labels if there are any."""
+    return [golden[f"in/{key}"] for key in "xty" if f"in/{key}" in golden]
 
 
 def embeddings():
@@ -42,16 +66,16 @@ def outputs():
     """Networks in float32 and float64."""
     for name in NETWORKS:
         model, golden = read(name)
-        x, t, y = golden["in/x"], golden["in/t"], golden["in/y"]
+        x, *rest = inputs(golden)
         with torch.no_grad():
-            ours, ours64 = model(x, t, y), model.double()(x.double(), t, y)
+            ours, ours64 = model(x, *rest), model.double()(x.double(), *rest)
         yield Comparison(golden.name, "out/y", ours, golden["out/y"], NETWORK, floor=None)
         yield Comparison(golden.name, "out64/y", ours64, golden["out64/y"], DOUBLE)
 
 
 def guidance():
     """Both passes mixed, on the first three channels as officially, and on all of them."""
-    for name in NETWORKS:
+    for name in DITS:
         model, golden = read(name)
         if "in/cfg_x" not in golden:
             continue
@@ -66,19 +90,67 @@ def guidance():
                 yield Comparison(golden.name, what, ours, official, GUIDED, floor=None)
 
 
-def activations(model: DiT, *inputs) -> dict[str, torch.Tensor]:
-    """What passes between the parts of a DiT, by the golden files' names."""
-    seen = {}
-    first = model.blocks[0]
+def guidance_of_uvit():
+    """U-ViT's convention, c + w·(c - u), and what it guides away from."""
+    for name in UVITS:
+        model, golden = read(name)
+        if "out/y_null" not in golden:
+            continue
+        x, t, y = inputs(golden)
+        with torch.no_grad():
+            ours = model(x, t, torch.full_like(y, model.null_label))
+            yield Comparison(golden.name, "out/y_null", ours, golden["out/y_null"], NETWORK)
+            for w in ("0.4", "2.0"):
+                ours, official = guided(model, scale_from_w(float(w)))(x, t, y), f"out/cfg_{w}"
+                yield Comparison(golden.name, official, ours, golden[official], GUIDED, floor=None)
 
-    def keep(module, *names, what=1):
+
+def keeper(seen):
+    """A function that makes a module keep what leaves it, or with what=0 what enters it."""
+
+    def keep(module, name, what=1):
         def hook(module, arguments, output):
-            for name in names:
-                value = output if what == 1 else arguments[0]
-                seen[name] = value.detach()
+            seen[name] = (output if what == 1 else arguments[0]).detach()
 
         module.register_forward_hook(hook)
 
+    return keep
+
+
+def activations(model, *inputs) -> dict[str, torch.Tensor]:
+    """What passes between the parts of a network, by the golden files' names."""
+    return (activations_of_dit if isinstance(model, DiT) else activations_of_uvit)(model, *inputs)
+
+
+def activations_of_uvit(model: UViT, *inputs) -> dict[str, torch.Tensor]:
+    """The same for a U-ViT; its last linear layer sees the patches' tokens only."""
+    seen = {}
+    keep = keeper(seen)
+    half, first = model.half, model.blocks[0]
+    keep(model.patch_embed, "patch_embed")
+    keep(first, "tokens", what=0)
+    for part in ("norm1", "attn", "norm2", "mlp"):
+        keep(getattr(first, part), f"in0_{part}_out")
+    for i, block in enumerate(model.blocks):
+        place = f"in{i}_block" if i < half else f"out{i - half - 1}_block"
+        keep(block, "mid_block_out" if i == half else f"{place}_out")
+    keep(model.skips[0].proj, "out0_skip_linear_in", what=0)
+    keep(model.skips[0].proj, "out0_skip_linear_out")
+    keep(model.final.norm, "norm")
+    keep(model.final.proj, "decoder_pred")
+    if model.conv_after is not None:
+        keep(model.conv_after, "unpatchified", what=0)
+    seen["output"] = model(*inputs).detach()
+    seen.setdefault("unpatchified", seen["output"])
+    with torch.no_grad():
+        return seen | {"time_token": model.time_vector(inputs[1])}
+
+
+def activations_of_dit(model: DiT, *inputs) -> dict[str, torch.Tensor]:
+    """The same for a DiT."""
+    seen = {}
+    keep = keeper(seen)
+    first = model.blocks[0]
     keep(model.patch_embed, "patch_embed")
     keep(first, "tokens", what=0)
     keep(model.time_embed, "t_emb")
@@ -99,24 +171,24 @@ def inside():
     """Intermediate activations, and the size of the gradient of each weight."""
     for name in NETWORKS:
         model, golden = read(name)
-        inputs = [golden[f"in/{key}"] for key in "xty"]
         middle = golden.part("mid/")
         if middle:
-            seen = activations(model, *inputs)
+            seen = activations(model, *inputs(golden))
             for key, official in middle.items():
+                if key in ("norm", "decoder_pred"):  # all tokens there, those of the patches here
+                    official = official[:, -seen[key].shape[1] :]
                 yield Comparison(golden.name, f"mid/{key}", seen[key], official, NETWORK)
         norms = golden.config.get("grad_l2_of_mean_sq")
         if norms:
-            yield gradients(model, golden, inputs, norms)
+            yield gradients(model, golden, norms)
 
 
-def gradients(model, golden, inputs, norms):
+def gradients(model, golden, norms):
     """Norms of d mean(output²)/d weight, by the official names; frozen tables have none."""
-    from minidit.official import names_of
-
     weights = dict(model.named_parameters())
-    names = names_of(len(model.blocks))
-    model(*inputs).square().mean().backward()
+    code = official_dit if isinstance(model, DiT) else official_uvit
+    names = code.names_of(model.config)
+    model(*inputs(golden)).square().mean().backward()
     ours, official = [], []
     for key, norm in norms.items():
         gradient = weights[names[key]].grad
