@@ -123,6 +123,102 @@ X0_FROM_V: Mistakes = {
     ),
 }
 
+# --- training -------------------------------------------------------------------------------------
+
+
+def _average(keep: Callable[[float, int], float]) -> Callable:
+    """An update of an average that keeps this share of it."""
+
+    def update(average: Tensor, weights: Tensor, decay: float, step: int) -> Tensor:
+        share = keep(decay, step)
+        return share * average + (1 - share) * weights
+
+    return update
+
+
+ema_update = _average(lambda decay, step: min(decay, (1 + step) / (10 + step)))
+
+EMA_UPDATE: Mistakes = {
+    "the shares are exchanged: the average keeps the large one, the weights add 1 minus it": (
+        _average(lambda decay, step: 1 - min(decay, (1 + step) / (10 + step)))
+    ),
+    "the ramp is missing; at step k at most (1 + k)/(10 + k) is kept": (
+        _average(lambda decay, step: decay)
+    ),
+    "the decay is missing; it is the most that is ever kept, so take the smaller of the two": (
+        _average(lambda decay, step: (1 + step) / (10 + step))
+    ),
+    "the larger of decay and ramp is taken instead of the smaller": (
+        _average(lambda decay, step: max(decay, (1 + step) / (10 + step)))
+    ),
+    "the ramp starts at step 1; steps count from 0, and the first keeps 1/10": (
+        _average(lambda decay, step: min(decay, (2 + step) / (11 + step)))
+    ),
+}
+
+# --- a learned variance ---------------------------------------------------------------------------
+
+
+def _between(
+    share: Callable[[Tensor], Tensor] = lambda fraction: (fraction + 1) / 2,
+    log_first: bool = True,
+    first: bool = True,
+    previous: bool = True,
+) -> Callable:
+    """A log-variance between β̃ and β; without `first`, log β̃ at t = 0 is log 0."""
+
+    def log_variance(fraction: Tensor, t: Tensor, betas: Tensor) -> Tensor:
+        now = (1 - betas).cumprod(dim=0)
+        before = torch.cat([torch.ones(1), now[:-1]])
+        small = betas * (1 - before) / (1 - now)
+        if first:
+            small = torch.cat([small[1:2], small[1:]])
+        if not previous:
+            small = betas * (1 - now)
+        v, low, high = share(fraction), small[t][:, None], betas[t][:, None]
+        if log_first:
+            return v * high.log() + (1 - v) * low.log()
+        return (v * high + (1 - v) * low).log()
+
+    return log_variance
+
+
+LEARNED_LOG_VARIANCE: Mistakes = {
+    "the number itself is taken for the share; it runs from -1 to 1, the share (number + 1)/2": (
+        _between(share=lambda fraction: fraction)
+    ),
+    "the ends are exchanged: 1 means β, -1 means β̃": _between(share=lambda f: (1 - f) / 2),
+    "the variances are interpolated; it is their logarithms that are": _between(log_first=False),
+    "at t = 0 the logarithm of 0 is taken; log β̃ of t = 1 stands in for it": _between(first=False),
+    "β̃ is not β·(1 - ᾱ_t): divide (1 - ᾱ of the step before) by (1 - ᾱ_t)": (
+        _between(previous=False)
+    ),
+}
+
+
+def _kl(m1: Tensor, l1: Tensor, m2: Tensor, l2: Tensor) -> Tensor:
+    return 0.5 * (l2 - l1 - 1 + (l1 - l2).exp() + (m1 - m2) ** 2 / l2.exp())
+
+
+NORMAL_KL: Mistakes = {
+    "it is the divergence the other way round; the expectation is over the first normal": (
+        lambda m1, l1, m2, l2: _kl(m2, l2, m1, l1)
+    ),
+    "the factor ½ is missing": lambda m1, l1, m2, l2: 2 * _kl(m1, l1, m2, l2),
+    "the -1 is missing: of a normal from itself the divergence is 0": (
+        lambda m1, l1, m2, l2: _kl(m1, l1, m2, l2) + 0.5
+    ),
+    "the squared distance of the means is not divided by the second variance": (
+        lambda m1, l1, m2, l2: 0.5 * (l2 - l1 - 1 + (l1 - l2).exp() + (m1 - m2) ** 2)
+    ),
+    "the distance of the means is not squared": (
+        lambda m1, l1, m2, l2: 0.5 * (l2 - l1 - 1 + (l1 - l2).exp() + (m1 - m2) / l2.exp())
+    ),
+    "the logarithms are of variances, not of standard deviations": (
+        lambda m1, l1, m2, l2: _kl(m1, 2 * l1, m2, 2 * l2)
+    ),
+}
+
 # --- adaptive normalisation -----------------------------------------------------------------------
 
 

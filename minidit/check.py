@@ -16,11 +16,15 @@ from minidit._verdict import Verdict, alike, difference, judge, outcome, unwritt
 from minidit.check_diffusion import (  # noqa: F401 - one public place for all checks
     adaln_zero_step,
     block_parameters,
+    ema_update,
+    learned_log_variance,
     modulate,
+    normal_kl,
     posterior_mean,
     q_sample,
     x0_from_v,
 )
+from minidit.check_sampling import ddim_step, derivatives, respaced_betas  # noqa: F401
 
 # (b, c, height, width, patch)
 _IMAGES = {

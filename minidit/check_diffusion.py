@@ -8,6 +8,7 @@ from torch import Tensor
 from minidit import _mistakes_diffusion, blocks
 from minidit._verdict import Verdict, judge
 from minidit.diffusion import Diffusion
+from minidit.likelihood import normal_kl as package_kl
 from minidit.schedule import Schedule, linear
 
 # --- diffusion, on points of the plane ------------------------------------------------------------
@@ -65,6 +66,50 @@ def _points(n: int) -> Tensor:
 
 def _noise(n: int) -> Tensor:
     return torch.tensor([[0.5, -1.25], [2.0, 0.75], [-0.5, 1.0]])[:n]
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def ema_update(fn: Callable[[Tensor, Tensor, float, int], Tensor]) -> Verdict:
+    """Check `fn(average, weights, decay, step)`: both (b, d), steps from 0 → (b, d)."""
+    average, weights = _points(3), _noise(3)
+    cases = {
+        "the first step": (average, weights, 0.9999, 0),
+        "a step of the ramp": (average, weights, 0.9999, 40),
+        "a step after it": (average, weights, 0.9, 1000),
+    }
+    right, wrong = _mistakes_diffusion.ema_update, _mistakes_diffusion.EMA_UPDATE
+    return judge("ema_update", fn, right, cases, wrong, tolerance=1e-5)
+
+
+def learned_log_variance(fn: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """Check `fn(fraction, t, betas)`: (b, d) in [-1, 1], (b,), (T,) → log Σ, (b, d)."""
+
+    def reference(fraction: Tensor, t: Tensor, betas: Tensor) -> Tensor:
+        return _process(betas).variances(fraction, t, fraction)[1]
+
+    betas, fraction = linear(100).betas.float(), torch.tensor([[-1.0, 0.5], [1.0, -0.25]])
+    cases = {
+        "steps 3 and 50": (fraction, torch.tensor([3, 50]), betas),
+        "step 1": (fraction, torch.tensor([1, 1]), betas),
+        "t = 0, where log β̃ is that of t = 1": (0.5 * fraction, torch.tensor([0, 0]), betas),
+    }
+    wrong = _mistakes_diffusion.LEARNED_LOG_VARIANCE
+    return judge("learned_log_variance", fn, reference, cases, wrong, tolerance=1e-3)
+
+
+def normal_kl(fn: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """Check `fn(mean1, log_var1, mean2, log_var2)`, all (b, d): the divergence in nats, (b, d)."""
+    means, logs = (_points(3), _noise(3)), (_noise(3).flip(0), _points(3).flip(0))
+    zero = torch.zeros(3, 2)
+    cases = {
+        "three pairs of normals": (means[0], logs[0], means[1], logs[1]),
+        "equal variances": (means[0], logs[0], means[1], logs[0]),
+        "equal normals": (means[0], logs[0], means[0], logs[0]),
+        "distance from the standard normal": (means[0], logs[0], zero, zero),
+    }
+    return judge("normal_kl", fn, package_kl, cases, _mistakes_diffusion.NORMAL_KL, tolerance=1e-4)
 
 
 # --- conditioning ---------------------------------------------------------------------------------

@@ -62,6 +62,23 @@ def parameters(block, d):
     return count + {"adaln": 4, "adaln_zero": 6}[block] * (d * d + d)
 
 
+def averaged(average, weights, decay, step):
+    return average.lerp(weights, 1 - min(decay, (step + 1) / (step + 10)))
+
+
+def log_variance(fraction, t, betas):
+    alpha_bar = torch.cumprod(1 - betas, 0)
+    k = t.clamp(min=1)
+    small = betas[k] * (1 - alpha_bar[k - 1]) / (1 - alpha_bar[k])
+    return torch.lerp(small.log()[:, None], betas[t].log()[:, None], (fraction + 1) / 2)
+
+
+def divergence(m1, l1, m2, l2):
+    normal = torch.distributions.Normal
+    first, second = normal(m1, (l1 / 2).exp()), normal(m2, (l2 / 2).exp())
+    return torch.distributions.kl_divergence(first, second)
+
+
 @pytest.mark.parametrize(
     ("name", "fn"),
     [
@@ -72,6 +89,9 @@ def parameters(block, d):
         ("modulate", package_modulate),
         ("adaln_zero_step", step),
         ("block_parameters", parameters),
+        ("ema_update", averaged),
+        ("learned_log_variance", log_variance),
+        ("normal_kl", divergence),
     ],
 )
 def test_right_ones_pass(name, fn):
@@ -198,7 +218,52 @@ BLOCK_PARAMETERS = {
     "with adaLN": with_layers,
 }
 
+EMA_UPDATE = {
+    "the shares are exchanged": lambda a, w, d, k: averaged(w, a, d, k),
+    "the ramp is missing": lambda a, w, d, k: a.lerp(w, 1 - d),
+    "the decay is missing": lambda a, w, d, k: averaged(a, w, 1.0, k),
+    "the larger of": lambda a, w, d, k: a.lerp(w, 1 - max(d, (k + 1) / (k + 10))),
+    "starts at step 1": lambda a, w, d, k: averaged(a, w, d, k + 1),
+}
+
+
+def interpolated(fraction, t, betas):
+    low = log_variance(-torch.ones_like(fraction), t, betas).exp()
+    return torch.lerp(low, betas[t][:, None], (fraction + 1) / 2).log()
+
+
+def log_of_zero(fraction, t, betas):
+    return log_variance(fraction, t, betas).masked_fill((t == 0)[:, None], -torch.inf)
+
+
+def no_division(fraction, t, betas):
+    small = betas[t] * (1 - torch.cumprod(1 - betas, 0)[t])
+    return torch.lerp(small.log()[:, None], betas[t].log()[:, None], (fraction + 1) / 2)
+
+
+LEARNED_LOG_VARIANCE = {
+    "the number itself": lambda f, t, betas: log_variance(2 * f - 1, t, betas),
+    "the ends are exchanged": lambda f, t, betas: log_variance(-f, t, betas),
+    "the variances are interpolated": interpolated,
+    "the logarithm of 0": log_of_zero,
+    "β̃ is not": no_division,
+}
+
+NORMAL_KL = {
+    "the other way round": lambda m1, l1, m2, l2: divergence(m2, l2, m1, l1),
+    "the factor ½": lambda m1, l1, m2, l2: 2 * divergence(m1, l1, m2, l2),
+    "the -1 is missing": lambda m1, l1, m2, l2: 0.5 + divergence(m1, l1, m2, l2),
+    "is not divided": lambda m1, l1, m2, l2: divergence(m1, l1, m1, l2) + 0.5 * (m1 - m2) ** 2,
+    "is not squared": lambda m1, l1, m2, l2: (
+        divergence(m1, l1, m1, l2) + 0.5 * (m1 - m2) / l2.exp()
+    ),
+    "not of standard deviations": lambda m1, l1, m2, l2: divergence(m1, 2 * l1, m2, 2 * l2),
+}
+
 STUDENTS = {
+    "ema_update": (EMA_UPDATE, hints.EMA_UPDATE),
+    "learned_log_variance": (LEARNED_LOG_VARIANCE, hints.LEARNED_LOG_VARIANCE),
+    "normal_kl": (NORMAL_KL, hints.NORMAL_KL),
     "q_sample": (Q_SAMPLE, hints.Q_SAMPLE),
     "posterior_mean": (POSTERIOR_MEAN, hints.POSTERIOR_MEAN),
     "x0_from_v": (X0_FROM_V, hints.X0_FROM_V),
