@@ -65,7 +65,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         | {f"scale {s:g}": _guided(scale=s) for s in (1.375, 2.5)},  # 1 + 3/4 of 1.5 - 1 and 3 - 1
         {
             "smoke": {"sampling": {"per_class": 7}},
-            "cpu": {"sampling": {"per_class": 50}},
+            "cpu": {"sampling": {"per_class": 30}},
             "gpu": {"sampling": {"per_class": 500}},
         },
         sample_and_judge,
