@@ -166,7 +166,7 @@ def without_skips(config: dict) -> dict:
     return config | {"skip": "none", "mlp_ratio": ratio}
 
 
-# The paper's table 1: CIFAR-10 (S/2), latents of MS-COCO (S-Deep/2), ImageNet at 64² (M/4, without a
+# The paper's table 1: CIFAR-10 (S/2), latents of MS-COCO (S-Deep/2), ImageNet at 64² (M/4, with no
 # null label), and latents of ImageNet at 256² (L/2, H/2). Any part can be replaced, as for the DiT.
 UVIT_SIZES: dict[str, dict] = {
     "S/2": dict(input_size=32, patch_size=2, in_channels=3, hidden_size=512, depth=12, num_heads=8),
