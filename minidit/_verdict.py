@@ -90,7 +90,7 @@ def difference(got: object, wanted: Tensor, same: Callable) -> str:
         return f"returns shape {tuple(got.shape)}, and {tuple(wanted.shape)} is expected"
     if wanted.numel() == 1:
         return f"gives {got.item():.10g} instead of {wanted.item():.10g}"
-    rows = zip(got.flatten(0, -2), wanted.flatten(0, -2))
+    rows = zip(*(values.reshape(-1, wanted.shape[-1]) for values in (got, wanted)))
     g, w = next((g, w) for g, w in rows if not same(g, w))
     return f"gives the right shape, but a row {_numbers(g)} instead of {_numbers(w)}"
 
