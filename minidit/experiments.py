@@ -1,5 +1,7 @@
 """The named experiments: python -m minidit experiment NAME; results lie in data/results."""
 
+from functools import partial
+
 from minidit.runner import Experiment
 from minidit.trials import sample_and_judge, train_and_judge
 from minidit.watching import count_bits, watch_training
@@ -11,18 +13,26 @@ def _guided(fold: int = 1, **guidance) -> dict:
     return {"weights": "dit-mnist", "sampling": sampling}
 
 
-def _sampled(sampler: str, steps: int | str, weights: str, **options) -> dict:
-    """Settings of a trial that samples without guidance; `variance` is no option, but a setting."""
+def _sampled(weights: str, name: str, counts: tuple, sampler: str = "ddim", **options) -> dict:
+    """Variants that sample without guidance, one for each number of steps.
+
+    `rule`, for `select_steps`, and `variance` are no options of a sampler, and are taken out.
+    """
+    rule = options.pop("rule", "")
     fixed = {"variance": options.pop("variance")} if "variance" in options else {}
     sampling = {"guidance": {"scale": 1.0}, "sampler": sampler, **fixed}
-    return {"weights": weights, "sampling": sampling | {"options": {"steps": steps, **options}}}
-
-
-def _on_the_line(name: str, counts: tuple[int, ...], sampler: str = "ddim", **options) -> dict:
     return {
-        f"straight line, {name}, {n} steps": _sampled(sampler, n, "dit-mnist", **options)
+        f"{name}, {n} steps": {
+            "weights": weights,
+            "sampling": sampling | {"options": {"steps": f"{rule}{n}" if rule else n, **options}},
+        }
         for n in counts
     }
+
+
+_on_the_line = partial(_sampled, "dit-mnist")
+_on_the_arc = partial(_sampled, "dit-mnist-sigma", clip=True)
+_LAMBDA = dict(sampler="dpm_solver", spacing="logsnr")
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -74,9 +84,24 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "samplers": Experiment(
         "How few evaluations of the network are enough?",
-        _on_the_line("Euler", (5, 10, 20, 50))
-        | _on_the_line("second order", (5, 10, 20), "dpm_solver")
-        | _on_the_line("random (η = 1)", (10, 50), eta=1.0),
+        _on_the_line("straight line, Euler", (5, 10, 20, 50))
+        | _on_the_line("straight line, second order", (5, 10, 20), "dpm_solver")
+        | _on_the_line("straight line, random (η = 1)", (10, 50), eta=1.0)
+        | _on_the_arc("DDPM", (10, 25, 50, 100, 250), "ddpm")
+        | _on_the_arc("DDIM", (5, 10, 20, 50))
+        | _on_the_arc("DPM-Solver++ 2, even in λ", (5, 10, 20), **_LAMBDA)
+        | _on_the_arc("DDIM, even in λ", (5, 10, 20), rule="logsnr")
+        | _on_the_arc("DDIM, quadratic", (10, 20), rule="quad")
+        | _on_the_arc("DDIM, β-weighted", (10, 20), rule="beta")
+        | _on_the_arc("DDPM, large variance", (10, 25, 50), "ddpm", variance="large")
+        | _on_the_arc("DDPM, small variance", (10, 25, 50), "ddpm", variance="small")
+        | _on_the_arc("DPM-Solver++ 2", (10, 20), "dpm_solver")
+        | _on_the_arc("DPM-Solver++ 3, even in λ", (10, 20), order=3, **_LAMBDA)
+        | _on_the_arc(
+            "DPM-Solver++ 2 singlestep, even in λ", (10, 20), method="singlestep", **_LAMBDA
+        )
+        | _on_the_arc("DPM-Solver 2, even in λ", (10, 20), solve="eps", **_LAMBDA)
+        | _on_the_arc("DDPM, β-weighted", (50,), "ddpm", rule="beta"),
         {
             "smoke": {"sampling": {"per_class": 7}},
             "cpu": {"sampling": {"per_class": 30}},
