@@ -134,7 +134,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         {f"{steps} steps": {"steps": steps} for steps in (1000, 250, 50)},
         {
             "smoke": {"weights": "dit-mnist-sigma", "images": 2},
-            "cpu": {"weights": "dit-mnist-sigma", "images": 200},
+            "cpu": {"weights": "dit-mnist-sigma", "images": 100},
             "gpu": {"weights": "dit-mnist-sigma", "images": 2000},
         },
         count_bits,
