@@ -3,13 +3,15 @@
 from minidit.patches import ConvPatchEmbed, PatchEmbed, patchify, unpatchify
 from minidit.embed import LabelEmbedder, TimestepEmbedder, sincos_2d, timestep_embedding
 from minidit.attention import Attention, Mlp
-from minidit.schedule import SCHEDULES, Schedule, cosine, linear, straight
+from minidit.schedule import SCHEDULES, Schedule, cosine, linear, scaled_linear, straight, vp_sde
 from minidit.blocks import BLOCKS, SKIPS, FinalLayer, LongSkip, modulate
 from minidit.diffusion import Diffusion
 from minidit.dit import DIT_SIZES, DiT
 from minidit.uvit import UVIT_SIZES, UViT, without_skips
 from minidit.steps import select_steps, space_timesteps
 from minidit.dpm_solver import dpm_solver
+from minidit.dpm_adaptive import dpm_adaptive
+from minidit.sde import euler_maruyama
 from minidit.sample import SAMPLERS, ddim, ddim_invert, ddpm, guided, sample
 from minidit.bits import bits_per_dim
 from minidit.counts import count

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minidit.diffusion import Diffusion
 from minidit.dpm_solver import dpm_solver
+from minidit.sde import euler_maruyama
 from minidit.steps import Denoiser, State, draw_noise, select_steps, walk
 
 
@@ -165,7 +166,12 @@ def ddim_invert(
         yield State(int(number[0]), x, x0)
 
 
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpm_solver": dpm_solver}
+SAMPLERS = {
+    "ddpm": ddpm,
+    "ddim": ddim,
+    "dpm_solver": dpm_solver,
+    "euler_maruyama": euler_maruyama,
+}
 
 
 def sample(states: Iterable[State]) -> Tensor:

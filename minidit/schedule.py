@@ -6,7 +6,8 @@ else a sampler needs follows from them (arXiv 2107.00630, appendix A).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,9 +20,10 @@ class Schedule:
     """Tables over the steps t = 0 … T-1, from nearly clean to nearly pure noise, in float64.
 
     `alpha`, `sigma`: (T,), the factors of the image and of the noise.
-    `steps`: (T,) int64, the number that the network is given at step t (itself before respacing).
+    `steps`: (T,), the number that the network is given at step t (mostly t, before respacing).
     `path`: "variance_preserving" (α² + σ² = 1) or "straight" (α + σ = 1).
     `name`: the key in `SCHEDULES`, by which weights files remember it.
+    `log_alpha`: in continuous time, log α as a function of u = (t + 1)/T, float64 in [0, 1].
     """
 
     alpha: Tensor
@@ -29,7 +31,8 @@ class Schedule:
     steps: Tensor
     path: str
     name: str = "custom"
-    _on_device: dict = field(default_factory=dict, repr=False)
+    log_alpha: Callable[[Tensor], Tensor] | None = None
+    _on_device: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_choice("path", self.path, ("variance_preserving", "straight"))
@@ -186,6 +189,47 @@ def cosine(T: int = 1000) -> Schedule:
     return _from_betas((1 - signal[1:] / signal[:-1]).clamp(max=0.999), "cosine")
 
 
+def scaled_linear(T: int = 1000, first: int = 0) -> Schedule:
+    """The schedule of latent diffusion's code (arXiv 2112.10752): √β rises linearly.
+
+    From √0.00085 to √0.012, β scaled for T ≠ 1000. It ends with 7 % of the signal left. `first`:
+    the number of the first step; U-ViT's code (arXiv 2209.12152) tells the network 1 … T.
+    """
+    check_positive(T=T)
+    if T < 13:
+        raise ValueError(f"T={T} makes β exceed 0.92; use at least 13 steps, then respace")
+    check_choice("first", first, (0, 1))
+    betas = 1000 / T * torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2
+    schedule = _from_betas(betas, "scaled_linear_from_1" if first else "scaled_linear")
+    return replace(schedule, steps=schedule.steps + first)
+
+
+def continuous(
+    log_alpha: Callable[[Tensor], Tensor], T: int = 1000, name: str = "custom"
+) -> Schedule:
+    """A variance-preserving process from its log α(u), which falls from 0 at u = 0.
+
+    The tables are T moments, u = 1/T … 1, and the network is told 999·u.
+    """
+    check_positive(T=T)
+    u = torch.arange(1, T + 1, dtype=torch.float64) / T
+    alpha, sigma = on_circle(log_alpha(u))
+    return Schedule(alpha, sigma, 999 * u, "variance_preserving", name, log_alpha)
+
+
+def on_circle(log_alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """α and σ with α² + σ² = 1; σ doesn't cancel where α is nearly 1."""
+    return log_alpha.exp(), (-(2 * log_alpha).expm1()).sqrt()
+
+
+def vp_sde(T: int = 1000) -> Schedule:
+    """The VP process in continuous time (arXiv 2011.13456, appendix C): β(u) = 0.1 + 19.9·u.
+
+    log α = -½·∫β. U-ViT trains on CIFAR-10 with it.
+    """
+    return continuous(lambda u: -0.1 / 2 * u - 19.9 / 4 * u**2, T, "vp_sde")
+
+
 def straight(T: int = 1000) -> Schedule:
     """The straight line of flow matching: α = 1 - u, σ = u at u = 1/(T+1) … T/(T+1).
 
@@ -199,5 +243,8 @@ def straight(T: int = 1000) -> Schedule:
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "linear": linear,
     "cosine": cosine,
+    "scaled_linear": scaled_linear,
+    "scaled_linear_from_1": partial(scaled_linear, first=1),
+    "vp_sde": vp_sde,
     "straight": straight,
 }

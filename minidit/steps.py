@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minidit.schedule import Schedule
+from minidit.schedule import Schedule, on_circle
 
 Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # model(x, t, y)
 
@@ -121,7 +121,8 @@ def log_snr(schedule: Schedule) -> Tensor:
 def between(schedule: Schedule, positions: Tensor) -> Schedule:
     """The schedule at any positions 0 … T-1, a float64 tensor (k,).
 
-    Where α² + σ² = 1, log α is interpolated, as in DPM-Solver's code; on the straight line α and σ.
+    Exact in continuous time. Else, where α² + σ² = 1, log α is interpolated, as in DPM-Solver's
+    code; on the straight line α and σ.
     """
     left = positions.floor().long().clamp(0, len(schedule) - 2)
     part = positions - left
@@ -131,9 +132,10 @@ def between(schedule: Schedule, positions: Tensor) -> Schedule:
 
     if schedule.path == "straight":
         alpha, sigma = lerp(schedule.alpha), lerp(schedule.sigma)
+    elif schedule.log_alpha is not None:
+        alpha, sigma = on_circle(schedule.log_alpha((positions + 1) / len(schedule)))
     else:
-        log_alpha = lerp(schedule.alpha.log())
-        alpha, sigma = log_alpha.exp(), (-(2 * log_alpha).expm1()).sqrt()
+        alpha, sigma = on_circle(lerp(schedule.alpha.log()))
     return Schedule(alpha, sigma, lerp(schedule.steps.double()), schedule.path)
 
 
@@ -142,7 +144,14 @@ def position(schedule: Schedule, lam: Tensor) -> Tensor:
     if schedule.path == "straight":
         return _crossings(-schedule.alpha, -lam.sigmoid())
     log_alpha = -0.5 * torch.nn.functional.softplus(-2 * lam)
-    return _crossings(-schedule.alpha.log(), -log_alpha)
+    if schedule.log_alpha is None:
+        return _crossings(-schedule.alpha.log(), -log_alpha)
+    low, high = torch.zeros_like(lam), torch.ones_like(lam)  # of u, by bisection
+    for _ in range(60):
+        middle = (low + high) / 2
+        clean = schedule.log_alpha(middle) > log_alpha
+        low, high = torch.where(clean, middle, low), torch.where(clean, high, middle)
+    return high * len(schedule) - 1
 
 
 def _crossings(rising: Tensor, values: Tensor) -> Tensor:

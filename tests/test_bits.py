@@ -27,11 +27,12 @@ MEAN, STD = 0.3, 0.2
 def perfect(diffusion):
     """The best foreseen image for pixels from N(MEAN, STD²), at whole steps."""
     schedule = diffusion.schedule
-    alpha_of = dict(zip(schedule.steps.tolist(), schedule.alpha.tolist()))
-    sigma_of = dict(zip(schedule.steps.tolist(), schedule.sigma.tolist()))
+    numbers = schedule.steps.float().tolist()
+    alpha_of = dict(zip(numbers, schedule.alpha.tolist()))
+    sigma_of = dict(zip(numbers, schedule.sigma.tolist()))
 
     def model(x, t, y):
-        alpha, sigma = alpha_of[int(t[0])], sigma_of[int(t[0])]
+        alpha, sigma = alpha_of[t[0].item()], sigma_of[t[0].item()]
         gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
         return MEAN + gain * (x - alpha * MEAN)
 

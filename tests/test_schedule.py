@@ -1,13 +1,23 @@
 """Schedules: what must hold between their tables, and the formulas of the papers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidit import SCHEDULES, Schedule, cosine, linear, straight
+from minidit import (
+    SCHEDULES,
+    Diffusion,
+    Schedule,
+    cosine,
+    linear,
+    scaled_linear,
+    straight,
+    vp_sde,
+)
 
 EVERY_SCHEDULE = pytest.mark.parametrize("name", SCHEDULES)
 close = torch.testing.assert_close
@@ -50,7 +60,8 @@ def test_the_ends_are_nearly_image_and_nearly_noise(name):
     schedule = SCHEDULES[name]()
     assert len(schedule) == 1000
     assert schedule.alpha[0] > 0.998 and schedule.sigma[0] < 0.05
-    assert schedule.alpha[-1] < 0.01 and schedule.sigma[-1] > 0.99
+    left = 0.07 if name.startswith("scaled_linear") else 0.01  # the former leave more, as is known
+    assert schedule.alpha[-1] < left and schedule.sigma[-1] > 0.99
 
 
 @EVERY_SCHEDULE
@@ -84,6 +95,56 @@ def test_cosine_is_nichol_and_dhariwals():
     for t in (0, 1, 500, 990):
         assert cosine().alphas_cumprod[t].item() == pytest.approx(f(t + 1) / f(0), rel=1e-9)
     assert cosine().betas.max().item() == pytest.approx(0.999, rel=1e-9)
+
+
+@pytest.mark.parametrize("T", [20, 1000])
+def test_scaled_linear_is_latent_diffusions(T):
+    roots = [0.00085**0.5 + k / (T - 1) * (0.012**0.5 - 0.00085**0.5) for k in range(T)]
+    betas = torch.tensor([1000 / T * root**2 for root in roots], dtype=torch.float64)
+    close(scaled_linear(T).betas, betas, rtol=1e-9, atol=0)
+    assert scaled_linear(T).steps.tolist() == list(range(T))
+    from_1 = scaled_linear(T, first=1)
+    assert torch.equal(from_1.alpha, scaled_linear(T).alpha)
+    assert from_1.steps.tolist() == list(range(1, T + 1))
+
+
+@pytest.mark.parametrize("T", [10, 1000])
+def test_vp_sde_has_lost_the_integral_of_its_rate(T):
+    """log α = -½·∫β du with β from 0.1 to 20, here by the trapezoidal rule; 999·u is told."""
+    schedule = vp_sde(T)
+    for k in {0, T // 3, T - 1}:
+        u = torch.linspace(0, (k + 1) / T, 5001, dtype=torch.float64)
+        lost = -0.5 * torch.trapezoid(0.1 + 19.9 * u, u)
+        assert schedule.alpha[k].log().item() == pytest.approx(lost.item(), rel=1e-9)
+        assert schedule.steps[k].item() == pytest.approx(999 * u[-1].item())
+
+
+@EVERY_SCHEDULE
+def test_name_and_length_are_enough_to_build_it_again(name):
+    schedule = SCHEDULES[name](50)
+    again = Diffusion.from_config(Diffusion(schedule).config).schedule
+    assert schedule.name == again.name == name
+    for table in ("alpha", "sigma", "steps"):
+        assert torch.equal(getattr(schedule, table), getattr(again, table))
+
+
+def test_a_changed_copy_does_not_share_what_was_looked_up():
+    schedule, t = linear(50), torch.tensor([0])
+    schedule.at("steps", t, t)
+    assert replace(schedule, steps=schedule.steps + 1).at("steps", t, t).item() == 1
+
+
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+        (lambda: scaled_linear(12), "T=12 makes β exceed 0.92; use at least 13"),
+        (lambda: scaled_linear(first=2), "first=2 is unknown"),
+        (lambda: vp_sde(0), "T=0 must be at least 1"),
+    ],
+)
+def test_refusals(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
 
 
 def test_straight_leaves_out_its_two_ends():
@@ -144,11 +205,13 @@ def test_respacing_keeps_signal_noise_and_numbers_and_composes(data):
     schedule = SCHEDULES[data.draw(st.sampled_from(list(SCHEDULES)))](100)
     outer = sorted(data.draw(st.sets(st.integers(0, 99), min_size=1)))
     inner = sorted(data.draw(st.sets(st.integers(0, len(outer) - 1), min_size=1)))
-    once = schedule.respace([outer[i] for i in inner])
+    picked = [outer[i] for i in inner]
+    once = schedule.respace(picked)
     twice = schedule.respace(outer).respace(inner)
     for table in ("alpha", "sigma", "steps"):
         assert torch.equal(getattr(once, table), getattr(twice, table))
-    assert torch.equal(once.alpha, schedule.alpha[once.steps])
+    assert torch.equal(once.alpha, schedule.alpha[picked])
+    assert torch.equal(once.steps, schedule.steps[picked])
     assert once.path == schedule.path
 
 

@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
-from golden import networks, processes, solvers  # noqa: E402
+from golden import continuous, networks, processes, solvers  # noqa: E402
 
 GROUPS = {
     "embeddings": networks.embeddings,
@@ -28,6 +28,8 @@ GROUPS = {
     "bits per dimension": processes.bits,
     "DPM-Solver, nodes": solvers.nodes,
     "DPM-Solver, walks": solvers.walks,
+    "U-ViT's discrete schedule": continuous.discrete,
+    "stochastic equation": continuous.equation,
 }
 
 
