@@ -79,8 +79,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             "gpu": {"sampling": {"per_class": 500}},
         },
         sample_and_judge,
-        {"recognised": ".1%", "frechet": ".2f", "precision": ".1%", "recall": ".1%"}
-        | {"density": ".2f", "coverage": ".1%"},
+        {"recognised": ".1%", "frechet": ".2f", "precision": ".0%", "recall": ".0%"}
+        | {"density": ".2f", "coverage": ".0%"},
     ),
     "samplers": Experiment(
         "How few evaluations of the network are enough?",
