@@ -33,7 +33,8 @@ def dpm_adaptive(
     give. E is the root mean square of their difference over max(atol, rtol·|x|), of the worst image
     in the batch; the step counts if E ≤ 1, and the next one is 0.9·E^(-1/order) times as long.
     x: (b, c, h, w), pure noise; y: (b,) labels. `atol` is 2/256, a grey level of 8-bit images.
-    `first`: the first step in λ = log(α/σ). The rest as for `dpm_solver`.
+    `first`: the first step in λ = log(α/σ). The rest as for `dpm_solver`. With the default
+    tolerances, the papers', the error can still be large: 3e-3 for both is safer.
     Raises ValueError for unknown names, and for a tolerance or a first step that isn't positive.
     """
     check_choice("order", order, (2, 3))
