@@ -85,7 +85,9 @@ def _add_evaluate(subparsers) -> None:
 
 def _add_sampling(p: argparse.ArgumentParser) -> None:
     p.add_argument("--guidance", type=float, default=2, help="1 is none (%(default)g)")
-    p.add_argument("--sampler", default="ddim", help="ddim, ddpm, dpm_solver or euler_maruyama (%(default)s)")
+    p.add_argument(
+        "--sampler", default="ddim", help="ddim, ddpm, dpm_solver or euler_maruyama (%(default)s)"
+    )
     p.add_argument("--steps", default="50", help='how many, or a rule like "quad25" (%(default)s)')
     p.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
     p.add_argument(
