@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from minidit.ablations import UVIT_ABLATIONS
 from minidit.runner import Experiment
 from minidit.trials import sample_and_judge, train_and_judge
 from minidit.watching import count_bits, watch_training
@@ -140,4 +141,5 @@ EXPERIMENTS: dict[str, Experiment] = {
         count_bits,
         {"learned": ".2f", "small": ".2f", "large": ".2f"},
     ),
+    **UVIT_ABLATIONS,
 }

@@ -23,29 +23,40 @@ HELD_OUT = 5000
 
 
 def train_and_judge(settings: dict, seed: int) -> dict:
-    """Train a preset with changes, then judge its samples.
+    """Train a preset with changes, then judge its samples: see `train` and `judge_samples`."""
+    average, diffusion, facts = train(settings, seed)
+    return facts | judge_samples(average, diffusion, settings.get("sampling", {}), seed)
+
+
+def train(settings: dict, seed: int) -> tuple[nn.Module, Diffusion, dict]:
+    """The averaged network after training, its process, and what it was and took.
 
     Settings: `model` and `recipe` are changes of the preset "demo", `diffusion` replaces its own;
-    `sampling` as in `sample_and_judge`.
+    `network`: "DiT" (the default) or "UViT".
     """
     demo = presets.PRESETS["demo"]
     preset = {part: demo[part] | settings.get(part, {}) for part in ("model", "recipe")}
     preset["diffusion"] = settings.get("diffusion", demo["diffusion"])
+    preset["network"] = settings.get("network", "DiT")
     model, diffusion, parts = presets.build(preset, (1, 28, 28), 10, seed)
     recipe = Recipe(**(parts | {"seed": seed}))
-    train = data.load("mnist")
+    mnist = data.load("mnist")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, labels = train.images[:-HELD_OUT], train.labels[:-HELD_OUT]
+    images, labels = mnist.images[:-HELD_OUT], mnist.labels[:-HELD_OUT]
     began = time.process_time()
     average = fit(model.to(device), diffusion, images, labels, recipe=recipe)
-    spent = round(time.process_time() - began, 1)
-    return {
-        "processor seconds": spent,
-        **judge_samples(average, diffusion, settings.get("sampling", {}), seed),
-        "model": average.config,
-        "diffusion": diffusion.config,
-        "recipe": asdict(recipe) | {"betas": list(recipe.betas)},
-    }
+    return (
+        average,
+        diffusion,
+        {
+            "processor seconds": round(time.process_time() - began, 1),
+            "parameters": sum(p.numel() for p in average.parameters()),
+            "network": preset["network"],
+            "model": average.config,
+            "diffusion": diffusion.config,
+            "recipe": asdict(recipe) | {"betas": list(recipe.betas)},
+        },
+    )
 
 
 def sample_and_judge(settings: dict, seed: int) -> dict:

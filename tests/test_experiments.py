@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from minidit import Diffusion, DiT, data, linear, straight, trials
+from minidit import Diffusion, DiT, ablations, data, linear, straight, trials, watching
 from minidit.experiments import EXPERIMENTS
 from minidit.runner import Experiment, mean_and_spread, merge, rows, run_experiment, table
 
@@ -231,3 +231,27 @@ def test_every_experiment_is_well_formed():
             json.dumps(settings)
         for form in experiment.columns.values():
             format(1.0, form)
+
+
+def test_an_ablation_trains_a_uvit_and_looks_at_held_out_images(few, monkeypatch):
+    monkeypatch.setattr(watching, "HELD_OUT", 320)
+    experiment = ablations.UVIT_ABLATIONS["uvit-skips"]
+    name = "x + skip"
+    small = {"model": {"hidden_size": 16, "depth": 2, "num_heads": 2}, "recipe": {"steps": 2}}
+    sampling = {"per_class": 7, "options": {"steps": 2}}
+    settings = merge(merge(experiment.variants[name], small), {"sampling": sampling})
+    run = experiment.trial(settings, 0)
+    assert run["network"] == "UViT" and run["model"]["skip"] == "add"
+    assert run["validation loss"] > 0 and run["parameters"] > 1000
+    assert run["validation loss"] == experiment.trial(settings, 0)["validation loss"]
+    for column, form in experiment.columns.items():
+        format(run[column], form)
+
+
+def test_ablations_change_one_argument():
+    for name, experiment in ablations.UVIT_ABLATIONS.items():
+        first, *others = (settings["model"] for settings in experiment.variants.values())
+        for model in others:
+            changed = {k for k in first.keys() | model.keys() if first.get(k) != model.get(k)}
+            assert len(changed - {"mlp_ratio"}) == 1, name
+        assert all(settings["network"] == "UViT" for settings in experiment.variants.values())

@@ -1,0 +1,79 @@
+"""The choices of U-ViT, one at a time (arXiv 2209.12152, section 3, figure 2), at a small scale.
+
+Every network is a U-ViT of nine blocks on 49 patches of 4×4 pixels of MNIST, and differs from the
+paper's choice in one argument. Seeds change initial weights and the order of the data; the loss on
+held-out images is taken at the same times with the same noise for all.
+"""
+
+from minidit.runner import Experiment
+from minidit.trials import judge_samples, train
+from minidit.uvit import without_skips
+from minidit.watching import held_out_loss
+
+BASE = dict(patch_size=4, hidden_size=64, depth=8, num_heads=4, mlp_ratio=4.0, label_std=1.0)
+SCALES = {
+    "smoke": {"recipe": {"steps": 5}, "sampling": {"per_class": 7}},
+    "cpu": {"recipe": {"steps": 600}, "sampling": {"per_class": 30}},
+    "gpu": {"recipe": {"steps": 6000, "batch_size": 128}, "sampling": {"per_class": 500}},
+}
+COLUMNS = {
+    "parameters": ",.0f",
+    "processor seconds": ".0f",
+    "validation loss": ".4f",
+    "recognised": ".1%",
+    "frechet": ".2f",
+}
+
+
+def train_and_compare(settings: dict, seed: int) -> dict:
+    """Train a network, and measure its loss on held-out images as well as its samples."""
+    average, diffusion, facts = train(settings, seed)
+    loss = held_out_loss(average, diffusion).mean().item()
+    found = judge_samples(average, diffusion, settings.get("sampling", {}), seed)
+    return {"validation loss": round(loss, 5), **found, **facts}
+
+
+def _uvit(**changes) -> dict:
+    return {"network": "UViT", "model": BASE | changes}
+
+
+def _one(question: str, argument: str, names: dict[str, str], **more: dict) -> Experiment:
+    """An experiment that changes one argument; `names`: {value: what a table calls it}."""
+    variants = {name: _uvit(**{argument: value}) for value, name in names.items()}
+    return Experiment(question, variants | more, SCALES, train_and_compare, COLUMNS)
+
+
+UVIT_ABLATIONS = {
+    "uvit-skips": _one(
+        "How should a long skip join?",
+        "skip",
+        {
+            "concat": "Linear(concat(x, skip))",
+            "add": "x + skip",
+            "add_linear": "x + Linear(skip)",
+            "linear_add": "Linear(x + skip)",
+            "none": "no skips",
+        },
+        **{"no skips, wider MLPs": {"network": "UViT", "model": without_skips(BASE)}},
+    ),
+    "uvit-time": _one(
+        "Is the time a token, or in the normalisations?",
+        "time",
+        {"token": "token", "adaln": "adaLN", "adaln_zero": "adaLN-Zero"},
+    ),
+    "uvit-conv": _one(
+        "What does a 3×3 convolution at the end do?",
+        "conv",
+        {"after": "after the linear layer", "before": "before it", "none": "none"},
+    ),
+    "uvit-patch-embed": _one(
+        "Should patches be embedded by one linear map or by convolutions?",
+        "patch_embed",
+        {"linear": "linear", "conv": "3×3 and 1×1 convolutions"},
+    ),
+    "uvit-positions": _one(
+        "How do patches know where they are?",
+        "pos_embed",
+        {"learned_1d": "learned", "sincos_2d": "2-D sinusoids", "none": "not at all"},
+    ),
+}
