@@ -15,13 +15,13 @@ def _guided(fold: int = 1, **guidance) -> dict:
 
 
 def _sampled(weights: str, name: str, counts: tuple, sampler: str = "ddim", **options) -> dict:
-    """Variants that sample without guidance, one for each number of steps.
+    """Variants that sample, one for each number of steps, without guidance unless told.
 
-    `rule`, for `select_steps`, and `variance` are no options of a sampler, and are taken out.
+    `rule`, for `select_steps`, `scale` and `variance` are no options of a sampler, and taken out.
     """
-    rule = options.pop("rule", "")
+    rule, scale = options.pop("rule", ""), options.pop("scale", 1.0)
     fixed = {"variance": options.pop("variance")} if "variance" in options else {}
-    sampling = {"guidance": {"scale": 1.0}, "sampler": sampler, **fixed}
+    sampling = {"guidance": {"scale": scale}, "sampler": sampler, **fixed}
     return {
         f"{name}, {n} steps": {
             "weights": weights,
@@ -102,7 +102,11 @@ EXPERIMENTS: dict[str, Experiment] = {
             "DPM-Solver++ 2 singlestep, even in λ", (10, 20), method="singlestep", **_LAMBDA
         )
         | _on_the_arc("DPM-Solver 2, even in λ", (10, 20), solve="eps", **_LAMBDA)
-        | _on_the_arc("DDPM, β-weighted", (25,), "ddpm", rule="beta"),
+        | _on_the_arc("DDPM, β-weighted", (25,), "ddpm", rule="beta")
+        | _on_the_arc("guided, DDPM", (50,), "ddpm", scale=2.0)
+        | _on_the_arc("guided, DDPM, small variance", (10,), "ddpm", variance="small", scale=2.0)
+        | _on_the_arc("guided, DDIM", (5, 10), scale=2.0)
+        | _on_the_arc("guided, DPM-Solver++ 2, even in λ", (5, 10), scale=2.0, **_LAMBDA),
         {
             "smoke": {"sampling": {"per_class": 7}},
             "cpu": {"sampling": {"per_class": 30}},
