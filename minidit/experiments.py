@@ -103,10 +103,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         )
         | _on_the_arc("DPM-Solver 2, even in λ", (10, 20), solve="eps", **_LAMBDA)
         | _on_the_arc("DDPM, β-weighted", (25,), "ddpm", rule="beta")
-        | _on_the_arc("guided, DDPM", (50,), "ddpm", scale=2.0)
+        | _on_the_arc("guided, DDPM", (50, 250), "ddpm", scale=2.0)
         | _on_the_arc("guided, DDPM, small variance", (10,), "ddpm", variance="small", scale=2.0)
         | _on_the_arc("guided, DDIM", (5, 10), scale=2.0)
-        | _on_the_arc("guided, DPM-Solver++ 2, even in λ", (5, 10), scale=2.0, **_LAMBDA),
+        | _on_the_arc("guided, DPM-Solver++ 2, even in λ", (5, 10, 20), scale=2.0, **_LAMBDA),
         {
             "smoke": {"sampling": {"per_class": 7}},
             "cpu": {"sampling": {"per_class": 30}},
