@@ -19,6 +19,7 @@ import torch
 from minidit._validate import check_choice, check_positive
 
 SCALES = ("smoke", "cpu", "gpu")
+COSTS = ("parameters", "processor seconds")  # may be large, and nothing has diverged
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def run_experiment(
     check_choice("scale", scale, experiment.scales)
     check_positive(seeds=seeds)
     path = out / f"{name}.json"
-    results = json.loads(path.read_text()) if path.exists() else {"runs": []}
+    results = _read(path) if path.exists() else {"runs": []}
     results |= {
         "experiment": name,
         "question": experiment.question,
@@ -100,6 +101,16 @@ def machine() -> dict:
     }
 
 
+def _read(path: Path) -> dict:
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); mend it, or move it away") from None
+    if not isinstance(results, dict) or not isinstance(results.get("runs"), list):
+        raise ValueError(f"{path} holds no runs of an experiment; move it away")
+    return results
+
+
 def _store(results: dict, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -129,13 +140,16 @@ def table(results: dict, scale: str | None = None) -> str:
     lines = ["| variant | seeds | " + " | ".join(columns) + " |"]
     lines.append("|---" * (2 + len(columns)) + "|")
     for variant, runs in rows(results, scale).items():
-        cells = [_cell([float(run[key]) for run in runs], form) for key, form in columns.items()]
+        cells = [
+            _cell([float(run[key]) for run in runs], form, math.inf if key in COSTS else 1e4)
+            for key, form in columns.items()
+        ]
         lines.append(f"| {variant} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float], form: str) -> str:
-    if max(values) > 1e4 or not all(map(math.isfinite, values)):
+def _cell(values: Sequence[float], form: str, limit: float) -> str:
+    if max(values) > limit or not all(map(math.isfinite, values)):
         return "diverged"
     mean, spread = mean_and_spread(values)
     return _number(mean, form) + (f" ± {_number(spread, form)}" if len(values) > 1 else "")

@@ -98,6 +98,34 @@ def test_the_table_gives_mean_and_spread():
     assert len(table(results, "smoke").splitlines()) == 3
 
 
+def test_a_large_network_has_not_diverged():
+    runs = [{"variant": "a", "scale": "cpu", "parameters": 487_386, "frechet": 3.0}]
+    columns = {"parameters": ",.0f", "frechet": ".1f"}
+    line = table({"columns": columns, "runs": runs}).splitlines()[2]
+    assert line == "| a | 1 | 487,386 | 3.0 |"
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        ('{"runs": [', "x.json is damaged"),
+        ("", "x.json is damaged"),
+        ("[]", "x.json holds no runs"),
+    ],
+)
+def test_a_damaged_file_is_named_and_kept(content, sentence, tmp_path):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        run_experiment("x", counting([]), tmp_path)
+    assert (tmp_path / "x.json").read_text() == content
+
+
+@pytest.mark.parametrize("seeds", [0, -1])
+def test_no_seed_is_refused(seeds, tmp_path):
+    with pytest.raises(ValueError, match=f"seeds={seeds} must be at least 1"):
+        run_experiment("x", counting([]), tmp_path, seeds=seeds)
+
+
 # --- trials ---------------------------------------------------------------------------------------
 
 TINY = {"model": {"patch_size": 14, "hidden_size": 8, "depth": 1, "num_heads": 1}}
