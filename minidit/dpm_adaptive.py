@@ -1,5 +1,6 @@
 """DPM-Solver with steps as long as a tolerance allows (arXiv 2206.00927, appendix C)."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -35,14 +36,19 @@ def dpm_adaptive(
     x: (b, c, h, w), pure noise; y: (b,) labels. `atol` is 2/256, a grey level of 8-bit images.
     `first`: the first step in λ = log(α/σ). The rest as for `dpm_solver`. With the default
     tolerances, the papers', the error can still be large: 3e-3 for both is safer.
-    Raises ValueError for unknown names, and for a tolerance or a first step that isn't positive.
+    Raises ValueError for unknown names, and for a tolerance or a first step that isn't positive;
+    FloatingPointError when the network's answer isn't finite: no step would be short enough.
     """
     check_choice("order", order, (2, 3))
     if not (rtol >= 0 and atol > 0 and first > 0):
         raise ValueError(f"rtol={rtol}, atol={atol}, first={first}: atol, first > 0 and rtol ≥ 0")
     schedule = diffusion.schedule
     lam, end = log_snr(schedule)[[-1, 0]].tolist()
-    h, known, before = first, None, x  # `known`: the prediction at this x, kept if a step fails
+    h, known, before = (
+        min(first, end - lam),
+        None,
+        x,
+    )  # `known`: the prediction at this x, kept if a step fails
     parts = torch.arange(order + 1, dtype=torch.float64) / order  # even in λ
     while end - lam > 1e-9:
         nodes = position(schedule, lam + h * parts)
@@ -53,6 +59,11 @@ def dpm_adaptive(
         allowed = (rtol * torch.maximum(low.abs(), before.abs())).clamp(min=atol)
         errors = ((high - low) / allowed).square().flatten(1).mean(dim=1).sqrt()  # (b,)
         E = errors.max().item()
+        if not math.isfinite(E):
+            raise FloatingPointError(
+                f"the error of the step from t = {walk.number(0):.4g} is {E}: the network's answer "
+                "isn't finite; try clip=True, or float32 in place of half precision"
+            )
         if E <= 1:
             yield State(walk.number(0), high, x0)
             x, before, known, lam = high, low, None, lam + h

@@ -90,3 +90,14 @@ def test_growth_of_steps():
 def test_refusals(how, sentence):
     with pytest.raises(ValueError, match=sentence):
         run(Diffusion(linear()), **how)
+
+
+def test_an_answer_that_is_not_finite_ends_the_walk():
+    broken = dpm_adaptive(lambda x, t, y: x * float("nan"), Diffusion(linear()), START)
+    with pytest.raises(FloatingPointError, match="from t = 999 is nan: the network's answer"):
+        next(broken)
+
+
+def test_a_first_step_beyond_the_end_is_one_to_the_end():
+    _, asked = run(Diffusion(linear()), first=1e6, rtol=1e6, atol=1e6, order=2, denoise=False)
+    assert len(asked) == 2 and 0 < asked[1][0] < 999
