@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from minidit._validate import check_positive
 from minidit.classifier import Classifier
 from minidit.weights import load
 
@@ -80,7 +81,14 @@ def neighbours(real: Tensor, samples: Tensor, k: int = 5) -> Neighbours:
     A neighbourhood is the ball around a point that reaches to its k-th nearest point of the same
     set. Precision and recall: arXiv 1904.06991; density and coverage, which a single outlier
     doesn't spoil: arXiv 2002.09797. All depend on n and m: compare with real images, as many.
+    Raises ValueError for features that don't fit, and for k or fewer points.
     """
+    check_positive(k=k)
+    if real.ndim != 2 or samples.ndim != 2 or real.shape[1] != samples.shape[1]:
+        raise ValueError(
+            f"real has shape {tuple(real.shape)}, samples {tuple(samples.shape)}; both must be "
+            "features (n, d), (m, d) of one length d: see `features`"
+        )
     if min(len(real), len(samples)) <= k:
         raise ValueError(f"{len(real)} and {len(samples)} points are too few for k={k}; give more")
     real, samples = real.double(), samples.double()

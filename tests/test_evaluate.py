@@ -5,7 +5,14 @@ import torch
 
 from minidit import evaluate
 from minidit.classifier import Classifier
-from minidit.evaluate import accuracy, features, frechet_distance, frechet_to_real, predictions
+from minidit.evaluate import (
+    accuracy,
+    features,
+    frechet_distance,
+    frechet_to_real,
+    neighbours,
+    predictions,
+)
 
 
 @pytest.fixture
@@ -77,3 +84,44 @@ def test_real_images_are_at_no_distance_from_themselves(judge):
     judge.cov.copy_(f.T.cov())
     assert frechet_to_real(judge, images) == pytest.approx(0, abs=1e-5)  # roots of rounding errors
     assert frechet_to_real(judge, images + 0.5) > 5e-5
+
+
+# --- neighbours -----------------------------------------------------------------------------------
+
+
+def test_neighbours_on_a_line():
+    """Counted by hand: balls reach to the next point, k = 1."""
+    real = torch.tensor([[0.0], [1.0], [2.0], [10.0]])  # radii 1, 1, 1, 8
+    samples = torch.tensor([[0.5], [1.5], [30.0]])  # radii 1, 1, 28.5
+    found = neighbours(real, samples, k=1)
+    assert found.precision == pytest.approx(2 / 3)  # 30 is in no real ball
+    assert found.recall == 1  # 0, 1, 2 are near 0.5 or 1.5; 10 is in the outlier's ball
+    assert found.density == pytest.approx((2 + 2 + 0) / 3)
+    assert found.coverage == pytest.approx(3 / 4)  # no sample is in the ball of 10
+
+
+def test_equal_clouds_and_distant_ones():
+    points = torch.randn(60, 5)
+    same, far = neighbours(points, points), neighbours(points, points + 1000)
+    assert same.precision == same.recall == same.coverage == 1
+    assert far == (0, 0, 0, 0)
+
+
+def test_one_real_image_again_and_again_is_precise_but_covers_nothing():
+    real = torch.randn(60, 5)
+    found = neighbours(real, real[:1].repeat(60, 1))
+    assert found.precision == 1 and found.recall < 0.1 and found.coverage < 0.5
+
+
+@pytest.mark.parametrize(
+    "real, samples, k, sentence",
+    [
+        ((9, 3), (9, 4), 5, r"real has shape \(9, 3\), samples \(9, 4\); both must be features"),
+        ((9, 1, 2, 2), (9, 1, 2, 2), 5, "both must be features"),
+        ((9, 3), (5, 3), 5, "9 and 5 points are too few for k=5"),
+        ((9, 3), (9, 3), 0, "k=0 must be at least 1"),
+    ],
+)
+def test_neighbours_refuse_what_does_not_fit(real, samples, k, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        neighbours(torch.randn(real), torch.randn(samples), k)
