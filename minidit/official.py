@@ -83,9 +83,18 @@ def read_config(
         raise ValueError(
             f"these are no official {network} weights: {odd[0]} is {fault} ({len(odd)} such)"
         )
+    for name, tensor in tensors.items():
+        if tensor.ndim == 0:
+            raise ValueError(f"{name} is a single number; every official weight has dimensions")
     config = code.read_config(tensors, num_heads, null_label)
+    labelled = "label_embed.table.weight" in names.values()
+    if labelled and config["num_classes"] < 1:
+        raise ValueError(
+            "the label table has one row, and with null_label=True that leaves no class; "
+            "null_label=False takes it for a class"
+        )
     width, ratio = config["hidden_size"], config["mlp_ratio"]
-    config["num_heads"] = num_heads or _heads(width, code.HEADS)
+    config["num_heads"] = _heads(width, code.HEADS) if num_heads is None else num_heads
     if int(width * ratio) != round(width * ratio):  # rounded down, the ratio may fall short
         config["mlp_ratio"] = math.nextafter(ratio, math.inf)
     return config
@@ -119,7 +128,14 @@ def _state_dict(source: Mapping[str, Tensor] | str | Path) -> Mapping[str, Tenso
         raise TypeError(f"source holds a {type(content).__name__}, not a state dict")
     for key in ("ema", "model"):  # a training checkpoint; its average is what samples well
         if isinstance(content.get(key), Mapping):
-            return content[key]
+            content = content[key]
+            break
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"source is no state dict: {name!r} is a {type(tensor).__name__}; it must hold "
+                "tensors by their names, itself or under the key 'ema'"
+            )
     return content
 
 

@@ -2,13 +2,12 @@
 
 import argparse
 import os
-import weakref
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from minidit import DIT_SIZES, DiT, export_official, load_official
+from minidit import DIT_SIZES, UVIT_SIZES, DiT, UViT, export_official, load_official, official_uvit
 from minidit.official import read_config
 from minidit.official_dit import NAMES, names_of
 
@@ -121,9 +120,6 @@ def test_tensors_are_used_not_copied(model):
     for official, own in names_of({"depth": 2}).items():
         shared = again.get_parameter(own).data_ptr() == out[official].data_ptr()
         assert shared or official == "x_embedder.proj.weight", official
-    kept = weakref.ref(out["final_layer.linear.weight"])
-    del out
-    assert kept() is None or again.final.proj.weight.data_ptr() == kept().data_ptr()
 
 
 def test_frozen_and_trainable_weights_stay_so(model):
@@ -150,6 +146,12 @@ def broken(model, how):
         (lambda o: o.pop("t_embedder.mlp.0.bias"), "t_embedder.mlp.0.bias is missing"),
         (lambda o: o.update(extra=torch.ones(1)), "extra is unknown"),
         (lambda o: o.clear(), "is missing"),
+        (lambda o: o.update({3: torch.ones(1)}), "source is no state dict: 3 is a Tensor"),
+        (lambda o: o.update(pos_embed=[1.0]), "source is no state dict: 'pos_embed' is a list"),
+        (
+            lambda o: o.update({"blocks.0.mlp.fc1.bias": torch.tensor(1.0)}),
+            "blocks.0.mlp.fc1.bias is a single number",
+        ),
         (
             lambda o: o.update({"blocks.1.mlp.fc1.weight": torch.ones(3, 3)}),
             r"blocks.1.mlp.fc1.weight has shape \(3, 3\); \(64, 16\) would fit the rest",
@@ -172,6 +174,8 @@ def test_heads_must_be_known(model):
         load_official(export_official(model))
     with pytest.raises(ValueError, match="num_heads=3 does not divide hidden_size=16"):
         load_official(export_official(model), 3)
+    with pytest.raises(ValueError, match="num_heads=0 must be at least 1"):
+        load_official(export_official(model), 0)
 
 
 def test_files_that_cannot_be_read(model, tmp_path):
@@ -198,3 +202,89 @@ def test_networks_without_official_names_are_refused(tiny_dit):
         export_official(tiny_dit(num_classes=0, class_dropout_prob=0.0))
     with pytest.raises(ValueError, match="square images only"):
         export_official(tiny_dit(input_size=(8, 4)))
+
+
+@pytest.mark.parametrize("network", [DiT, UViT])
+def test_one_class_needs_to_be_told_from_the_null_label(network, awaken):
+    model = awaken(network(8, 4, 1, 16, 2, 2, num_classes=1, class_dropout_prob=0.0))
+    out = export_official(model)
+    with pytest.raises(ValueError, match="one row.*leaves no class; null_label=False"):
+        load_official(out, 2)
+    assert load_official(out, 2, null_label=False).config["num_classes"] == 1
+
+
+# --- U-ViT ----------------------------------------------------------------------------------------
+
+
+def tiny_uvit(**changes):
+    arguments = dict(input_size=8, patch_size=4, in_channels=1, hidden_size=16, depth=4)
+    return UViT(**arguments | dict(num_heads=2, num_classes=3) | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_classes": 0, "skip": "none", "conv": "none"},
+        {"patch_size": 2, "in_channels": 2, "time_mlp": True, "qkv_bias": True, "depth": 3},
+        {"hidden_size": 28, "num_heads": 7, "mlp_ratio": 2.5, "class_dropout_prob": 0.0},
+    ],
+)
+def test_a_uvit_comes_back_to_the_bit(changes, awaken):
+    model = awaken(tiny_uvit(**changes))
+    out = export_official(model)
+    again = load_official(
+        out, model.config["num_heads"], null_label=model.config["class_dropout_prob"] > 0
+    )
+    assert again.null_label == model.null_label
+    x = torch.randn(2, model.in_channels, 8, 8)
+    t, y = torch.tensor([0.0, 999.0]), torch.tensor([0, 2]) if model.label_embed else None
+    with torch.no_grad():
+        assert torch.equal(again(x, t, y), model(x, t, y))
+    back = export_official(again)
+    assert all(torch.equal(back[name], out[name]) for name in out) and back.keys() == out.keys()
+
+
+@pytest.mark.parametrize("size", UVIT_SIZES)
+def test_uvit_sizes_are_read_off_their_tensors(size):
+    with torch.device("meta"):
+        model = UViT(**UVIT_SIZES[size])
+        null = model.null_label is not None or model.label_embed is None
+        config = read_config(export_official(model), None, null, official_uvit)
+    assert config == {key: model.config[key] for key in config}
+
+
+@pytest.mark.parametrize(
+    "how, sentence",
+    [
+        (lambda o: o.pop("label_emb.weight"), "5 positions of patches, which are no square grid"),
+        (lambda o: o.pop("out_blocks.1.skip_linear.weight"), "skip_linear.weight is missing"),
+        (lambda o: o.pop("in_blocks.0.norm1.bias"), "in_blocks.0.norm1.bias is missing"),
+        (lambda o: [o.pop(k) for k in list(o) if k.startswith("in_blocks.1")], "UViT weights"),
+        (lambda o: o.update({"blocks.0.attn.qkv.bias": torch.ones(1)}), "qkv.bias is unknown"),
+        (
+            lambda o: o.update({"patch_embed.proj.weight": torch.ones(16, 1, 4, 2)}),
+            r"has shape \(16, 1, 4, 2\); \(16, 1, 4, 4\) would fit the rest",
+        ),
+    ],
+)
+def test_what_is_no_uvit_is_refused(how, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        load_official(broken(tiny_uvit(), how), 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"skip": "add"},
+        {"time": "adaln"},
+        {"conv": "before"},
+        {"patch_embed": "conv"},
+        {"pos_embed": "none"},
+        {"learn_sigma": True},
+    ],
+)
+def test_choices_without_official_names_are_refused(changes):
+    ((name, value),) = changes.items()
+    with pytest.raises(ValueError, match=f"{name}={value!r}: the official code has only"):
+        export_official(tiny_uvit(**changes))
