@@ -1,4 +1,4 @@
-"""Named networks with their recipes, measured on MNIST (data/results/recipes.json)."""
+"""Named networks with their recipes; experiment "recipes" changes the demo's, part by part."""
 
 import torch
 from torch import nn
@@ -88,11 +88,12 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
     """A fresh network and its process for images (c, h, w): (network, Diffusion, recipe's dict).
 
     `preset` is a name, or a dict like those of `PRESETS`. A patch size that doesn't divide the
-    images gives way to the next smaller one that does. Raises ValueError for an unknown preset.
+    images gives way to the next smaller one that does. Raises ValueError for an unknown one.
     """
     if isinstance(preset, str):
         check_choice("preset", preset, PRESETS)
     parts = PRESETS[preset] if isinstance(preset, str) else preset
+    check_choice("network", parts.get("network", "DiT"), NETWORKS)
     channels, height, width = image_shape
     size = height if height == width else (height, width)
     patch = parts["model"]["patch_size"]

@@ -2,11 +2,13 @@
 
 A trial takes settings and a seed, and gives what it measured together with the configuration. All
 are judged on MNIST without its test split: networks train without the last 5,000 training images,
-which stand in for a test set. The judge has seen them, so the distance of real images is low.
+which stand in for a test set. The judge has seen them, so the distance of real images is low; the
+shipped weights, which are judged as they are, have seen them too.
 """
 
 import time
 from dataclasses import asdict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,29 +36,49 @@ def train(settings: dict, seed: int) -> tuple[nn.Module, Diffusion, dict]:
     Settings: `model` and `recipe` are changes of the preset "demo", `diffusion` replaces its own;
     `network`: "DiT" (the default) or "UViT".
     """
+    run = prepare(settings, seed)
+    began = time.process_time()
+    average = fit(run.model, run.diffusion, run.images, run.labels, recipe=run.recipe)
+    took = {
+        "processor seconds": round(time.process_time() - began, 1),
+        "parameters": sum(p.numel() for p in average.parameters()),
+    }
+    return average, run.diffusion, took | configuration(run)
+
+
+class Prepared(NamedTuple):
+    """What a training run starts from: the arguments of `fit`."""
+
+    model: nn.Module
+    diffusion: Diffusion
+    images: Tensor
+    labels: Tensor
+    recipe: Recipe
+
+
+def prepare(settings: dict, seed: int, **recipe) -> Prepared:
+    """A fresh network, its process and the data; settings as for `train`, `recipe`: more of it."""
     demo = presets.PRESETS["demo"]
     preset = {part: demo[part] | settings.get(part, {}) for part in ("model", "recipe")}
     preset["diffusion"] = settings.get("diffusion", demo["diffusion"])
     preset["network"] = settings.get("network", "DiT")
     model, diffusion, parts = presets.build(preset, (1, 28, 28), 10, seed)
-    recipe = Recipe(**(parts | {"seed": seed}))
     mnist = data.load("mnist")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images, labels = mnist.images[:-HELD_OUT], mnist.labels[:-HELD_OUT]
-    began = time.process_time()
-    average = fit(model.to(device), diffusion, images, labels, recipe=recipe)
-    return (
-        average,
-        diffusion,
-        {
-            "processor seconds": round(time.process_time() - began, 1),
-            "parameters": sum(p.numel() for p in average.parameters()),
-            "network": preset["network"],
-            "model": average.config,
-            "diffusion": diffusion.config,
-            "recipe": asdict(recipe) | {"betas": list(recipe.betas)},
-        },
+    return Prepared(
+        model.to(device), diffusion, images, labels, Recipe(**(parts | {"seed": seed} | recipe))
     )
+
+
+def configuration(run: Prepared) -> dict:
+    """What was trained and how, as plain values for a file of results."""
+    return {
+        "network": type(run.model).__name__,
+        "model": run.model.config,
+        "diffusion": run.diffusion.config,
+        "recipe": asdict(run.recipe) | {"betas": list(run.recipe.betas)},
+    }
 
 
 def sample_and_judge(settings: dict, seed: int) -> dict:

@@ -5,19 +5,18 @@ MNIST's training set, which stand in for a test set.
 """
 
 import time
-from dataclasses import asdict
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from minidit import data, evaluate, presets
+from minidit import data, evaluate
 from minidit.bits import Bits, bits_per_dim
 from minidit.diffusion import Diffusion
 from minidit.sample import ddim, sample
 from minidit.steps import select_steps
-from minidit.train import Recipe, Run, step_generator
-from minidit.trials import HELD_OUT
+from minidit.train import Run, step_generator
+from minidit.trials import HELD_OUT, configuration, prepare
 from minidit.weights import load
 
 TENTHS = 10  # parts of the steps, for a loss by t
@@ -27,20 +26,13 @@ FIXED = ("large", "small")  # variances
 def watch_training(settings: dict, seed: int) -> dict:
     """Train, and stop at the steps `looks` to judge both sets of weights, raw and averaged.
 
-    Settings: `model`, `recipe` and `diffusion` as for `trials.train_and_judge`; `looks`, a rising
+    Settings: `network`, `model`, `recipe` and `diffusion` as for `trials.train`; `looks`, a rising
     list, the last of which ends the run; `per_class`, samples of each label at every look, and
     `options`, the arguments of `ddim` (default: 20 steps).
     """
-    demo = presets.PRESETS["demo"]
-    preset = {part: demo[part] | settings.get(part, {}) for part in ("model", "recipe")}
-    preset["diffusion"] = settings.get("diffusion", demo["diffusion"])
-    model, diffusion, parts = presets.build(preset, (1, 28, 28), 10, seed)
     looks = settings["looks"]
-    recipe = Recipe(**(parts | {"seed": seed, "steps": looks[-1]}))
-    train = data.load("mnist")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, labels = train.images[:-HELD_OUT], train.labels[:-HELD_OUT]
-    run = Run(model.to(device), diffusion, images, labels, recipe)
+    prepared = prepare(settings, seed, steps=looks[-1])
+    run = Run(*prepared)
     losses, seen, spent = [], {"raw": [], "average": []}, 0.0
     for look in looks:
         began = time.process_time()
@@ -48,7 +40,7 @@ def watch_training(settings: dict, seed: int) -> dict:
             losses.append(float(run.step()))
         spent += time.process_time() - began
         for name, network in {"raw": run.model.eval(), "average": run.ema.model}.items():
-            seen[name].append(_look(network, diffusion, settings, seed))
+            seen[name].append(_look(network, run.diffusion, settings, seed))
         run.model.train()
     return {
         "processor seconds": round(spent, 1),
@@ -60,9 +52,7 @@ def watch_training(settings: dict, seed: int) -> dict:
         "loss": seen["average"][-1]["loss"],
         "recognised": seen["average"][-1]["recognised"],
         "frechet": seen["average"][-1]["frechet"],
-        "model": model.config,
-        "diffusion": diffusion.config,
-        "recipe": asdict(recipe) | {"betas": list(recipe.betas)},
+        **configuration(prepared),
         "sampling": {key: settings[key] for key in ("per_class", "options") if key in settings},
     }
 

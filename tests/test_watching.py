@@ -66,6 +66,13 @@ def test_settings_reach_the_run(few):
     assert watched(seed=1)["loss"] != watched(seed=0)["loss"] == watched(seed=0)["loss"]
 
 
+def test_any_network_can_be_watched(few):
+    run = watched(network="UViT")
+    assert run["network"] == "UViT" and run["model"]["skip"] == "concat"
+    with pytest.raises(ValueError, match="network='Dit' is unknown; choose one of"):
+        watched(network="Dit")
+
+
 def test_means_of_ten_steps():
     losses = [1.0] * 10 + [3.0] * 10 + [5.0]
     assert watching._means(losses) == [1.0, 3.0, 5.0]
