@@ -34,6 +34,16 @@ def check_images(images: Tensor, channels: int | None = None, size: tuple | None
         raise ValueError(f"images are {tuple(images.shape[2:])} pixels; input_size is {size}")
 
 
+def plain_size(input_size: int | tuple) -> int | tuple:
+    """A side, or (height, width) as a tuple; raise TypeError for anything else."""
+    if isinstance(input_size, int):
+        return input_size
+    sides = tuple(input_size) if isinstance(input_size, list | tuple) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        raise TypeError(f"input_size={input_size!r} must be an integer or (height, width)")
+    return sides
+
+
 def check_grid(input_size: int | tuple, patch_size: int) -> tuple[tuple, tuple]:
     """The size (height, width) and the grid of patches (h, w); raise if patches don't fit."""
     check_positive(patch_size=patch_size)

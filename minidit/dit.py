@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from minidit._validate import check_choice, check_grid, check_images, check_positive, check_times
+from minidit._validate import (
+    check_choice,
+    check_grid,
+    check_images,
+    check_positive,
+    check_times,
+    plain_size,
+)
 from minidit.blocks import BLOCKS, FinalLayer, through
 from minidit.embed import LabelEmbedder, TimestepEmbedder, label_tokens, sincos_2d
 from minidit.patches import PatchEmbed, unpatchify
@@ -38,7 +45,7 @@ class DiT(nn.Module):
         block: str = "adaln_zero",
         label_std: float = 0.02,
     ) -> None:
-        input_size = input_size if isinstance(input_size, int) else tuple(input_size)
+        input_size = plain_size(input_size)
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
         check_choice("block", block, BLOCKS)

@@ -4,7 +4,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from minidit._validate import check_choice, check_grid, check_images, check_positive, check_times
+from minidit._validate import (
+    check_choice,
+    check_grid,
+    check_images,
+    check_positive,
+    check_times,
+    plain_size,
+)
 from minidit.blocks import BLOCKS, FinalLayer, LongSkip, through
 from minidit.embed import (
     LabelEmbedder,
@@ -62,7 +69,7 @@ class UViT(nn.Module):
         qkv_bias: bool = False,
         label_std: float = 0.02,
     ) -> None:
-        input_size = input_size if isinstance(input_size, int) else tuple(input_size)
+        input_size = plain_size(input_size)
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
         check_choice("time", time, TIMES)
@@ -152,9 +159,10 @@ class UViT(nn.Module):
 
 
 def without_skips(config: dict) -> dict:
-    """The arguments of a U-ViT without long skips, but with as many parameters (to a thousandth).
+    """The arguments of a U-ViT without long skips, but with as many parameters.
 
-    What the skips' linear layers had goes into wider MLPs of all blocks: the fair opponent.
+    What the skips' linear layers had goes into wider MLPs of all blocks: the fair opponent. MLPs
+    grow by whole features, so the two differ by about 1/(12·hidden_size) of them at most.
     """
     built = {"mlp_ratio": 4.0, "depth": 12, "skip": "concat", "hidden_size": 512} | config
     half, d = built["depth"] // 2, built["hidden_size"]

@@ -32,7 +32,7 @@ def inputs(b=3, c=1, size=(8, 8), classes=3):
     return x, torch.linspace(0, 999, b), torch.arange(b) % classes
 
 
-# Every fifth or so of all combinations, so that every choice meets most others.
+# Every seventh of all combinations, so that every choice meets most others.
 CHOICES = list(itertools.product(SKIPS, TIMES, CONVS, PATCH_EMBEDS, POSITIONS))[::7]
 
 
@@ -127,7 +127,7 @@ def test_the_skips_are_their_formulas():
 
 
 def test_early_features_pass_the_skip_and_nothing_else(awaken):
-    """With every later block silenced, only a skip can carry what the first block found."""
+    """With the middle block cut off, only a skip can carry what the first block found."""
     x, t, y = inputs()
     for kind in SKIPS:
         model = awaken(tiny(depth=2, skip=kind))
@@ -205,6 +205,11 @@ def test_wrong_inputs_are_refused():
         tiny(patch_size=3)
     with pytest.raises(ValueError, match="num_heads=3 does not divide hidden_size=16"):
         tiny(num_heads=3)
+    with pytest.raises(ValueError, match="hidden_size, must be a multiple of 4"):
+        tiny(hidden_size=18, pos_embed="sincos_2d")
+    for size in (8.0, (8,), (8, 8, 8), ("8", 8), None):
+        with pytest.raises(TypeError, match=r"input_size=.* must be an integer or \(height, width"):
+            tiny(input_size=size)
 
 
 # --- parts ----------------------------------------------------------------------------------------
