@@ -46,9 +46,10 @@ def _add_demo(subparsers) -> None:
 def _add_train(subparsers) -> None:
     p = subparsers.add_parser(
         "train",
-        help="train a DiT; the same command again goes on where it stopped",
-        description="Train a DiT. The folder --out receives checkpoint.pt, log.csv and, at the "
-        "end, weights.safetensors. Stop it when you like: the same command goes on, to the bit.",
+        help="train a network; the same command again goes on where it stopped",
+        description="Train a DiT or a U-ViT. The folder --out receives checkpoint.pt, log.csv "
+        "and, at the end, weights.safetensors. Stop it when you like: the same command goes on, "
+        "to the bit.",
     )
     p.add_argument("--data", default="mnist", help="digits, mnist or cifar10 (%(default)s)")
     p.add_argument("--out", required=True, help="folder of the run")

@@ -59,7 +59,7 @@ class PatchEmbed(nn.Module):
 class ConvPatchEmbed(nn.Module):
     """A small stack instead of one linear map: 3×3 convolutions that halve the image, then a 1×1.
 
-    U-ViT compares it with `PatchEmbed` (section 3.2, figure 2d; after arXiv 2106.14881). Channels
+    U-ViT compares it with `PatchEmbed` (section 3.1, figure 2d; after arXiv 2106.14881). Channels
     double from layer to layer up to the width. `patch` is a power of two.
     """
 

@@ -81,7 +81,7 @@ def learning_rate(step: float, steps: int, peak: float, warmup: int, cooldown: f
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights, or Muon for the matrices inside blocks and AdamW for the rest."""
+    """AdamW for all weights, or Muon for matrices of blocks and skips and AdamW for the rest."""
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = []
     if recipe.optimizer == "muon":

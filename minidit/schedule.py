@@ -176,7 +176,7 @@ def linear(T: int = 1000) -> Schedule:
     """DDPM's schedule, which DiT uses: β rises linearly from 1e-4 to 0.02, scaled for T ≠ 1000."""
     check_positive(T=T)
     if T < 21:
-        raise ValueError(f"T={T} makes β exceed 1; use at least 21 steps, then respace")
+        raise ValueError(f"T={T} makes β reach 1; use at least 21 steps, then respace")
     scale = 1000 / T
     return _from_betas(torch.linspace(scale * 1e-4, scale * 0.02, T, dtype=torch.float64), "linear")
 
@@ -197,7 +197,7 @@ def scaled_linear(T: int = 1000, first: int = 0) -> Schedule:
     """
     check_positive(T=T)
     if T < 13:
-        raise ValueError(f"T={T} makes β exceed 0.92; use at least 13 steps, then respace")
+        raise ValueError(f"T={T} makes β reach 1; use at least 13 steps, then respace")
     check_choice("first", first, (0, 1))
     betas = 1000 / T * torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2
     schedule = _from_betas(betas, "scaled_linear_from_1" if first else "scaled_linear")

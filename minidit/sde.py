@@ -64,16 +64,16 @@ def euler_maruyama(
     if noise is not None and (len(noise) < last or any(z.shape != x.shape for z in noise)):
         raise ValueError(f"noise must hold {last} draws of {tuple(x.shape)}, the noisiest first")
     length = -torch.cat([nodes, -torch.ones(1, dtype=torch.float64)]).diff() / T  # Δu, to u = 0
-    loss = (rate(schedule, nodes) * length).tolist()  # β·Δu
-    if max(loss) > 4:
-        worst = loss.index(max(loss))
+    shares = (rate(schedule, nodes) * length).tolist()  # β·Δu
+    if max(shares) > 4:
+        worst = shares.index(max(shares))
         raise ValueError(
-            f"the step from {nodes[worst]:.4g} has β·Δu = {max(loss):.3g}, and above 4 the method "
-            "runs away; take more steps, or start where β is smaller"
+            f"the step from {nodes[worst]:.4g} has β·Δu = {max(shares):.3g}, and above 4 the "
+            "method runs away; take more steps, or start where β is smaller"
         )
     walk = Walk(model, diffusion, nodes, y, "eps", clip)
     sigma = walk.diffusion.schedule.sigma.tolist()
-    for k, share in enumerate(loss):
+    for k, share in enumerate(shares):
         eps = walk.predict(x, k)
         x = x + 0.5 * share * (x - (1 + eta**2) / sigma[k] * eps)
         if eta > 0 and k < last:
