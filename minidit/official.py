@@ -37,7 +37,7 @@ def load_official(
     Raises ValueError for anything that is not a whole network, naming the first wrong tensor.
     """
     tensors = _state_dict(source)
-    uvit = any(name.startswith("mid_block.") for name in tensors)
+    uvit = any(name.startswith(("mid_block.", "in_blocks.", "out_blocks.")) for name in tensors)
     code = official_uvit if uvit else official_dit
     config = read_config(tensors, num_heads, null_label, code)
     with torch.device("meta"):  # no memory, no time

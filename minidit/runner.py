@@ -54,26 +54,30 @@ def run_experiment(
     check_choice("scale", scale, experiment.scales)
     check_positive(seeds=seeds)
     path = out / f"{name}.json"
-    results = _read(path) if path.exists() else {"runs": []}
-    results |= {
+    for seed in range(seeds):
+        for variant, settings in experiment.variants.items():
+            key = {"variant": variant, "seed": seed, "scale": scale}
+            if any(key.items() <= run.items() for run in _read(path)["runs"]):
+                continue
+            began = time.perf_counter()
+            found = experiment.trial(merge(settings, experiment.scales[scale]), seed)
+            run = key | {"seconds": round(time.perf_counter() - began, 1), **found, **machine()}
+            results = _read(path)  # again: another process may have added to it meanwhile
+            results["runs"].append(run)
+            _store(results | _head(name, experiment), path)
+            cells = (f"{k} {_number(run[k], form)}" for k, form in experiment.columns.items())
+            report(f"{variant}, seed {seed}: " + ", ".join(cells))
+    results = _read(path) | _head(name, experiment)
+    _store(results, path)
+    return results
+
+
+def _head(name: str, experiment: Experiment) -> dict:
+    return {
         "experiment": name,
         "question": experiment.question,
         "columns": experiment.columns,
     }
-    done = {(run["variant"], run["seed"], run["scale"]) for run in results["runs"]}
-    for seed in range(seeds):
-        for variant, settings in experiment.variants.items():
-            if (variant, seed, scale) in done:
-                continue
-            began = time.perf_counter()
-            found = experiment.trial(merge(settings, experiment.scales[scale]), seed)
-            seconds = round(time.perf_counter() - began, 1)
-            run = {"variant": variant, "seed": seed, "scale": scale, "seconds": seconds, **found}
-            results["runs"].append(run | machine())
-            _store(results, path)
-            cells = (f"{key} {_number(run[key], form)}" for key, form in results["columns"].items())
-            report(f"{variant}, seed {seed}: " + ", ".join(cells))
-    return results
 
 
 def merge(settings: dict, more: dict) -> dict:
@@ -102,6 +106,9 @@ def machine() -> dict:
 
 
 def _read(path: Path) -> dict:
+    """What the file holds; no runs if there is none yet."""
+    if not path.exists():
+        return {"runs": []}
     try:
         results = json.loads(path.read_text())
     except ValueError as error:

@@ -98,7 +98,7 @@ def judge_samples(model: nn.Module, diffusion: Diffusion, sampling: dict, seed: 
     learned one. With one seed, all start from the same noise.
     """
     guidance = sampling.get("guidance", {"scale": 2.0})
-    sampler, options = sampling.get("sampler", "ddim"), sampling.get("options", {"steps": 20})
+    sampler, options = sampling.get("sampler", "ddim"), {"steps": 20} | sampling.get("options", {})
     asked = torch.arange(10).repeat(sampling.get("per_class", 30))
     rng = torch.Generator().manual_seed(seed)
     device, fold = next(model.parameters()).device, sampling.get("fold", 1)

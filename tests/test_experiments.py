@@ -62,6 +62,17 @@ def test_a_killed_experiment_keeps_what_it_had(tmp_path):
     assert [run["variant"] for run in stored["runs"]] == ["fine"]
 
 
+def test_two_processes_keep_each_other_s_runs(tmp_path):
+    def trial(settings, seed):
+        if settings["a"] == 1:  # while this run is under way, another process ends its own
+            run_experiment("x", Experiment("?", {"two": {"a": 2}}, *rest), tmp_path)
+        return {"sum": settings["a"]}
+
+    rest = {"cpu": {}}, trial, {"sum": "d"}
+    results = run_experiment("x", Experiment("?", {"one": {"a": 1}}, *rest), tmp_path)
+    assert sorted(run["variant"] for run in results["runs"]) == ["one", "two"]
+
+
 def test_an_unknown_scale_is_refused(tmp_path):
     with pytest.raises(ValueError, match="scale='huge'.*smoke"):
         run_experiment("x", counting([]), tmp_path, scale="huge")
