@@ -11,6 +11,10 @@ from minidit.uvit import UViT
 
 NETWORKS = {"DiT": DiT, "UViT": UViT}
 
+_SMALL = dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
+_LINE = dict(schedule="straight", predict="x0", weight="v", max_weight=400.0)
+_LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup=100, cooldown=0.7)
+
 # "demo": a minute or two on two cores. "mnist": the shipped weights. "mnist-sigma": noise and
 # variance predicted on DDPM's schedule, as in the paper, but with a recipe for one core: errors of
 # the noise weigh more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT.
@@ -18,56 +22,21 @@ NETWORKS = {"DiT": DiT, "UViT": UViT}
 # starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
     "demo": dict(
-        model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
-        diffusion=dict(schedule="straight", predict="x0", weight="v", max_weight=400.0),
+        model=_SMALL,
+        diffusion=_LINE,
         recipe=dict(
-            steps=600,
-            batch_size=64,
-            optimizer="muon",
-            lr=2e-3,
-            times="logit_normal",
-            warmup=20,
+            steps=600, batch_size=64, optimizer="muon", lr=2e-3, times="logit_normal", warmup=20
         ),
     ),
-    "mnist": dict(
-        model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
-        diffusion=dict(schedule="straight", predict="x0", weight="v", max_weight=400.0),
-        recipe=dict(
-            steps=6000,
-            optimizer="muon",
-            lr=2e-3,
-            times="logit_normal",
-            warmup=100,
-            cooldown=0.7,
-        ),
-    ),
+    "mnist": dict(model=_SMALL, diffusion=_LINE, recipe=_LONG),
     "mnist-sigma": dict(
-        model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
+        model=_SMALL,
         diffusion=dict(
             schedule="linear", predict="eps", weight="v", max_weight=25.0, learn_sigma=True
         ),
-        recipe=dict(
-            steps=6000,
-            optimizer="muon",
-            lr=2e-3,
-            times="half",
-            warmup=100,
-            cooldown=0.7,
-        ),
+        recipe=_LONG | {"times": "half"},
     ),
-    "uvit-mnist": dict(
-        network="UViT",
-        model=dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0),
-        diffusion=dict(schedule="straight", predict="x0", weight="v", max_weight=400.0),
-        recipe=dict(
-            steps=6000,
-            optimizer="muon",
-            lr=2e-3,
-            times="logit_normal",
-            warmup=100,
-            cooldown=0.7,
-        ),
-    ),
+    "uvit-mnist": dict(network="UViT", model=_SMALL, diffusion=_LINE, recipe=_LONG),
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
         diffusion=dict(schedule="linear", predict="eps", learn_sigma=True),
