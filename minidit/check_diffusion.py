@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidit import _mistakes_diffusion, blocks
+from minidit import _mistakes_blocks, _mistakes_diffusion, blocks
 from minidit._verdict import Verdict, judge
 from minidit.diffusion import Diffusion
 from minidit.likelihood import normal_kl as package_kl
@@ -126,7 +126,7 @@ def modulate(fn: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
         "as many images as tokens": (_TOKENS, shift, scale),
         "shift and scale zero": (_TOKENS, 0 * shift, 0 * scale),
     }
-    wrong = _mistakes_diffusion.MODULATE
+    wrong = _mistakes_blocks.MODULATE
     return judge("modulate", fn, blocks.modulate, cases, wrong, tolerance=1e-5)
 
 
@@ -142,7 +142,7 @@ def adaln_zero_step(fn: Callable[..., Tensor]) -> Verdict:
         "as many images as tokens": (_TOKENS, branch, shift, scale, gate),
         "a gate of zero": (_TOKENS, branch, shift, scale, 0 * gate),
     }
-    right, wrong = _mistakes_diffusion.half_block, _mistakes_diffusion.HALF_BLOCK
+    right, wrong = _mistakes_blocks.half_block, _mistakes_blocks.HALF_BLOCK
     return judge("adaln_zero_step", fn, right, cases, wrong, tolerance=1e-4)
 
 
@@ -158,6 +158,6 @@ def block_parameters(fn: Callable[[str, int], int]) -> Verdict:
     cases = {f'"{block}" and d = {d}': (block, d) for d in (8, 12) for block in blocks.BLOCKS}
     wrong = {
         hint: lambda block, d, mistake=mistake: torch.tensor([mistake(block, d)])
-        for hint, mistake in _mistakes_diffusion.BLOCK_PARAMETERS.items()
+        for hint, mistake in _mistakes_blocks.BLOCK_PARAMETERS.items()
     }
     return judge("block_parameters", student, count, cases, wrong)

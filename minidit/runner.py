@@ -65,7 +65,7 @@ def run_experiment(
             results = _read(path)  # again: another process may have added to it meanwhile
             results["runs"].append(run)
             _store(results | _head(name, experiment), path)
-            cells = (f"{k} {_number(run[k], form)}" for k, form in experiment.columns.items())
+            cells = (f"{k} {run[k]:{form}}" for k, form in experiment.columns.items())
             report(f"{variant}, seed {seed}: " + ", ".join(cells))
     results = _read(path) | _head(name, experiment)
     _store(results, path)
@@ -159,8 +159,4 @@ def _cell(values: Sequence[float], form: str, limit: float) -> str:
     if max(values) > limit or not all(map(math.isfinite, values)):
         return "diverged"
     mean, spread = mean_and_spread(values)
-    return _number(mean, form) + (f" ± {_number(spread, form)}" if len(values) > 1 else "")
-
-
-def _number(value: float, form: str) -> str:
-    return format(value, form)
+    return f"{mean:{form}}" + (f" ± {spread:{form}}" if len(values) > 1 else "")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from minidit import _mistakes_blocks as block_hints
 from minidit import _mistakes_diffusion as hints
 from minidit import check
 from minidit import modulate as package_modulate
@@ -267,9 +268,9 @@ STUDENTS = {
     "q_sample": (Q_SAMPLE, hints.Q_SAMPLE),
     "posterior_mean": (POSTERIOR_MEAN, hints.POSTERIOR_MEAN),
     "x0_from_v": (X0_FROM_V, hints.X0_FROM_V),
-    "modulate": (MODULATE, hints.MODULATE),
-    "adaln_zero_step": (HALF_BLOCK, hints.HALF_BLOCK),
-    "block_parameters": (BLOCK_PARAMETERS, hints.BLOCK_PARAMETERS),
+    "modulate": (MODULATE, block_hints.MODULATE),
+    "adaln_zero_step": (HALF_BLOCK, block_hints.HALF_BLOCK),
+    "block_parameters": (BLOCK_PARAMETERS, block_hints.BLOCK_PARAMETERS),
 }
 
 
