@@ -17,7 +17,8 @@ _LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup
 
 # "demo": a minute or two on two cores. "mnist": the shipped weights. "mnist-sigma": noise and
 # variance predicted on DDPM's schedule, as in the paper, but with a recipe for one core: errors of
-# the noise weigh more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT.
+# the noise weigh more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT
+# whose positions start as large as the DiT's sinusoids.
 # "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
 # starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
@@ -36,7 +37,7 @@ PRESETS: dict[str, dict] = {
         ),
         recipe=_LONG | {"times": "half"},
     ),
-    "uvit-mnist": dict(network="UViT", model=_SMALL, diffusion=_LINE, recipe=_LONG),
+    "uvit-mnist": dict(network="UViT", model=_SMALL | {"pos_std": 0.7}, diffusion=_LINE, recipe=_LONG),
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
         diffusion=dict(schedule="linear", predict="eps", learn_sigma=True),

@@ -26,7 +26,7 @@ TIMES = {"token": "in_context", "adaln": "adaln", "adaln_zero": "adaln_zero"}  #
 PATCH_EMBEDS = {"linear": PatchEmbed, "conv": ConvPatchEmbed}
 CONVS = ("after", "before", "none")
 POSITIONS = ("learned_1d", "sincos_2d", "none")
-STD = 0.02  # of every linear layer at the start
+STD = 0.02  # of every linear layer at the start, but for the patch embedding
 
 
 class UViT(nn.Module):
@@ -43,6 +43,8 @@ class UViT(nn.Module):
     normalisations, "adaln" (or the DiT's "adaln_zero"). `conv`: 3×3, "after" the last linear layer,
     "before" it, or "none". `patch_embed`: "linear" or "conv". `pos_embed`: "learned_1d",
     "sincos_2d" or "none".
+    `pos_std`: scale of the learned positions at the start. The official code uses 0.02; near 0.7,
+    the size of sinusoids, they tell patches apart from the first step, which matters in short runs.
     `time_mlp`: an MLP on the sinusoids of the time, which otherwise are its token as they are.
     """
 
@@ -68,6 +70,7 @@ class UViT(nn.Module):
         time_mlp: bool = False,
         qkv_bias: bool = False,
         label_std: float = 0.02,
+        pos_std: float = 0.02,
     ) -> None:
         input_size = plain_size(input_size)
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -107,7 +110,7 @@ class UViT(nn.Module):
         """(extras + n, d), learned, or fixed with zeros for the tokens that are no patches."""
         if kind == "none":
             return None
-        table = torch.randn(self.extras + n, self.config["hidden_size"]) * STD
+        table = torch.randn(self.extras + n, self.config["hidden_size"]) * self.config["pos_std"]
         if kind == "sincos_2d":
             table[: self.extras] = 0
             table[self.extras :] = sincos_2d(table.shape[1], self.grid)
