@@ -37,7 +37,9 @@ PRESETS: dict[str, dict] = {
         ),
         recipe=_LONG | {"times": "half"},
     ),
-    "uvit-mnist": dict(network="UViT", model=_SMALL | {"pos_std": 0.7}, diffusion=_LINE, recipe=_LONG),
+    "uvit-mnist": dict(
+        network="UViT", model=_SMALL | {"pos_std": 0.7}, diffusion=_LINE, recipe=_LONG
+    ),
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
         diffusion=dict(schedule="linear", predict="eps", learn_sigma=True),

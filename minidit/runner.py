@@ -49,7 +49,8 @@ def run_experiment(
 ) -> dict:
     """Run what is still missing, and keep every run in out/NAME.json as soon as it ends.
 
-    `report` hears a line for each run. A killed experiment goes on with its next run.
+    `report` hears a line for each run. A killed experiment goes on with its next run. A run that
+    another experiment in `out` has made with the same trial, settings and seed isn't made again.
     """
     check_choice("scale", scale, experiment.scales)
     check_positive(seeds=seeds)
@@ -59,9 +60,10 @@ def run_experiment(
             key = {"variant": variant, "seed": seed, "scale": scale}
             if any(key.items() <= run.items() for run in _read(path)["runs"]):
                 continue
-            began = time.perf_counter()
-            found = experiment.trial(merge(settings, experiment.scales[scale]), seed)
-            run = key | {"seconds": round(time.perf_counter() - began, 1), **found, **machine()}
+            settings = merge(settings, experiment.scales[scale])
+            asked = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
+            run = _made_elsewhere(out, asked) or _measure(experiment.trial, asked)
+            run |= key
             results = _read(path)  # again: another process may have added to it meanwhile
             results["runs"].append(run)
             _store(results | _head(name, experiment), path)
@@ -70,6 +72,27 @@ def run_experiment(
     results = _read(path) | _head(name, experiment)
     _store(results, path)
     return results
+
+
+def _measure(trial: Callable[[dict, int], dict], asked: dict) -> dict:
+    """Run a trial; what it was asked, what it found, how long it took, and where."""
+    began = time.perf_counter()
+    found = trial(asked["settings"], asked["seed"])
+    return asked | {"seconds": round(time.perf_counter() - began, 1), **found, **machine()}
+
+
+def _made_elsewhere(out: Path, asked: dict) -> dict | None:
+    """The run of another experiment that was asked the same, e.g. of a shared baseline."""
+    asked = json.loads(json.dumps(asked))  # as it is read from a file: tuples become lists
+    for path in sorted(out.glob("*.json")):
+        try:
+            runs = _read(path)["runs"]
+        except ValueError:  # no experiment's file, or a damaged one, which its own run will tell of
+            continue
+        for run in runs:
+            if asked.items() <= run.items():
+                return {"from": path.stem} | run
+    return None
 
 
 def _head(name: str, experiment: Experiment) -> dict:

@@ -73,6 +73,23 @@ def test_two_processes_keep_each_other_s_runs(tmp_path):
     assert sorted(run["variant"] for run in results["runs"]) == ["one", "two"]
 
 
+def test_a_baseline_that_another_experiment_has_run_is_not_run_again(tmp_path):
+    calls = []
+    first = counting(calls)
+    run_experiment("x", first, tmp_path, seeds=2)
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "other.json").write_text('{"rows": []}')
+    variants = {"as before": {"part": {"a": 10}}, "new": {"part": {"a": 5}}}
+    second = Experiment("?", variants, first.scales, first.trial, first.columns)
+    calls.clear()
+    results = run_experiment("y", second, tmp_path, seeds=3)
+    made = [(settings["part"]["a"], seed) for settings, seed in calls]
+    assert made == [(5, 0), (5, 1), (10, 2), (5, 2)], "what is new, and the third seed"
+    of = {(run["variant"], run["seed"]): run for run in results["runs"]}
+    assert of["as before", 1]["sum"] == 111 and of["as before", 1]["from"] == "x"
+    assert "from" not in of["new", 0] and "from" not in of["as before", 2]
+
+
 def test_an_unknown_scale_is_refused(tmp_path):
     with pytest.raises(ValueError, match="scale='huge'.*smoke"):
         run_experiment("x", counting([]), tmp_path, scale="huge")
