@@ -1,0 +1,170 @@
+"""Checks of long skips: right ones pass, and every hint is given for its mistake."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from minidit import LongSkip, UViT, check
+from minidit import _mistakes_skips as hints
+
+# --- right, written in other ways than the package's ----------------------------------------------
+
+
+def two_matrices(x, early, weight, bias):
+    """A matrix for each of the two."""
+    d = x.shape[-1]
+    return x @ weight[:, :d].T + early @ weight[:, d:].T + bias
+
+
+def recursive(x, blocks, skips):
+    """Everything between the first block and the last is a smaller U."""
+    if len(blocks) == 1:
+        return blocks[0](x)
+    early = blocks[0](x)
+    return blocks[-1](skips[-1](recursive(early, blocks[1:-1], skips[:-1]), early))
+
+
+def by_search(d, depth):
+    """The width at which the parameters come nearest."""
+    half = depth // 2
+    with_skips = half * d * (2 * d + 1) + (2 * half + 1) * 4 * d * (2 * d + 1)
+    total = lambda inner: (2 * half + 1) * inner * (2 * d + 1)  # noqa: E731
+    return min(range(4 * d, 6 * d), key=lambda inner: abs(total(inner) - with_skips))
+
+
+RIGHT = {"long_skip": two_matrices, "u_walk": recursive, "inner_width": by_search}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_ones_pass(name):
+    verdict = getattr(check, name)(RIGHT[name])
+    assert verdict and repr(verdict).startswith(f"✓ {name} is right"), verdict
+
+
+def test_what_is_checked_is_what_the_network_does(awaken):
+    skip, (x, early) = awaken(LongSkip("concat", 4)), torch.randn(2, 2, 3, 4)
+    assert torch.allclose(
+        skip(x, early), hints.long_skip(x, early, skip.proj.weight, skip.proj.bias)
+    )
+    net = awaken(UViT(8, 4, 1, 16, 4, 2, conv="none", pos_embed="none"))
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 700])
+    time = net.time_vector(t)[:, None]
+    blocks = [lambda z, block=block: block(z, time) for block in net.blocks]
+    tokens = hints.u_walk(torch.cat([time, net.patch_embed(x)], 1), blocks, list(net.skips))
+    assert torch.allclose(net._to_image(tokens, time), net(x, t), atol=1e-5)
+
+
+# --- wrong, each with the words that its hint must hold -------------------------------------------
+
+
+def joined(x, early, weight, bias):
+    return F.linear(torch.cat([x, early], dim=2), weight, bias)
+
+
+LONG_SKIP = {
+    "early comes before x": lambda x, early, w, b: joined(early, x, w, b),
+    "the bias is forgotten": lambda x, early, w, b: torch.cat([x, early], dim=2) @ w.T,
+    "x is added once more": lambda x, early, w, b: joined(x, early, w, b) + x,
+    "along the tokens": lambda x, early, w, b: torch.cat([x, early], dim=1) @ w.T + b,
+}
+
+
+def straight_on(x, blocks, skips):
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+def queue(x, blocks, skips):
+    half, kept = len(skips), []
+    for block in blocks[:half]:
+        x = block(x)
+        kept.append(x)
+    x = blocks[half](x)
+    for early, block, skip in zip(kept, blocks[half + 1 :], skips):
+        x = block(skip(x, early))
+    return x
+
+
+def before_the_block(x, blocks, skips):
+    half, kept = len(skips), []
+    for block in blocks[:half]:
+        kept.append(x)
+        x = block(x)
+    x = blocks[half](x)
+    for block, skip in zip(blocks[half + 1 :], skips):
+        x = block(skip(x, kept.pop()))
+    return x
+
+
+def after_the_block(x, blocks, skips):
+    half, kept = len(skips), []
+    for block in blocks[:half]:
+        x = block(x)
+        kept.append(x)
+    x = blocks[half](x)
+    for block, skip in zip(blocks[half + 1 :], skips):
+        x = skip(block(x), kept.pop())
+    return x
+
+
+def middle_kept(x, blocks, skips):
+    half, kept = len(skips), []
+    for block in blocks[: half + 1]:
+        x = block(x)
+        kept.append(x)
+    for block, skip in zip(blocks[half + 1 :], skips):
+        x = block(skip(x, kept.pop()))
+    return x
+
+
+U_WALK = {
+    "the first that was kept": queue,
+    "what goes into a block": before_the_block,
+    "joins after its block": after_the_block,
+    "the middle block keeps": middle_kept,
+    "are left out": straight_on,
+}
+
+INNER_WIDTH = {
+    "one matrix's": lambda d, depth: 4 * d + round((2 * d + 1) * (depth // 2) / (depth + 1)),
+    "only half of them": lambda d, depth: 4 * d + round(d * depth / (depth + 1)),
+    "spread it over all": lambda d, depth: 5 * d,
+    "that are there already": lambda d, depth: round(d * (depth // 2) / (depth + 1)),
+}
+
+STUDENTS = {
+    "long_skip": (LONG_SKIP, hints.LONG_SKIP),
+    "u_walk": (U_WALK, hints.U_WALK),
+    "inner_width": (INNER_WIDTH, hints.INNER_WIDTH),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [(name, words) for name, (wrong, _) in STUDENTS.items() for words in wrong]
+)
+def test_each_mistake_gets_its_hint(name, words):
+    verdict = getattr(check, name)(STUDENTS[name][0][words])
+    assert not verdict and f"✗ {name}" in repr(verdict)
+    assert words in repr(verdict).partition("likeliest cause")[2], verdict
+
+
+def test_added_tokens_get_the_hint_of_wrongly_joined_ones():
+    verdict = check.long_skip(lambda x, early, w, b: (x + early) @ w.T + b)
+    assert "or added" in repr(verdict).partition("likeliest cause")[2], verdict
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_hint_has_its_student(name):
+    wrong, table = STUDENTS[name]
+    assert len(wrong) == len(table)
+    for hint in table:
+        assert sum(words in hint for words in wrong) == 1, hint
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_stub_is_still_to_be_written(name):
+    def stub(*arguments):
+        raise NotImplementedError("exercise 1")
+
+    assert repr(getattr(check, name)(stub)) == f"○ {name} is still to be written: exercise 1"
