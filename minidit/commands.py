@@ -21,7 +21,7 @@ from minidit.demo import run_demo
 from minidit.diffusion import Diffusion
 from minidit.experiments import EXPERIMENTS
 from minidit.generate import generate
-from minidit.runner import run_experiment, table
+from minidit.runner import measures, run_experiment, table
 from minidit.sample import SAMPLERS
 from minidit.sample import sample as last
 from minidit.steps import State, select_steps
@@ -282,8 +282,11 @@ def experiment(args: Namespace) -> None:
         scale=args.scale,
         report=print,
     )
+    path = Path(args.out) / f"{args.name}.md"
     page = f"# {results['question']}\n"
     for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
         page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
-    (Path(args.out) / f"{args.name}.md").write_text(page)
+    path.write_text(page)
+    panels = dict(list(measures(results, args.scale).items())[:3])  # more would be too narrow
+    plot.dots(panels, title=results["question"], out=path.with_suffix(".png"))
     print(page)

@@ -4,17 +4,17 @@ matplotlib is imported only when a figure is drawn, so that `import minidit` sta
 draws a figure ends with plt.show() and returns None; what makes pixels or bytes returns them.
 """
 
-import io
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minidit._validate import check_positive
-from minidit.data import to_uint8
+from minidit.pictures import film, pixels, tile  # noqa: F401 - one public place for pictures
 
 # The palette of Okabe and Ito: told apart with any kind of colour vision.
 COLORS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
@@ -36,79 +36,22 @@ STYLE = {
 WIDTH = 8.0  # inches; a cell of JupyterLab shows it whole
 
 
-# --- pixels and bytes -----------------------------------------------------------------------------
-
-
-def pixels(images: Tensor | np.ndarray) -> np.ndarray:
-    """Images (n, 1 or 3, h, w), floats in [-1, 1] or uint8 → uint8 (n, h, w) or (n, h, w, 3)."""
-    images = torch.as_tensor(images).detach().cpu()
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images have shape {tuple(images.shape)}; expected (n, 1 or 3, h, w)")
-    if images.dtype != torch.uint8:
-        images = to_uint8(images)
-    array = images.permute(0, 2, 3, 1).numpy()  # (n, h, w, c)
-    return array[..., 0] if array.shape[3] == 1 else array
-
-
-def tile(
-    images: Tensor | np.ndarray, columns: int | None = None, gap: int = 2, background: int = 255
-) -> np.ndarray:
-    """Lay images out row by row in a grid of `columns` (10 at most unless told).
-
-    Shapes: (n, c, h, w) → uint8 (H, W) for c = 1, (H, W, 3) for c = 3, with `gap` pixels of
-    `background` grey (0 … 255) between the images.
-    """
-    array = pixels(images)
-    n, h, w = array.shape[:3]
-    columns = min(n, 10) if columns is None else columns
-    check_positive(images=n, columns=columns)
-    rows = -(-n // columns)
-    shape = rows * (h + gap) - gap, columns * (w + gap) - gap
-    sheet = np.full(shape + array.shape[3:], background, dtype=np.uint8)
-    for i, image in enumerate(array):
-        top, left = i // columns * (h + gap), i % columns * (w + gap)
-        sheet[top : top + h, left : left + w] = image
-    return sheet
-
-
-def film(
-    frames: Sequence[np.ndarray], milliseconds: int = 80, hold: int = 1500, scale: int = 1
-) -> bytes:
-    """An animated PNG of uint8 frames (H, W) or (H, W, 3), such as those of `tile`.
-
-    Shown in a notebook by IPython.display.Image(data, format="png"). The last frame is held for
-    `hold` milliseconds; `scale` enlarges every pixel that many times.
-    """
-    from PIL import Image
-
-    if not len(frames):
-        raise ValueError("a film needs at least one frame")
-    check_positive(milliseconds=milliseconds, hold=hold, scale=scale)
-    pages = [Image.fromarray(np.asarray(f).repeat(scale, 0).repeat(scale, 1)) for f in frames]
-    file = io.BytesIO()
-    durations = [milliseconds] * (len(pages) - 1) + [hold]
-    pages[0].save(
-        file,
-        "PNG",
-        save_all=True,
-        append_images=pages[1:],
-        duration=durations,
-        loop=0,
-        optimize=True,
-    )
-    return file.getvalue()
-
-
 # --- figures --------------------------------------------------------------------------------------
 
 
 @contextmanager
 def figure(
-    rows: int = 1, columns: int = 1, width: float = WIDTH, height: float = 3.0, widths=None
+    rows: int = 1,
+    columns: int = 1,
+    width: float = WIDTH,
+    height: float = 3.0,
+    widths: Sequence[float] | None = None,
+    out: Path | None = None,
 ) -> Iterator[np.ndarray]:
     """A figure in the common style, shown at the end of the with block: yields its axes, flat.
 
     `width`, `height`: inches; `widths`: how the columns share the width, equally unless told.
+    `out`: a PNG file to write instead of showing it.
     """
     import matplotlib.pyplot as plt
 
@@ -118,7 +61,12 @@ def figure(
         )
         try:
             yield axes.flatten()
-            plt.show()
+            if out is None:
+                plt.show()
+            else:
+                part = out.with_name(out.name + ".part")
+                fig.savefig(part, format="png")
+                os.replace(part, out)
         finally:
             plt.close(fig)
 
@@ -232,6 +180,34 @@ def bars(
         ax.set(ylabel=y, title=title)
         ax.margins(y=0.15)
         ax.grid(False, axis="x")
+
+
+def dots(
+    panels: dict[str, dict[str, Sequence[float]]],
+    *,
+    log: Sequence[str] = (),
+    title: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """A row for each name, a dot for each of its values, and a stroke at their mean.
+
+    panels: {measure: {name: values}}, side by side with the same names; values that aren't finite
+    are left out. `log` names the measures on a logarithmic axis, `out` a PNG file to write instead
+    of showing it.
+    """
+    names = list(next(iter(panels.values())))
+    rows = range(len(names))
+    with figure(1, len(panels), height=0.9 + 0.3 * len(names), out=out) as axes:
+        for ax, (measure, groups) in zip(axes, panels.items()):
+            for row, values in zip(rows, groups.values()):
+                values = [value for value in values if math.isfinite(value)] or [math.nan]
+                mean = sum(values) / len(values)
+                ax.plot([mean], [row], "|", color=COLORS[5], markersize=16, markeredgewidth=2.5)
+                ax.plot(values, [row] * len(values), "o", color=COLORS[0], alpha=0.6, markersize=6)
+            ax.set(xlabel=measure, yticks=rows, yticklabels=[], ylim=(len(names) - 0.4, -0.6))
+            _logarithmic(ax, "x" if measure in log else "")
+        axes[0].set_yticklabels(names)
+        axes[0].figure.suptitle(title or "", x=0.01, ha="left")
 
 
 def maps(

@@ -157,6 +157,16 @@ def rows(results: dict, scale: str | None = None) -> dict[str, list[dict]]:
     return found
 
 
+def measures(results: dict, scale: str | None = None) -> dict[str, dict[str, list[float]]]:
+    """What was measured, {column: {variant: a value for each seed}}, without the costs."""
+    found = rows(results, scale)
+    return {
+        key: {variant: [float(run[key]) for run in runs] for variant, runs in found.items()}
+        for key in results["columns"]
+        if key not in COSTS
+    }
+
+
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and standard deviation over seeds (n - 1 in the divisor; 0 for a single run)."""
     mean = sum(values) / len(values)

@@ -6,9 +6,18 @@ import math
 import pytest
 import torch
 
-from minidit import Diffusion, DiT, ablations, data, linear, straight, trials, watching
+from minidit import Diffusion, DiT, ablations, commands, data, linear, straight, trials, watching
+from minidit.__main__ import main
 from minidit.experiments import EXPERIMENTS
-from minidit.runner import Experiment, mean_and_spread, merge, rows, run_experiment, table
+from minidit.runner import (
+    Experiment,
+    mean_and_spread,
+    measures,
+    merge,
+    rows,
+    run_experiment,
+    table,
+)
 
 
 def counting(calls):
@@ -88,6 +97,27 @@ def test_a_baseline_that_another_experiment_has_run_is_not_run_again(tmp_path):
     of = {(run["variant"], run["seed"]): run for run in results["runs"]}
     assert of["as before", 1]["sum"] == 111 and of["as before", 1]["from"] == "x"
     assert "from" not in of["new", 0] and "from" not in of["as before", 2]
+
+
+def test_measures_are_sorted_by_column_and_variant_without_costs():
+    runs = [
+        {"variant": v, "seed": k, "scale": "cpu", "loss": float(k), "parameters": 10, "x": 2}
+        for k in range(2)
+        for v in "ab"
+    ]
+    runs.append(runs[0] | {"scale": "smoke"})
+    results = {"runs": runs, "columns": {"parameters": "d", "loss": ".1f", "x": "d"}}
+    found = measures(results, "cpu")
+    assert found == {"loss": {"a": [0.0, 1.0], "b": [0.0, 1.0]}, "x": {"a": [2, 2], "b": [2, 2]}}
+
+
+def test_the_command_writes_results_table_and_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "EXPERIMENTS", {"x": counting([])})
+    assert main(["experiment", "x", "--seeds", "2", "--out", str(tmp_path)]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.json", "x.md", "x.png"]
+    assert "| ten | 2 | 110.5 ± 0.7 |" in (tmp_path / "x.md").read_text()
+    assert "one, seed 0: sum 101.0" in capsys.readouterr().out
+    assert main(["experiment", "y"]) == 2 and "x" in capsys.readouterr().err
 
 
 def test_an_unknown_scale_is_refused(tmp_path):

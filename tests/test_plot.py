@@ -1,6 +1,7 @@
 """Pictures: grids hold every image where it belongs, films play, figures are drawn and shown."""
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -142,6 +143,39 @@ def test_spreads_become_error_bars(monkeypatch):
     monkeypatch.setattr(plt, "show", show)
     plot.curves({"with": ([1, 2], [3.0, 4.0], [0.5, 1.0]), "without": ([1, 2], [2.0, 2.0])})
     assert drawn == {"with": [[2.5, 3.5], [3.0, 5.0]], "named": {"with", "without"}}
+
+
+def test_dots_show_every_value_and_their_mean(monkeypatch):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    drawn = []
+
+    def show():
+        for ax in plt.gcf().axes:
+            points = [(line.get_xdata(), set(line.get_ydata())) for line in ax.lines]
+            drawn.append((ax.get_xlabel(), [t.get_text() for t in ax.get_yticklabels()], points))
+        drawn.append(plt.gcf().axes[1].get_xscale())
+
+    monkeypatch.setattr(plt, "show", show)
+    loss, shares = {"a": [1.0, 3.0], "b": [5.0]}, {"a": [0.5, 0.25], "b": [math.inf]}
+    plot.dots({"loss": loss, "share": shares}, log=["share"], title="q")
+    first, second, scale = drawn
+    assert first[:2] == ("loss", ["a", "b"]) and second[0] == "share" and scale == "log"
+    means, values = first[2][0::2], first[2][1::2]
+    assert [list(x) for x, _ in means] == [[2.0], [5.0]]
+    assert [(list(x), y) for x, y in values] == [([1.0, 3.0], {0}), ([5.0], {1})]
+    assert np.isnan(second[2][3][0]).all()
+
+
+def test_a_figure_goes_to_a_file_when_told(shown, tmp_path):
+    path = tmp_path / "dots.png"
+    plot.dots({"loss": {"a": [1.0, 3.0]}}, out=path)
+    assert shown == [] and [p.name for p in tmp_path.iterdir()] == ["dots.png"]
+    with Image.open(path) as image:
+        assert np.asarray(image.convert("L")).std() > 5
 
 
 def test_numbers_are_all_written(shown):

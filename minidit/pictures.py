@@ -1,0 +1,71 @@
+"""Images side by side in one array, and films; `plot` offers these together with its figures."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minidit._validate import check_positive
+from minidit.data import to_uint8
+
+
+def pixels(images: Tensor | np.ndarray) -> np.ndarray:
+    """Images (n, 1 or 3, h, w), floats in [-1, 1] or uint8 → uint8 (n, h, w) or (n, h, w, 3)."""
+    images = torch.as_tensor(images).detach().cpu()
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (n, 1 or 3, h, w)")
+    if images.dtype != torch.uint8:
+        images = to_uint8(images)
+    array = images.permute(0, 2, 3, 1).numpy()  # (n, h, w, c)
+    return array[..., 0] if array.shape[3] == 1 else array
+
+
+def tile(
+    images: Tensor | np.ndarray, columns: int | None = None, gap: int = 2, background: int = 255
+) -> np.ndarray:
+    """Lay images out row by row in a grid of `columns` (10 at most unless told).
+
+    Shapes: (n, c, h, w) → uint8 (H, W) for c = 1, (H, W, 3) for c = 3, with `gap` pixels of
+    `background` grey (0 … 255) between the images.
+    """
+    array = pixels(images)
+    n, h, w = array.shape[:3]
+    columns = min(n, 10) if columns is None else columns
+    check_positive(images=n, columns=columns)
+    rows = -(-n // columns)
+    shape = rows * (h + gap) - gap, columns * (w + gap) - gap
+    sheet = np.full(shape + array.shape[3:], background, dtype=np.uint8)
+    for i, image in enumerate(array):
+        top, left = i // columns * (h + gap), i % columns * (w + gap)
+        sheet[top : top + h, left : left + w] = image
+    return sheet
+
+
+def film(
+    frames: Sequence[np.ndarray], milliseconds: int = 80, hold: int = 1500, scale: int = 1
+) -> bytes:
+    """An animated PNG of uint8 frames (H, W) or (H, W, 3), such as those of `tile`.
+
+    Shown in a notebook by IPython.display.Image(data, format="png"). The last frame is held for
+    `hold` milliseconds; `scale` enlarges every pixel that many times.
+    """
+    from PIL import Image
+
+    if not len(frames):
+        raise ValueError("a film needs at least one frame")
+    check_positive(milliseconds=milliseconds, hold=hold, scale=scale)
+    pages = [Image.fromarray(np.asarray(f).repeat(scale, 0).repeat(scale, 1)) for f in frames]
+    file = io.BytesIO()
+    durations = [milliseconds] * (len(pages) - 1) + [hold]
+    pages[0].save(
+        file,
+        "PNG",
+        save_all=True,
+        append_images=pages[1:],
+        duration=durations,
+        loop=0,
+        optimize=True,
+    )
+    return file.getvalue()
