@@ -9,7 +9,7 @@ held-out images is taken at the same times with the same noise for all.
 from minidit.runner import Experiment
 from minidit.trials import judge_samples, train
 from minidit.uvit import without_skips
-from minidit.watching import held_out_loss
+from minidit.watching import by_tenth, held_out_loss
 
 CHOICES = dict(
     skip="concat", time="token", conv="after", patch_embed="linear", pos_embed="learned_1d"
@@ -34,9 +34,14 @@ COLUMNS = {
 def train_and_compare(settings: dict, seed: int) -> dict:
     """Train a network, and measure its loss on held-out images as well as its samples."""
     average, diffusion, facts = train(settings, seed)
-    loss = held_out_loss(average, diffusion).mean().item()
+    losses = held_out_loss(average, diffusion)
     found = judge_samples(average, diffusion, settings.get("sampling", {}), seed)
-    return {"validation loss": round(loss, 5), **found, **facts}
+    return {
+        "validation loss": round(losses.mean().item(), 5),
+        "validation loss by tenth of t": by_tenth(losses),
+        **found,
+        **facts,
+    }
 
 
 def _uvit(**changes) -> dict:

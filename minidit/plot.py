@@ -218,12 +218,15 @@ def maps(
     x: str = "",
     y: str = "",
     bar: str = "",
+    xs: Sequence[object] | None = None,
+    ys: Sequence[object] | None = None,
     height: float = 3.0,
     aspect: str = "equal",
 ) -> None:
     """Matrices {title: (rows, columns)} as colours on one scale; `bar` names what the colour means.
 
-    Limits of opposite sign take a diverging scale, with white at zero.
+    `xs`, `ys`: names of the columns and of the rows, which otherwise are counted from 0. Limits of
+    opposite sign take a diverging scale, with white at zero.
     """
     arrays = {name: torch.as_tensor(m).detach().double().numpy() for name, m in matrices.items()}
     low, high = limits or (
@@ -240,6 +243,10 @@ def maps(
             cmap = "RdBu_r" if low == -high else "cividis"
             drawn = ax.imshow(array, cmap=cmap, vmin=low, vmax=high, aspect=aspect)
             ax.set(title=name, xlabel=x, ylabel=y)
+            if xs is not None:
+                ax.set_xticks(range(len(xs)), xs)
+            if ys is not None:
+                ax.set_yticks(range(len(ys)), ys)
             ax.grid(False)
         axes[0].figure.colorbar(drawn, ax=list(axes), label=bar, shrink=0.9)
 

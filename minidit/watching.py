@@ -74,10 +74,15 @@ def _look(model: nn.Module, diffusion: Diffusion, settings: dict, seed: int) -> 
     judge = evaluate.classifier("mnist")
     return {
         "loss": round(by_t.mean().item(), 5),
-        "loss by tenth of t": [round(part.item(), 5) for part in by_t.reshape(TENTHS, -1).mean(1)],
+        "loss by tenth of t": by_tenth(by_t),
         "recognised": round(evaluate.accuracy(judge, images, asked), 4),
         "frechet": round(evaluate.frechet_to_real(judge, images), 3),
     }
+
+
+def by_tenth(losses: Tensor) -> list[float]:
+    """The means of `held_out_loss` over the tenths of the steps, the clean images first."""
+    return [round(part.item(), 5) for part in losses.reshape(TENTHS, -1).mean(dim=1)]
 
 
 @torch.no_grad()

@@ -117,6 +117,7 @@ def test_strip_picks_the_first_the_last_and_some_between(shown):
         lambda: plot.bars({"a": 1.0, "b": 2.5}, y="t", title="s", form="{:.1f}"),
         lambda: plot.maps({"s": torch.eye(3), "t": torch.zeros(3, 3)}, bar="a", x="b"),
         lambda: plot.maps({"s": torch.eye(3)}, limits=(-1, 1), y="t", x="a", bar="b"),
+        lambda: plot.maps({"s": torch.eye(2)}, xs=["a", "b"], ys=["s", "t"]),
     ],
 )
 def test_other_figures_draw_and_return_nothing(shown, draw):
