@@ -18,12 +18,21 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     """
     check_positive(dim=dim)
     check_times(t)
-    half = dim // 2
-    k = torch.arange(half, dtype=torch.float32, device=t.device)
-    omega = torch.exp(-math.log(max_period) * k / half)  # (half,)
-    angles = t[:, None].float() * omega  # (b, half)
+    angles = t[:, None].float() * frequencies(dim // 2, max_period, t.device)  # (b, half)
     embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)  # (b, 2·half)
     return F.pad(embedding, (0, dim % 2))
+
+
+def frequencies(
+    half: int, max_period: float = 10_000.0, device: torch.device | str = "cpu"
+) -> Tensor:
+    """ω_k = max_period^(-k/half) of `timestep_embedding`, (half,), float32 as in both codes.
+
+    Processors round them differently in the last place, which times t = 999 moves a sinusoid by
+    up to 1e-4.
+    """
+    k = torch.arange(half, dtype=torch.float32, device=device)
+    return torch.exp(-math.log(max_period) * k / half)
 
 
 def sincos_2d(dim: int, grid: int | tuple[int, int]) -> Tensor:

@@ -5,6 +5,8 @@ import torch
 from golden import NETWORK, networks, processes
 from golden.differences import GROUPS
 
+from minidit import embed
+
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_equal_to_the_official_numbers(group):
@@ -65,3 +67,13 @@ def test_steps_are_added_up_before_they_are_rounded():
     """The eighth of 15 steps of the second hundred is at 149.5; added up it lies just below."""
     steps = processes.space_timesteps(300, [10, 15, 20])
     assert 149 in steps and 150 not in steps
+
+
+@pytest.mark.parametrize("half", [4, 24, 96, 128])
+def test_frequencies_are_the_official_ones_but_for_the_last_place(half):
+    """On the processor that made the files they are equal; the networks are compared with those."""
+    ours, official = embed.frequencies(half), networks.official_frequencies()[half]
+    places = (ours.view(torch.int32) - official.view(torch.int32)).abs()
+    assert places.max() <= 1
+    exact = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    assert torch.allclose(ours.double(), exact, rtol=1e-6, atol=0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 HERE = Path(__file__).parent
 NETWORK = 3.2e-6  # float32 networks, absolute
-GUIDED = 1.1e-5  # the same, extrapolated by guidance
+GUIDED = 7 * NETWORK  # the same, extrapolated to four times one pass minus three times another
 PROCESS = 5e-6  # float32 operations of the process, relative to max(1, value)
 WALK = 3.1e-6  # float32 trajectories
 DOUBLE = 1e-12  # everything in float64, relative to max(1, value)

@@ -1,4 +1,12 @@
-"""Embeddings, networks, intermediate activations, gradients and guidance."""
+"""Embeddings, networks, intermediate activations, gradients and guidance.
+
+Everything here depends on the float32 frequencies of the time's sinusoids, and their last place
+depends on the processor, in the official codes as well. So they are read off the official
+embeddings first, and must not differ from ours by more than that place.
+"""
+
+import functools
+from unittest import mock
 
 import torch
 
@@ -6,6 +14,7 @@ from golden import DOUBLE, GUIDED, NETWORK, Comparison, Golden
 from minidit import (
     DiT,
     UViT,
+    embed,
     guided,
     load_official,
     official_dit,
@@ -33,6 +42,39 @@ UVITS = (
 NETWORKS = DITS + UVITS
 
 
+def official_frequencies():
+    """{half: (half,)} for the widths in embeddings.npz: ours, moved by at most one last place."""
+    golden, found = Golden("embeddings"), {}
+    for key, official in golden.part("out/timestep_embedding_d").items():
+        dim, t = int(key), golden["in/t"]
+        ours = embed.frequencies(dim // 2)
+        up, down = (ours.nextafter(torch.tensor(end)) for end in (torch.inf, 0.0))
+        tried = torch.stack([ours, up, down])  # (3, half)
+        angles = t[:, None, None] * tried  # (times, 3, half)
+        waves = torch.stack([angles.cos(), angles.sin()])
+        wanted = official[:, : 2 * len(ours)].unflatten(1, (2, 1, -1)).movedim(1, 0)
+        best = (waves - wanted).abs().amax(dim=(0, 1)).argmin(dim=0)  # (half,)
+        found[dim // 2] = tried.gather(0, best[None])[0]
+    return found
+
+
+def on_the_official_processor(comparisons):
+    """The same comparisons, with frequencies rounded as where the files were made."""
+
+    @functools.wraps(comparisons)
+    def patched():
+        ours, recorded = embed.frequencies, official_frequencies()
+
+        def frequencies(half, max_period=10_000.0, device="cpu"):
+            known = max_period == 10_000.0 and half in recorded
+            return recorded[half] if known else ours(half, max_period, device)
+
+        with mock.patch.object(embed, "frequencies", frequencies):
+            yield from comparisons()
+
+    return patched
+
+
 def read(name):
     """The official weights as our network, and the file."""
     golden = Golden(name)
@@ -45,6 +87,7 @@ def inputs(golden):
     return [golden[f"in/{key}"] for key in "xty" if f"in/{key}" in golden]
 
 
+@on_the_official_processor
 def embeddings():
     """Sinusoids of times, tables of positions, patches put together."""
     golden = Golden("embeddings")
@@ -62,6 +105,7 @@ def embeddings():
     yield Comparison(golden.name, "unpatchify", images, golden["out/unpatchify_dit_p2_outc6"], 0.0)
 
 
+@on_the_official_processor
 def outputs():
     """Networks in float32 and float64."""
     for name in NETWORKS:
@@ -73,6 +117,7 @@ def outputs():
         yield Comparison(golden.name, "out64/y", ours64, golden["out64/y"], DOUBLE)
 
 
+@on_the_official_processor
 def guidance():
     """Both passes mixed, on the first three channels as officially, and on all of them."""
     for name in DITS:
@@ -90,6 +135,7 @@ def guidance():
                 yield Comparison(golden.name, what, ours, official, GUIDED, floor=None)
 
 
+@on_the_official_processor
 def guidance_of_uvit():
     """U-ViT's convention, c + w·(c - u), and what it guides away from."""
     for name in UVITS:
@@ -167,6 +213,7 @@ def activations_of_dit(model: DiT, *inputs) -> dict[str, torch.Tensor]:
     return seen | {"c": seen["t_emb"] + seen["y_emb"]}
 
 
+@on_the_official_processor
 def inside():
     """Intermediate activations, and the size of the gradient of each weight."""
     for name in NETWORKS:

@@ -6,7 +6,7 @@ from unittest import mock
 
 import torch
 
-from golden import DOUBLE, Comparison, Golden
+from golden import DOUBLE, WALK, Comparison, Golden
 from minidit import Diffusion, dpm_adaptive, dpm_solver, sample, scaled_linear, vp_sde
 from minidit.dpm_adaptive import growth
 from minidit.dpm_solver import fast_orders, grid
@@ -41,7 +41,7 @@ def walks():
         adaptive = case["sample"].get("method") == "adaptive"
         # Twice what rounding to float32 changes in the official code itself; twice that where the
         # lengths of the steps, too, are computed from rounded numbers.
-        single = 2 * max(case["max_abs_f32_minus_f64"], 2e-6) * (1 + adaptive)
+        single = 2 * max(case["max_abs_f32_minus_f64"], WALK) * (1 + adaptive)
         # At u = 0.9946 of the cosine log α falls by 185 per unit of time: rounding of u grows.
         double = 5 * DOUBLE if case["schedule"] == "cosine" else DOUBLE
         for x, key, allowed in (
