@@ -27,7 +27,7 @@ MODULES = {path.stem: path for path in sorted((ROOT / "minidit").glob("*.py"))}
 FLOORS = {
     0: "patches embed attention schedule steps likelihood muon",
     1: "blocks diffusion autoencoder condition",
-    2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint",
+    2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint loop",
     3: "latent weights official official_dit official_uvit counts train classifier evaluate",
     3.5: "digits data pictures plot check check_diffusion check_sampling check_skips presets",
     4: "ablations runner trials watching experiments demo commands",
