@@ -60,6 +60,20 @@ class Classifier(nn.Module):
         return self.to_logits(F.dropout(self.features(images), 0.25, self.training))
 
 
+def feature_distance(judge: Classifier, images: Tensor, others: Tensor) -> Tensor:
+    """How differently two batches (b, c, h, w) look to the classifier, a scalar in 0 … 2.
+
+    At every stage and place, the squared distance of the activations as vectors of length 1; its
+    mean over places and stages (LPIPS, arXiv 1801.03924, without learned weights). No gradient
+    flows to `others`.
+    """
+    ours = judge.activations(images)
+    with torch.no_grad():
+        its = judge.activations(others)
+    units = [(F.normalize(a, dim=1), F.normalize(b, dim=1)) for a, b in zip(ours, its)]
+    return torch.stack([(a - b).square().sum(dim=1).mean() for a, b in units]).mean()
+
+
 def _conv(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()

@@ -1,5 +1,5 @@
-"""The two halves of an autoencoder: convolutions that halve the image with every level but the first,
-and the way back (LDM, arXiv 2112.10752, section 3.1 and appendix G).
+"""The two halves of an autoencoder: convolutions that halve the image with every level but the
+first, and the way back (LDM, arXiv 2112.10752, section 3.1 and appendix G).
 """
 
 import math
@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import check_images, check_positive
+from minidit._validate import check_images, check_latents, check_positive
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -92,11 +92,7 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """(b, latent_channels, h, w) → (b, out_channels, f·h, f·w)."""
-        if latents.ndim != 4 or latents.shape[1] != self.latent_channels:
-            raise ValueError(
-                f"latents have shape {tuple(latents.shape)}; expected "
-                f"(b, {self.latent_channels}, h, w)"
-            )
+        check_latents(latents, self.latent_channels)
         return self.conv_out(F.silu(self.norm(self.layers(latents))))
 
 

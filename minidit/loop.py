@@ -66,6 +66,9 @@ class Loop:
         """The loss of the next step, a scalar; all that is random in it comes from `rng`."""
         raise NotImplementedError
 
+    def after(self, rng: torch.Generator) -> None:
+        """What else a step does, once the weights have moved; `rng` goes on after `loss`."""
+
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """A batch with replacement: images (b, c, h, w), bytes as [-1, 1], and their rows (b,)."""
         rows = torch.randint(
@@ -90,6 +93,7 @@ class Loop:
             optimizer.step()
             optimizer.zero_grad()
         self.ema.update(self.model, self.done)
+        self.after(rng)
         self.done += 1
         return loss.detach() + 0 * norm  # not finite if the gradient isn't
 

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import check_choice, check_images, check_positive
+from minidit._validate import check_choice, check_latents, check_positive
 
 CONVENTIONS = ("fixed", "legacy")
 
@@ -52,7 +52,7 @@ class Quantizer(nn.Module):
 
     def nearest(self, z: Tensor) -> Tensor:
         """(b, c, h, w) → the indices of the nearest codes, (b, h, w)."""
-        check_images(z, self.table.shape[1])
+        check_latents(z, self.table.shape[1])
         points = rearrange(z, "b c h w -> b h w c")
         # ‖z - code‖² = ‖z‖² - 2·z·code + ‖code‖², and ‖z‖² is the same for all codes
         return (self.table.square().sum(dim=1) - 2 * points @ self.table.T).argmin(dim=-1)

@@ -15,13 +15,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minidit._validate import check_choice
+from minidit.autoencoder import KLAutoencoder, VQAutoencoder
 from minidit.classifier import Classifier
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.schedule import SCHEDULES
 from minidit.uvit import UViT
 
-NETWORKS = {"DiT": DiT, "UViT": UViT, "Classifier": Classifier}
+NETWORKS = {
+    network.__name__: network for network in (DiT, UViT, Classifier, KLAutoencoder, VQAutoencoder)
+}
 
 
 class Loaded(NamedTuple):

@@ -26,9 +26,10 @@ MODULES = {path.stem: path for path in sorted((ROOT / "minidit").glob("*.py"))}
 # helpers of everybody and live on floor 0. Floor 3.5 is for what only floor 4 and readers use.
 FLOORS = {
     0: "patches embed attention schedule steps likelihood muon gaussian quantize encoder",
-    1: "blocks diffusion autoencoder condition",
+    1: "blocks diffusion autoencoder discriminator condition",
     2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint loop",
-    3: "latent weights official official_dit official_uvit counts train classifier evaluate",
+    3: "latent weights official official_dit official_uvit counts train classifier evaluate"
+    " train_autoencoder",
     3.5: "digits data pictures plot check check_diffusion check_sampling check_skips presets",
     4: "ablations runner trials watching experiments demo commands",
     5: "__init__",
