@@ -102,7 +102,7 @@ class Loop:
         return {
             "recipe": asdict(self.recipe) | {"betas": list(self.recipe.betas)},
             "data": fingerprint(self.images, self.labels),
-            "network": getattr(self.model, "config", {}),
+            "network": {"kind": type(self.model).__name__} | getattr(self.model, "config", {}),
         }
 
     def state(self) -> dict:
