@@ -22,4 +22,6 @@ from minidit.counts import count
 from minidit.official import export_official, load_official
 from minidit.recipe import Recipe
 from minidit.train import EMA, fit
+from minidit.train_autoencoder import Terms, fit_autoencoder
 from minidit.weights import load, save
+from minidit import latent
