@@ -101,7 +101,7 @@ class AutoencoderRun(Loop):
         """Reconstructions (b, c, h, w), and the weighted term that orders the latents."""
         found = self.model.encode(self.real)
         if isinstance(self.model, VQAutoencoder):
-            self.found = found
+            self.indices = found.indices
             return self.model.decoder(found.codes), self.terms.codebook * found.loss
         kl = found.kl().mean() / self.real[0].numel()
         return self.model.decode(found.sample(rng)), self.terms.kl * kl
@@ -121,12 +121,13 @@ class AutoencoderRun(Loop):
     @torch.no_grad()
     def _revive(self, rng: torch.Generator) -> None:
         self.idle += 1
-        self.idle[self.found.indices.unique()] = 0
+        self.idle[self.indices.unique()] = 0
         dead = self.idle >= self.terms.patience
-        quantizer, average = self.model.quantizer, self.ema.model.quantizer
-        quantizer.revive(dead, self.model.encoder(self.real), rng)
-        average.table[dead] = quantizer.table[dead]  # where a dead code was means nothing
-        self.idle[dead] = 0
+        if dead.any():
+            quantizer, average = self.model.quantizer, self.ema.model.quantizer
+            quantizer.revive(dead, self.model.encoder(self.real), rng)
+            average.table[dead] = quantizer.table[dead]  # where a dead code was means nothing
+            self.idle[dead] = 0
 
     def settings(self) -> dict:
         """What makes it this run and no other, as plain values."""
