@@ -31,12 +31,16 @@ def train_autoencoder(args: Namespace) -> None:
     args.data = args.data or preset["data"]
     if args.autoencoder is not None:
         raise ValueError(f"--autoencoder: {args.preset} is one itself; leave the option out")
-    train, device = data.load(args.data), device_of(args.device)
-    model, terms, parts = autoencoder_presets.build(args.preset, train.images.shape[1], args.seed)
     recipe = presets.recipe_of(
-        parts, steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed
+        preset["recipe"],
+        steps=args.steps,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        seed=args.seed,
     )
-    judge = judging.classifier(preset["judge"])
+    judge, device = judging.classifier(preset["judge"]), device_of(args.device)
+    train = data.load(args.data)
+    model, terms = autoencoder_presets.build(args.preset, train.images.shape[1], args.seed)
     with Log(out / "log.csv", recipe.steps) as log:
         average = fit_autoencoder(
             model.to(device),

@@ -45,11 +45,11 @@ AUTOENCODERS: dict[str, dict] = {
 }
 
 
-def build(preset: str, channels: int, seed: int = 0) -> tuple[Autoencoder, Terms, dict]:
-    """A fresh autoencoder for images of so many channels: (autoencoder, terms, recipe's dict)."""
+def build(preset: str, channels: int, seed: int = 0) -> tuple[Autoencoder, Terms]:
+    """A fresh autoencoder for images of so many channels, and the terms of its loss."""
     check_choice("preset", preset, AUTOENCODERS)
     parts = AUTOENCODERS[preset]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = NETWORKS[parts["network"]](in_channels=channels, **parts["model"])
-    return model, Terms(**parts["terms"]), dict(parts["recipe"])
+    return model, Terms(**parts["terms"])

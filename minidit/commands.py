@@ -51,13 +51,17 @@ def train(args: Namespace) -> None:
     out, preset = Path(args.out), presets.PRESETS[args.preset]
     args.data = args.data or preset.get("data", "mnist")
     args.autoencoder = args.autoencoder or preset.get("autoencoder")
+    recipe = presets.recipe_of(
+        preset["recipe"],
+        steps=args.steps,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        seed=args.seed,
+    )
     train = data.load(args.data)
     stage, images, labels = training_set(args, train)
-    model, diffusion, parts = presets.build(
+    model, diffusion, _ = presets.build(
         args.preset, tuple(images.shape[1:]), len(train.classes), args.seed
-    )
-    recipe = presets.recipe_of(
-        parts, steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed
     )
     with Log(out / "log.csv", recipe.steps) as log:
         average = fit(

@@ -98,7 +98,8 @@ def reconstruction(
     ours, real = (features(judge, x).double() for x in (restored, images))
     share = perplexity = None
     if isinstance(autoencoder, VQAutoencoder):
-        share, perplexity = autoencoder.quantizer.usage(autoencoder.quantizer.nearest(latents))
+        indices = _in_batches(autoencoder.quantizer.nearest, latents)
+        share, perplexity = autoencoder.quantizer.usage(indices)
     return Reconstruction(
         psnr(restored, images),
         accuracy(judge, restored, labels),
