@@ -66,20 +66,19 @@ def train_autoencoder(args: Namespace) -> None:
     )
 
 
-def training_set(
-    args: Namespace, train: data.Dataset
-) -> tuple[latent.FirstStage | None, Tensor, Tensor]:
-    """What a diffusion model is trained on: (None, images, labels), or an autoencoder's latents.
+def training_set(args: Namespace, images: Tensor) -> tuple[latent.FirstStage | None, Tensor, int]:
+    """What a diffusion model is trained on: (None, images, 1), or an autoencoder's latents.
 
-    Photographs are encoded as they are and mirrored.
+    Photographs are encoded as they are and mirrored: (first stage, latents, 2), and the labels are
+    needed twice.
     """
     if args.autoencoder is None:
-        return None, train.images, train.labels
+        return None, images, 1
     stage = latent.first_stage(args.autoencoder)
     stage.model.to(device_of(args.device))
     flips = args.data in PHOTOGRAPHS
-    latents = _cached(_cache(args.data, "train", stage), stage, train.images, flips)
-    return stage, latents, train.labels.repeat(2) if flips else train.labels
+    latents = _cached(_cache(args.data, "train", stage), stage, images, flips)
+    return stage, latents, 2 if flips else 1
 
 
 def _cache(name: str, split: str, stage: latent.FirstStage) -> Path:

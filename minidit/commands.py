@@ -59,7 +59,7 @@ def train(args: Namespace) -> None:
         seed=args.seed,
     )
     train = data.load(args.data)
-    stage, images, labels = training_set(args, train)
+    stage, images, copies = training_set(args, train.images)
     model, diffusion, _ = presets.build(
         args.preset, tuple(images.shape[1:]), len(train.classes), args.seed
     )
@@ -68,7 +68,7 @@ def train(args: Namespace) -> None:
             model.to(device_of(args.device)),
             diffusion,
             images,
-            labels,
+            torch.cat([train.labels] * copies),
             recipe=recipe,
             out=out,
             save_every=args.save_every,
