@@ -6,6 +6,10 @@ from minidit.attention import Attention, Mlp
 from minidit.schedule import SCHEDULES, Schedule, cosine, linear, scaled_linear, straight, vp_sde
 from minidit.blocks import BLOCKS, SKIPS, FinalLayer, LongSkip, modulate
 from minidit.diffusion import Diffusion
+from minidit.gaussian import DiagonalGaussian
+from minidit.quantize import Quantizer
+from minidit.encoder import Decoder, Encoder
+from minidit.autoencoder import KLAutoencoder, VQAutoencoder
 from minidit.dit import DIT_SIZES, DiT
 from minidit.uvit import UVIT_SIZES, UViT, without_skips
 from minidit.steps import select_steps, space_timesteps
@@ -18,4 +22,6 @@ from minidit.counts import count
 from minidit.official import export_official, load_official
 from minidit.recipe import Recipe
 from minidit.train import EMA, fit
+from minidit.train_autoencoder import Terms, fit_autoencoder
 from minidit.weights import load, save
+from minidit import latent

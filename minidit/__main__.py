@@ -3,12 +3,13 @@
 import argparse
 import sys
 
-from minidit import commands
+from minidit import autoencoder_commands, commands
 
 EXAMPLES = """examples:
   python -m minidit demo
   python -m minidit train --data mnist --out runs/mnist --preset mnist
   python -m minidit sample --weights dit-mnist --per-class 10 --guidance 2 --out digits.png
+  python -m minidit train --preset dit-cifar10 --out runs/cifar10
   python -m minidit sample --weights runs/mnist/weights.safetensors --labels 3,1,4 --out pi.npz
 """
 
@@ -28,6 +29,8 @@ def parser() -> argparse.ArgumentParser:
         _add_sample,
         _add_evaluate,
         _add_classifier,
+        _add_encode,
+        _add_reconstruct,
         _add_experiment,
     ):
         add(subparsers)
@@ -47,13 +50,18 @@ def _add_train(subparsers) -> None:
     p = subparsers.add_parser(
         "train",
         help="train a network; the same command again goes on where it stopped",
-        description="Train a DiT or a U-ViT. The folder --out receives checkpoint.pt, log.csv "
-        "and, at the end, weights.safetensors. Stop it when you like: the same command goes on, "
-        "to the bit.",
+        description="Train a DiT, a U-ViT or an autoencoder. The folder --out receives "
+        "checkpoint.pt, log.csv and, at the end, weights.safetensors. Stop it when you like: the "
+        "same command goes on, to the bit.",
     )
-    p.add_argument("--data", default="mnist", help="digits, mnist or cifar10 (%(default)s)")
+    p.add_argument("--data", help="digits, mnist or cifar10 (default: the preset's, or mnist)")
     p.add_argument("--out", required=True, help="folder of the run")
-    p.add_argument("--preset", default="mnist", help="a name in minidit.presets (%(default)s)")
+    p.add_argument(
+        "--preset",
+        default="mnist",
+        help="a name in minidit.presets or minidit.autoencoder_presets (%(default)s)",
+    )
+    p.add_argument("--autoencoder", help="whose latents to train on (default: the preset's)")
     p.add_argument("--steps", type=int, help="instead of the preset's")
     p.add_argument("--batch-size", type=int, help="instead of the preset's")
     p.add_argument("--lr", type=float, help="instead of the preset's")
@@ -96,6 +104,7 @@ def _add_sampling(p: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep foreseen images in range (noise-predicting weights)",
     )
+    p.add_argument("--autoencoder", help="of weights that draw latents, if it was moved: a file")
     p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
 
 
@@ -107,6 +116,30 @@ def _add_classifier(subparsers) -> None:
     p.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
     p.add_argument("--threads", type=int, help="processor threads (default: all)")
     p.set_defaults(run="classifier")
+
+
+def _add_encode(subparsers) -> None:
+    p = subparsers.add_parser("encode", help="encode a data set into scaled latents, once")
+    p.add_argument("--weights", default="kl-mnist", help="an autoencoder's (%(default)s)")
+    p.add_argument("--data", default="mnist", help="digits, mnist or cifar10 (%(default)s)")
+    p.add_argument("--split", default="train", help="train or test (%(default)s)")
+    p.add_argument("--out", help="FILE.safetensors (default: the cache that training looks into)")
+    p.add_argument("--threads", type=int, help="processor threads (default: all)")
+    p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    p.set_defaults(run="encode")
+
+
+def _add_reconstruct(subparsers) -> None:
+    p = subparsers.add_parser(
+        "reconstruct", help="encode and decode test images, and judge what is left of them"
+    )
+    p.add_argument("--weights", default="kl-mnist", help="an autoencoder's (%(default)s)")
+    p.add_argument("--data", default="mnist", help="whose classifier and images (%(default)s)")
+    p.add_argument("--images", type=int, default=10_000, help="how many to judge (%(default)s)")
+    p.add_argument("--out", default="reconstructions.png", help="the picture (%(default)s)")
+    p.add_argument("--store", action="store_true", help="add the figures to the weights' JSON file")
+    p.add_argument("--threads", type=int, help="processor threads (default: all)")
+    p.set_defaults(run="reconstruct")
 
 
 def _add_experiment(subparsers) -> None:
@@ -128,7 +161,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that a user can mend are one sentence, and exit code 2."""
     args = parser().parse_args(arguments)
     try:
-        getattr(commands, args.run)(args)
+        module = commands if hasattr(commands, args.run) else autoencoder_commands
+        getattr(module, args.run)(args)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"minidit {args.command}: {error}", file=sys.stderr)
         return 2

@@ -34,6 +34,16 @@ def check_images(images: Tensor, channels: int | None = None, size: tuple | None
         raise ValueError(f"images are {tuple(images.shape[2:])} pixels; input_size is {size}")
 
 
+def check_latents(latents: Tensor, channels: int) -> None:
+    """Raise unless `latents` is a tensor (b, channels, h, w)."""
+    if not isinstance(latents, Tensor):
+        raise TypeError(f"latents must be a tensor (b, c, h, w), not {type(latents).__name__}")
+    if latents.ndim != 4 or latents.shape[1] != channels:
+        raise ValueError(
+            f"latents have shape {tuple(latents.shape)}; expected (b, {channels}, h, w)"
+        )
+
+
 def plain_size(input_size: int | tuple) -> int | tuple:
     """A side, or (height, width) as a tuple; raise TypeError for anything else."""
     if isinstance(input_size, int):

@@ -1,21 +1,19 @@
 """What the commands of the command line do; each takes the parsed options."""
 
-import os
-import re
 import time
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from minidit import data, plot, presets, weights
+from minidit import data, latent, plot, presets, weights
 from minidit import evaluate as judging
 from minidit._validate import check_choice, check_positive
+from minidit.autoencoder_commands import train_autoencoder, training_set
+from minidit.autoencoder_presets import AUTOENCODERS, PHOTOGRAPHS
 from minidit.classifier import train_classifier
 from minidit.demo import run_demo
 from minidit.diffusion import Diffusion
@@ -25,63 +23,52 @@ from minidit.runner import measures, run_experiment, table
 from minidit.sample import SAMPLERS
 from minidit.sample import sample as last
 from minidit.steps import State, select_steps
+from minidit.terminal import (
+    Log,
+    bar,
+    command_of,
+    device_of,
+    set_threads,
+    writable,
+    write_images,
+)
 from minidit.train import fit
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ValueError(f"--device {name} is unknown; choose cpu or cuda")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: no GPU is usable here; leave the option out")
-    return torch.device(name)
-
-
-def _set_threads(count: int | None) -> None:
-    if count is not None and count < 1:
-        raise ValueError(f"--threads {count} must be at least 1")
-    if count is not None:
-        torch.set_num_threads(count)
-
-
-def _writable(out: str, *suffixes: str) -> Path:
-    """The path of a file to be written; what is wrong with it is said before the work begins."""
-    path = Path(out)
-    if path.suffix not in suffixes:
-        raise ValueError(f"--out {out} must end in {' or '.join(suffixes)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _bar(steps: int, start: int = 0) -> tqdm:
-    return tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, smoothing=0.05)
 
 
 def demo(args: Namespace) -> None:
     """Train on drawn digits, and write a picture."""
     run_demo(
-        _writable(args.out, ".png"), args.seconds, args.seed, _device(args.device), _bar, print
+        writable(args.out, ".png"), args.seconds, args.seed, device_of(args.device), bar, print
     )
 
 
 def train(args: Namespace) -> None:
     """Train a preset on a data set, or go on where it stopped."""
-    _set_threads(args.threads)
-    out = Path(args.out)
-    train = data.load(args.data)
-    model, diffusion, parts = presets.build(
-        args.preset, tuple(train.images.shape[1:]), len(train.classes), args.seed
-    )
+    set_threads(args.threads)
+    check_choice("--preset", args.preset, [*presets.PRESETS, *AUTOENCODERS])
+    if args.preset in AUTOENCODERS:
+        return train_autoencoder(args)
+    out, preset = Path(args.out), presets.PRESETS[args.preset]
+    args.data = args.data or preset.get("data", "mnist")
+    args.autoencoder = args.autoencoder or preset.get("autoencoder")
     recipe = presets.recipe_of(
-        parts, steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed
+        preset["recipe"],
+        steps=args.steps,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        seed=args.seed,
+    )
+    train = data.load(args.data)
+    stage, images, copies = training_set(args, train.images)
+    model, diffusion, _ = presets.build(
+        args.preset, tuple(images.shape[1:]), len(train.classes), args.seed
     )
     with Log(out / "log.csv", recipe.steps) as log:
         average = fit(
-            model.to(_device(args.device)),
+            model.to(device_of(args.device)),
             diffusion,
-            train.images,
-            train.labels,
+            images,
+            torch.cat([train.labels] * copies),
             recipe=recipe,
             out=out,
             save_every=args.save_every,
@@ -90,73 +77,48 @@ def train(args: Namespace) -> None:
     if log.bar is None:
         print(f"all {recipe.steps} steps were taken before")
     path = out / "weights.safetensors"
-    command = _command(args, "data preset steps batch-size lr seed threads out")
+    command = command_of(args, "data preset autoencoder steps batch-size lr seed threads out")
     facts = {"data": args.data, "recipe": asdict(recipe), "command": command}
-    weights.save(average, path, diffusion, facts)
+    weights.save(average, path, diffusion, facts, stage.link if stage is not None else None)
     print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
-
-
-def _command(args: Namespace, options: str) -> str:
-    """The command that these arguments are, for the record."""
-    given = {option: getattr(args, option.replace("-", "_")) for option in options.split()}
-    words = [f"--{option} {value}" for option, value in given.items() if value is not None]
-    return " ".join(["python -m minidit", args.run, *words])
-
-
-class Log:
-    """The bar, and log.csv with a row for every loss; a resumed run goes on in the same file."""
-
-    def __init__(self, path: Path, steps: int) -> None:
-        self.path, self.steps = path, steps
-        self.bar: tqdm | None = None
-
-    def __enter__(self) -> "Log":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, step: int, loss: float) -> None:
-        """Take note of a step's loss."""
-        if self.bar is None:
-            self._begin(step)
-        self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-        self.bar.update(step - self.bar.n)
-        with open(self.path, "a") as file:
-            file.write(f"{step},{loss:.5f}\n")
-
-    def _begin(self, step: int) -> None:
-        """Drop the rows from `step` on: a run that was killed resumes at its last checkpoint."""
-        self.bar = _bar(self.steps, step - 1)
-        rows = self.path.read_text().splitlines()[1:] if self.path.exists() else []
-        kept = [row for row in rows if int(row.split(",")[0]) < step]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("\n".join(["step,loss", *kept]) + "\n")
 
 
 def sample(args: Namespace) -> None:
     """Draw images with trained weights."""
-    out = _writable(args.out, ".png", ".npz")
+    out = writable(args.out, ".png", ".npz")
     model, diffusion = _denoiser(args)
+    stage = _first_stage(args)
     labels = _labels(args, model.config["num_classes"])
     states, count = _states(args, model, diffusion, labels)
     began = time.perf_counter()
-    with _bar(count) as bar:
+    with bar(count) as progress:
         for state in states:  # noqa: B007 (the last one is what counts)
-            bar.update()
+            progress.update()
     columns = model.config["num_classes"] if args.labels is None else min(10, len(labels))
-    _write_images(out, data.to_uint8(state.x.cpu()), labels, columns)
+    images = _pixels(stage, state.x.cpu())
+    write_images(out, data.to_uint8(images), labels, columns)
     print(f"wrote {out}: {len(labels)} images in {time.perf_counter() - began:.1f} s")
 
 
 def _denoiser(args: Namespace) -> weights.Loaded:
     check_choice("--sampler", args.sampler, SAMPLERS)
-    device = _device(args.device)
+    device = device_of(args.device)
     model, diffusion = weights.load(args.weights)
     if diffusion is None:
         raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
     return weights.Loaded(model.to(device), diffusion)
+
+
+def _first_stage(args: Namespace) -> latent.FirstStage | None:
+    stage = latent.first_stage_of(args.weights, args.autoencoder)
+    if stage is not None and args.clip:
+        raise ValueError("--clip is for pixels; these weights draw latents, so leave it out")
+    return stage
+
+
+def _pixels(stage: latent.FirstStage | None, drawn: Tensor) -> Tensor:
+    """What was drawn, decoded if it is latents."""
+    return drawn if stage is None else latent.decode(stage.model, drawn)
 
 
 def _states(
@@ -192,42 +154,29 @@ def _labels(args: Namespace, num_classes: int) -> Tensor:
     return torch.tensor(labels)
 
 
-def _write_images(out: Path, images: Tensor, labels: Tensor, columns: int) -> None:
-    """A sheet of images (*.png), or the arrays themselves (*.npz)."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.stem + ".part" + out.suffix)
-    if out.suffix == ".npz":
-        arrays = images.permute(0, 2, 3, 1).squeeze(-1).numpy()  # (n, h, w[, c])
-        np.savez_compressed(part, images=arrays, labels=labels.numpy())
-    else:
-        from matplotlib.image import imsave
-
-        imsave(part, plot.tile(images, columns), cmap="gray", vmin=0, vmax=255)
-    os.replace(part, out)
-
-
 def classifier(args: Namespace) -> None:
     """Train a judge of samples."""
-    _set_threads(args.threads)
-    path = _writable(args.out, ".safetensors")
+    set_threads(args.threads)
+    path = writable(args.out, ".safetensors")
     check_positive(steps=args.steps)
     train, test = data.load(args.data), data.load(args.data, "test")
-    bar = _bar(args.steps)
+    progress = bar(args.steps)
     judge = train_classifier(
         train.images,
         train.labels,
         steps=args.steps,
         seed=args.seed,
-        report=lambda step, loss: bar.update(),
+        photographs=args.data in PHOTOGRAPHS,
+        report=lambda step, loss: progress.update(),
     )
-    bar.close()
+    progress.close()
     right = judging.accuracy(judge, data.to_unit(test.images), test.labels)
     facts = {
         "data": args.data,
         "steps": args.steps,
         "seed": args.seed,
         "test accuracy": round(right, 4),
-        "command": _command(args, "data steps seed threads out"),
+        "command": command_of(args, "data steps seed threads out"),
     }
     weights.save(judge, path, info=facts)
     print(f"wrote {path}; it recognises {right:.2%} of the test images")
@@ -236,12 +185,13 @@ def classifier(args: Namespace) -> None:
 def evaluate(args: Namespace) -> None:
     """Judge samples of some weights, beside as many real images."""
     model, diffusion = _denoiser(args)
+    stage = _first_stage(args)
     judge = judging.classifier(args.data)
     if args.per_class * model.config["num_classes"] <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to judge; try 100")
     labels = torch.arange(model.config["num_classes"]).repeat(args.per_class)
     began = time.perf_counter()
-    images = last(_states(args, model, diffusion, labels)[0]).cpu()
+    images = _pixels(stage, last(_states(args, model, diffusion, labels)[0]).cpu())
     spent = time.perf_counter() - began
     real = data.load(args.data, "test")
     real_images = data.to_unit(real.images[: len(images)])
@@ -273,7 +223,7 @@ def experiment(args: Namespace) -> None:
             print(f"{name}: {entry.question} {len(entry.variants)} variants")
         return
     check_choice("experiment", args.name, EXPERIMENTS)
-    _set_threads(args.threads)
+    set_threads(args.threads)
     results = run_experiment(
         args.name,
         EXPERIMENTS[args.name],

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from minidit._validate import check_positive
+from minidit.autoencoder import Autoencoder, VQAutoencoder
 from minidit.classifier import Classifier
 from minidit.weights import load
 
 
 def classifier(name: str) -> Classifier:
-    """The shipped classifier for a data set: "mnist" or "digits"."""
+    """The shipped classifier for a data set: "mnist", "digits" or "cifar10"."""
     return load(f"classifier-{name}").model
 
 
@@ -64,6 +65,49 @@ def frechet_to_real(judge: Classifier, images: Tensor) -> float:
         raise ValueError(f"{len(images)} images are too few for a 64×64 covariance; give hundreds")
     f = features(judge, images).double()
     return frechet_distance(f.mean(dim=0), f.T.cov(), judge.mean, judge.cov)
+
+
+class Reconstruction(NamedTuple):
+    """What an autoencoder leaves of real images."""
+
+    psnr: float  # dB, see `psnr`
+    recognised: float  # share of the reconstructions taken for their label, 0 … 1
+    real_recognised: float  # the same of the images themselves
+    frechet: float  # Fréchet distance of the reconstructions' features to the images'
+    share: float | None  # of the codebook, how much these images use; None without one
+    perplexity: float | None  # as many codes, equally often used, would carry as much
+
+
+def psnr(images: Tensor, others: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, 10·log10(2²/MSE), of (n, c, h, w) in [-1, 1]: its mean."""
+    if images.shape != others.shape:
+        raise ValueError(f"images have shape {tuple(images.shape)}, others {tuple(others.shape)}")
+    error = (images - others).double().square().flatten(1).mean(dim=1)  # (n,)
+    return (10 * (4 / error).log10()).mean().item()
+
+
+def reconstruction(
+    judge: Classifier, autoencoder: Autoencoder, images: Tensor, labels: Tensor
+) -> Reconstruction:
+    """Judge what an autoencoder makes of images (n, c, h, w) in [-1, 1], labels (n,).
+
+    A judge whose features the autoencoder was trained on flatters it.
+    """
+    latents = _in_batches(autoencoder.latents, images)
+    restored = _in_batches(autoencoder.decode, latents).clamp(-1, 1)
+    ours, real = (features(judge, x).double() for x in (restored, images))
+    share = perplexity = None
+    if isinstance(autoencoder, VQAutoencoder):
+        indices = _in_batches(autoencoder.quantizer.nearest, latents)
+        share, perplexity = autoencoder.quantizer.usage(indices)
+    return Reconstruction(
+        psnr(restored, images),
+        accuracy(judge, restored, labels),
+        accuracy(judge, images, labels),
+        frechet_distance(ours.mean(dim=0), ours.T.cov(), real.mean(dim=0), real.T.cov()),
+        share,
+        perplexity,
+    )
 
 
 class Neighbours(NamedTuple):

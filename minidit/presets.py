@@ -15,10 +15,13 @@ _SMALL = dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0
 _LINE = dict(schedule="straight", predict="x0", weight="v", max_weight=400.0)
 _LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup=100, cooldown=0.7)
 
+_LATENT = _SMALL | {"patch_size": 2}
+
 # "demo": a minute or two on two cores. "mnist": the shipped weights. "mnist-sigma": noise and
 # variance predicted on DDPM's schedule, as in the paper, but with a recipe for one core: errors of
 # the noise weigh more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT
 # whose positions start as large as the DiT's sinusoids.
+# "dit-cifar10", "uvit-cifar10": the same in latents of the autoencoder that they name.
 # "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
 # starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
@@ -39,6 +42,17 @@ PRESETS: dict[str, dict] = {
     ),
     "uvit-mnist": dict(
         network="UViT", model=_SMALL | {"pos_std": 0.7}, diffusion=_LINE, recipe=_LONG
+    ),
+    "dit-cifar10": dict(
+        autoencoder="kl-cifar10", data="cifar10", model=_LATENT, diffusion=_LINE, recipe=_LONG
+    ),
+    "uvit-cifar10": dict(
+        autoencoder="kl-cifar10",
+        data="cifar10",
+        network="UViT",
+        model=_LATENT | {"pos_std": 0.7},
+        diffusion=_LINE,
+        recipe=_LONG,
     ),
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),

@@ -15,13 +15,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minidit._validate import check_choice
+from minidit.autoencoder import KLAutoencoder, VQAutoencoder
 from minidit.classifier import Classifier
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.schedule import SCHEDULES
 from minidit.uvit import UViT
 
-NETWORKS = {"DiT": DiT, "UViT": UViT, "Classifier": Classifier}
+NETWORKS = {
+    network.__name__: network for network in (DiT, UViT, Classifier, KLAutoencoder, VQAutoencoder)
+}
 
 
 class Loaded(NamedTuple):
@@ -44,11 +47,16 @@ def shipped() -> list[str]:
 
 
 def save(
-    model: nn.Module, path: str | Path, diffusion: Diffusion | None = None, info: dict | None = None
+    model: nn.Module,
+    path: str | Path,
+    diffusion: Diffusion | None = None,
+    info: dict | None = None,
+    autoencoder: dict | None = None,
 ) -> None:
     """Write weights, and what is needed to build the network again, to `path` (*.safetensors).
 
-    `info` goes into a JSON file beside it, with the sha256. Both are written to a temporary name
+    `info` goes into a JSON file beside it, with the sha256. `autoencoder`: for a network that
+    draws latents, whose they are (`FirstStage.link`). Both files are written to a temporary name
     and renamed. Raises TypeError for a network without `config`.
     """
     path = Path(path)
@@ -61,6 +69,8 @@ def save(
     if diffusion is not None:
         header["diffusion"] = diffusion.config
         check_choice("diffusion.schedule.name", diffusion.schedule.name, SCHEDULES)
+    if autoencoder is not None:
+        header["autoencoder"] = autoencoder
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     tensors = {
@@ -68,7 +78,7 @@ def save(
     }
     save_file(tensors, part, metadata={"minidit": json.dumps(header)})
     part.chmod(0o644)  # the library writes files that only their owner can read
-    note = {"sha256": _sha256(part), "bytes": part.stat().st_size, **header, **(info or {})}
+    note = {"sha256": file_sha256(part), "bytes": part.stat().st_size, **header, **(info or {})}
     note_part = path.with_name(path.stem + ".json.part")
     note_part.write_text(json.dumps(note, indent=1) + "\n")
     path.with_suffix(".json").unlink(missing_ok=True)  # so that no kill leaves a pair that differs
@@ -81,7 +91,7 @@ def load(name: str | Path) -> Loaded:
 
     Raises ValueError for an unknown name, a damaged file, or weights that don't fit the network.
     """
-    path = _find(name)
+    path = find(name)
     tensors, header = _read(path)
     check_choice("network", header["network"], NETWORKS)
     model = NETWORKS[header["network"]](**header["model"])
@@ -91,9 +101,14 @@ def load(name: str | Path) -> Loaded:
     return Loaded(model.eval(), diffusion)
 
 
+def autoencoder_of(name: str | Path) -> dict | None:
+    """Which autoencoder's latents these weights draw: name and sha256; None if they draw pixels."""
+    return _read(find(name))[1].get("autoencoder")
+
+
 def info(name: str | Path) -> dict:
     """What is known of a weights file: recipe, seed, command, log and measurements."""
-    path = _find(name).with_suffix(".json")
+    path = find(name).with_suffix(".json")
     if not path.exists():
         raise ValueError(f"{path} is missing; it is written beside the weights by `save`")
     return _read_note(path)
@@ -108,13 +123,14 @@ def _read_note(path: Path) -> dict:
 
 def add_info(name: str | Path, key: str, entry: dict) -> None:
     """Add an entry to a list in the JSON file beside the weights."""
-    path = _find(name).with_suffix(".json")
+    path = find(name).with_suffix(".json")
     note = info(name)
     note.setdefault(key, []).append(entry)
     _write(path, json.dumps(note, indent=1) + "\n")
 
 
-def _find(name: str | Path) -> Path:
+def find(name: str | Path) -> Path:
+    """The path of shipped weights, or of a file; ValueError if there is none."""
     path = Path(name)
     if path.suffix == ".safetensors" and path.exists():
         return path
@@ -129,7 +145,7 @@ def _find(name: str | Path) -> Path:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     note = path.with_suffix(".json")
-    if note.exists() and _read_note(note).get("sha256") != _sha256(path):
+    if note.exists() and _read_note(note).get("sha256") != file_sha256(path):
         raise ValueError(f"{path} is damaged: its sha256 isn't that of {note.name}; get it again")
     try:
         with safe_open(path, "pt") as file:
@@ -163,7 +179,8 @@ def _write(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, by which weights know each other."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):

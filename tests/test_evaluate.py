@@ -1,9 +1,11 @@
 """Measures of samples against cases whose answer is known."""
 
+import math
+
 import pytest
 import torch
 
-from minidit import evaluate
+from minidit import KLAutoencoder, VQAutoencoder, evaluate
 from minidit.classifier import Classifier
 from minidit.evaluate import (
     accuracy,
@@ -12,6 +14,8 @@ from minidit.evaluate import (
     frechet_to_real,
     neighbours,
     predictions,
+    psnr,
+    reconstruction,
 )
 
 
@@ -84,6 +88,54 @@ def test_real_images_are_at_no_distance_from_themselves(judge):
     judge.cov.copy_(f.T.cov())
     assert frechet_to_real(judge, images) == pytest.approx(0, abs=1e-5)  # roots of rounding errors
     assert frechet_to_real(judge, images + 0.5) > 5e-5
+
+
+# --- reconstruction -------------------------------------------------------------------------------
+
+
+def test_psnr_is_its_formula():
+    images = torch.zeros(2, 1, 4, 4)
+    others = images + torch.tensor([0.2, 0.02]).reshape(2, 1, 1, 1)
+    assert psnr(images, others) == pytest.approx((20 + 40) / 2, abs=1e-4)
+    with pytest.raises(ValueError, match=r"shape \(2, 1, 4, 4\), others \(1, 1, 4, 4\)"):
+        psnr(images, others[:1])
+
+
+class Perfect(KLAutoencoder):
+    """Restores images, but for a constant."""
+
+    error = 0.0
+
+    def latents(self, images, generator=None):
+        return images
+
+    def decode(self, latents):
+        return latents + self.error
+
+
+def test_reconstructions_are_judged_beside_their_images(judge):
+    images, model = torch.rand(100, 1, 28, 28) - 0.5, Perfect(1, 1, width=4)
+    labels = predictions(judge, images)
+    model.error = 0.002
+    found = reconstruction(judge, model, images, labels)
+    assert found.psnr == pytest.approx(60, abs=1e-2) and found.recognised >= 0.98
+    assert found.real_recognised == 1 and 0 <= found.frechet < 1e-4
+    assert found.share is found.perplexity is None
+    model.error = 0.4
+    worse = reconstruction(judge, model, images, labels)
+    assert worse.psnr == pytest.approx(20 * math.log10(2 / 0.4), abs=1e-2)
+    assert worse.frechet > 10 * found.frechet and worse.real_recognised == 1
+    model.error = 40.0  # beyond what an image can hold
+    assert reconstruction(judge, model, images, labels).psnr > 0
+
+
+def test_use_of_the_codebook_is_part_of_the_judgement(judge):
+    model = VQAutoencoder(1, 2, width=4, num_codes=8)
+    images = torch.rand(70, 1, 28, 28)
+    model.quantizer.table.data = torch.full((8, 2), 1e3)
+    model.quantizer.table.data[3] = 0
+    found = reconstruction(judge, model, images, torch.zeros(70, dtype=torch.int64))
+    assert (found.share, found.perplexity) == (1 / 8, pytest.approx(1))
 
 
 # --- neighbours -----------------------------------------------------------------------------------

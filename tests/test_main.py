@@ -155,9 +155,9 @@ def test_errors_are_one_sentence_and_exit_code_2(
 def test_help_names_every_command_and_gives_examples():
     done = command("--help")
     assert done.returncode == 0
-    for word in ("demo", "train", "sample", "classifier", "experiment", "examples:"):
+    for word in ("demo", "train", "sample", "classifier", "encode", "experiment", "examples:"):
         assert word in done.stdout
-    for name in ("demo", "train", "sample", "classifier", "experiment"):
+    for name in ("demo", "train", "sample", "classifier", "encode", "reconstruct", "experiment"):
         page = command(name, "--help")
         assert page.returncode == 0 and "--out" in page.stdout
 

@@ -451,7 +451,7 @@ def test_a_limit_of_time_ends_the_run_and_its_learning_rate_in_time(tiny_dit, mo
         rates.append(real(position, *rest))
         return rates[-1]
 
-    monkeypatch.setattr("minidit.train.learning_rate", watched)
+    monkeypatch.setattr("minidit.loop.learning_rate", watched)
     recipe = Recipe(steps=1_000_000, batch_size=4, warmup=0)
     images, labels = data()
     began = time.perf_counter()

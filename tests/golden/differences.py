@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
-from golden import continuous, networks, processes, solvers  # noqa: E402
+from golden import continuous, latents, networks, processes, solvers  # noqa: E402
 
 GROUPS = {
     "embeddings": networks.embeddings,
@@ -30,6 +30,8 @@ GROUPS = {
     "DPM-Solver, walks": solvers.walks,
     "U-ViT's discrete schedule": continuous.discrete,
     "stochastic equation": continuous.equation,
+    "distribution of latents": latents.gaussian,
+    "codebook": latents.codebook,
 }
 
 

@@ -1,0 +1,251 @@
+"""Training autoencoders: every term, the critic, revived codes, and stopping anywhere."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from minidit import KLAutoencoder, Recipe, VQAutoencoder
+from minidit.checkpoint import read_checkpoint
+from minidit.classifier import Classifier, feature_distance
+from minidit.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
+from minidit.loop import step_generator
+from minidit.train_autoencoder import AutoencoderRun, Terms, fit_autoencoder
+
+SHORT = {"steps": 7, "batch_size": 4, "warmup": 2}
+SMALL = {"in_channels": 1, "latent_channels": 2, "width": 4, "multipliers": (1, 2)}
+PLAIN = Terms(feature=0.0)
+EVERY_KIND = pytest.mark.parametrize("kind", ["kl", "vq", "kl with critic", "vq with critic"])
+
+
+def data(n=12, side=8):
+    rng = torch.Generator().manual_seed(4)
+    return torch.randint(256, (n, 1, side, side), generator=rng, dtype=torch.uint8)
+
+
+def fresh(kind):
+    torch.manual_seed(7)
+    return KLAutoencoder(**SMALL) if "kl" in kind else VQAutoencoder(**SMALL, num_codes=16)
+
+
+def terms_of(kind):
+    critic = {"adversarial": 0.5, "adversarial_from": 3} if "critic" in kind else {}
+    return Terms(feature=0.0, patience=2, **critic)
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+class Stopped(Exception):
+    pass
+
+
+def train(kind, out=None, stop=None, save_every=1, recipe=(), **changes):
+    def report(step, loss):
+        if step == stop:
+            raise Stopped
+
+    options = {"terms": terms_of(kind), "flips": True} | changes
+    return fit_autoencoder(
+        fresh(kind), data(), recipe=Recipe(**SHORT | dict(recipe)), out=out,
+        save_every=save_every, report=report, **options,
+    )  # fmt: skip
+
+
+# --- learning -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_it_learns_to_restore_flat_images(kind):
+    images = torch.tensor([0, 90, 160, 255], dtype=torch.uint8).reshape(4, 1, 1, 1)
+    images = images.expand(4, 1, 8, 8).contiguous()
+    recipe = Recipe(steps=150, batch_size=16, lr=1e-2, warmup=5, ema_decay=0.9)
+    terms = Terms(feature=0.0, patience=10)
+    model = fit_autoencoder(fresh(kind), images, recipe=recipe, terms=terms)
+    x = images.float() / 127.5 - 1
+    assert (model(x) - x).abs().mean() < 0.1
+    assert model.to_latents(x).std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+
+
+def test_the_loss_of_a_kl_autoencoder_is_its_terms():
+    judge = Classifier(1, 3, width=2)
+    terms = Terms(pixel="l2", feature=0.3, kl=0.02)
+    run = AutoencoderRun(fresh("kl"), data(), Recipe(**SHORT), terms, judge)
+    loss = run.loss(step_generator(0, 0))
+    rng = step_generator(0, 0)
+    x, _ = run.draw(rng)
+    q = run.model.encode(x)
+    restored = run.model.decode(q.sample(rng))
+    expected = F.mse_loss(restored, x) + 0.3 * feature_distance(judge, restored, x)
+    torch.testing.assert_close(loss, expected + 0.02 * q.kl().mean() / 64)
+
+
+def test_the_loss_of_a_vq_autoencoder_is_its_terms():
+    run = AutoencoderRun(fresh("vq"), data(), Recipe(**SHORT), Terms(feature=0, codebook=3.0))
+    loss = run.loss(step_generator(0, 0))
+    x, _ = run.draw(step_generator(0, 0))
+    found = run.model.encode(x)
+    expected = F.l1_loss(run.model.decoder(found.codes), x) + 3.0 * found.loss
+    torch.testing.assert_close(loss, expected)
+
+
+def test_half_of_the_images_are_mirrored():
+    ramp = torch.arange(8, dtype=torch.uint8).mul(30).expand(3, 1, 8, 8)
+    recipe = Recipe(**SHORT | {"batch_size": 1000})
+    run = AutoencoderRun(fresh("kl"), ramp, recipe, PLAIN, flips=True)
+    run.loss(step_generator(0, 0))
+    mirrored = run.real[:, 0, 0, 0] > run.real[:, 0, 0, -1]
+    assert abs(mirrored.float().mean() - 0.5) < 5 * 0.5 / 1000**0.5
+
+
+def test_dead_codes_revive_while_training():
+    run = AutoencoderRun(fresh("vq"), data(), Recipe(**SHORT), Terms(feature=0.0, patience=3))
+    with torch.no_grad():
+        run.model.quantizer.table[5:] += 50  # nearest to nothing
+    for _ in range(2):
+        run.step()
+    assert (run.idle[5:] == 2).all() and (run.model.quantizer.table[5:] > 40).all()
+    run.step()
+    table, z = run.model.quantizer.table, run.model.encoder(run.real)
+    vectors = z.permute(0, 2, 3, 1).flatten(0, 2)
+    for code in table[5:]:
+        assert torch.isclose(code, vectors, atol=1e-6).all(dim=1).any()
+    assert torch.equal(run.ema.model.quantizer.table[5:], table[5:])
+    assert (run.idle[5:] == 0).all()
+
+
+def test_features_decide_when_they_weigh(tmp_path):
+    """With a heavy feature term the judge sees less difference than without it."""
+    torch.manual_seed(1)
+    judge = Classifier(1, 3, width=2).eval().requires_grad_(False)
+    x = data().float() / 127.5 - 1
+    found = {}
+    for weight in (0.0, 20.0):
+        recipe = Recipe(**SHORT | {"steps": 60, "lr": 1e-2})
+        terms = Terms(feature=weight)
+        model = fit_autoencoder(fresh("kl"), data(), recipe=recipe, terms=terms, judge=judge)
+        found[weight] = feature_distance(judge, model(x), x).item()
+    assert found[20.0] < 0.9 * found[0.0]
+
+
+# --- the critic -----------------------------------------------------------------------------------
+
+
+def test_the_hinge_loss_counts_what_does_not_pass_one():
+    real, false = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 2.0])
+    assert hinge_loss(real, false) == pytest.approx(0.5 * (2.5 / 3 + 4 / 3))
+
+
+def test_the_adaptive_weight_makes_both_gradients_as_long():
+    last = torch.tensor([1.0, 2.0], requires_grad=True)
+    a, b = (3 * last).sum(), (last * torch.tensor([0.1, 0.2])).sum()
+    weight = adaptive_weight(a, b, last)
+    expected = 18**0.5 / (0.05**0.5 + 1e-4)
+    assert weight.item() == pytest.approx(expected) and not weight.requires_grad
+    assert adaptive_weight(a, 0 * b, last) == 1e4
+
+
+def test_the_critic_learns_to_tell_real_from_false():
+    torch.manual_seed(0)
+    critic = PatchDiscriminator(1, width=4)
+    optimizer = torch.optim.Adam(critic.parameters(), 1e-2)
+    real, false = torch.randn(8, 1, 8, 8), torch.zeros(8, 1, 8, 8)
+    assert critic(real).shape == (8, 1, 2, 2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        hinge_loss(critic(real), critic(false)).backward()
+        optimizer.step()
+    assert critic(real).mean() > 0.5 > -0.5 > critic(false).mean()
+
+
+def test_the_critic_waits_for_its_step_and_then_changes_the_result():
+    without, waiting = (train(k, recipe={"steps": 3}) for k in ("kl", "kl with critic"))
+    assert equal(without.state_dict(), waiting.state_dict())  # it starts after step 3
+    assert not equal(train("kl").state_dict(), train("kl with critic").state_dict())
+
+
+def test_the_autoencoders_step_leaves_no_gradient_in_the_critics():
+    run = AutoencoderRun(fresh("kl"), data(), Recipe(**SHORT), Terms(feature=0.0, adversarial=1.0))
+    before = [p.detach().clone() for p in run.critic.parameters()]
+    run.step()
+    gradients = [p.grad.clone() for p in run.critic.parameters()]
+    assert any(not torch.equal(p, old) for p, old in zip(run.critic.parameters(), before))
+    for p, old in zip(run.critic.parameters(), before):
+        p.data.copy_(old)
+    run.critic.zero_grad()
+    hinge_loss(run.critic(run.real), run.critic(run.false)).backward()
+    for p, gradient in zip(run.critic.parameters(), gradients):
+        torch.testing.assert_close(p.grad, gradient)
+
+
+# --- stopping and going on ------------------------------------------------------------------------
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("stops, save_every", [([1], 1), ([4, 6], 3), ([7], 1)])
+def test_a_stopped_run_resumes_to_the_bit(kind, stops, save_every, tmp_path):
+    whole = train(kind, tmp_path / "whole", save_every=save_every)
+    for stop in stops:
+        with pytest.raises(Stopped):
+            train(kind, tmp_path / "cut", stop, save_every)
+    torch.rand(3)  # the global generator has no part in it
+    resumed = train(kind, tmp_path / "cut", save_every=save_every)
+    states = [read_checkpoint(tmp_path / n / "checkpoint.pt") for n in ("whole", "cut")]
+    assert states[0]["done"] == 7 and ("critic" in states[0]) == ("critic" in kind)
+    assert equal(*states)
+    assert equal(whole.state_dict(), resumed.state_dict()) and whole.scale != 1
+    assert [p.name for p in (tmp_path / "cut").iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"terms": Terms(feature=0.0, kl=1e-3)}, "its loss has .*'kl': 1e-06"),
+        ({"flips": False}, "its loss has .*'flips': True"),
+        ({"recipe": {"lr": 0.5}}, r"its recipe has \{'lr': 0.001\}, this run \{'lr': 0.5\}"),
+        ({"terms": Terms(), "judge": Classifier(1, 3, width=2)}, "its loss has .*'judge': None"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(changes, words, tmp_path):
+    with pytest.raises(Stopped):
+        train("kl", tmp_path, stop=4)
+    with pytest.raises(ValueError, match=words):
+        train("kl", tmp_path, **changes)
+
+
+def test_another_network_is_another_run(tmp_path):
+    train("kl", tmp_path)
+    with pytest.raises(ValueError, match="another run: its network"):
+        train("vq", tmp_path, terms=terms_of("kl"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="smaller lr than 1e"):
+        train("kl", recipe={"lr": 1e30, "clip": 1e30, "warmup": 0})
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: Terms(pixel="l3"), ValueError, "pixel='l3' is unknown; choose one of"),
+        (lambda: Terms(kl=-1.0), ValueError, "kl=-1.0 must not be negative; 0 is none"),
+        (lambda: Terms(patience=0), ValueError, "patience=0 must be at least 1 step"),
+        (lambda: train("kl", terms=Terms()), ValueError, "no judge to see features"),
+        (lambda: AutoencoderRun(fresh("kl"), data()[:0], Recipe(**SHORT), PLAIN), ValueError,
+         "images is empty"),
+        (lambda: AutoencoderRun(fresh("kl"), data().long(), Recipe(**SHORT), PLAIN), TypeError,
+         "images are torch.int64"),
+        (lambda: AutoencoderRun(fresh("kl"), data(side=9), Recipe(**SHORT), PLAIN).step(),
+         ValueError, "2 does not divide"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
