@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minidit import data, plot, presets, weights
+from minidit import data, obedience, plot, presets, scene_commands, weights
 from minidit import evaluate as judging
 from minidit._validate import check_choice, check_positive
 from minidit.classifier import train_classifier
+from minidit.condition import ConditionEncoder
 from minidit.demo import run_demo
 from minidit.diffusion import Diffusion
 from minidit.experiments import EXPERIMENTS
@@ -81,7 +82,7 @@ def train(args: Namespace) -> None:
             model.to(_device(args.device)),
             diffusion,
             train.images,
-            train.labels,
+            data.asked(train, model.label_embed),
             recipe=recipe,
             out=out,
             save_every=args.save_every,
@@ -139,13 +140,17 @@ def sample(args: Namespace) -> None:
     """Draw images with trained weights."""
     out = _writable(args.out, ".png", ".npz")
     model, diffusion = _denoiser(args)
-    labels = _labels(args, model.config["num_classes"])
+    labels = _labels(args, model)
     states, count = _states(args, model, diffusion, labels)
     began = time.perf_counter()
     with _bar(count) as bar:
         for state in states:  # noqa: B007 (the last one is what counts)
             bar.update()
-    columns = model.config["num_classes"] if args.labels is None else min(10, len(labels))
+    columns = min(10, len(labels))
+    if isinstance(model.label_embed, ConditionEncoder):
+        columns = args.per_class
+    elif args.labels is None:
+        columns = model.config["num_classes"]
     _write_images(out, data.to_uint8(state.x.cpu()), labels, columns)
     print(f"wrote {out}: {len(labels)} images in {time.perf_counter() - began:.1f} s")
 
@@ -178,10 +183,16 @@ def _states(
     return states, count
 
 
-def _labels(args: Namespace, num_classes: int) -> Tensor:
+def _labels(args: Namespace, model: torch.nn.Module) -> Tensor:
+    if args.per_class < 1:
+        raise ValueError(f"--per-class {args.per_class} must be at least 1")
+    num_classes = model.config["num_classes"]
+    if isinstance(model.label_embed, ConditionEncoder):
+        y = scene_commands.read_request(model.label_embed, args.prompt, args.boxes)
+        return y.repeat_interleave(args.per_class, dim=0)
+    if args.prompt or args.boxes:
+        raise ValueError("--prompt and --boxes are for weights of scenes; these take --labels")
     if args.labels is None:
-        if args.per_class < 1:
-            raise ValueError(f"--per-class {args.per_class} must be at least 1")
         return torch.arange(num_classes).repeat(args.per_class)
     try:
         labels = [int(part) for part in args.labels.split(",")]
@@ -211,6 +222,8 @@ def classifier(args: Namespace) -> None:
     _set_threads(args.threads)
     path = _writable(args.out, ".safetensors")
     check_positive(steps=args.steps)
+    if args.data == "scenes":
+        return _scene_judge(args, path)
     train, test = data.load(args.data), data.load(args.data, "test")
     bar = _bar(args.steps)
     judge = train_classifier(
@@ -233,9 +246,47 @@ def classifier(args: Namespace) -> None:
     print(f"wrote {path}; it recognises {right:.2%} of the test images")
 
 
+def _scene_judge(args: Namespace, path: Path) -> None:
+    bar = _bar(args.steps)
+    judge = obedience.make_judge(args.steps, seed=args.seed, report=lambda step, loss: bar.update())
+    bar.close()
+    test = data.load("scenes", "test")
+    right = obedience.layout_obedience(judge, data.to_unit(test.images), test.objects)
+    facts = {
+        "data": args.data,
+        "steps": args.steps,
+        "seed": args.seed,
+        "test": {name: round(value, 4) for name, value in right.items()},
+        "command": _command(args, "data steps seed threads out"),
+    }
+    weights.save(judge, path, info=facts)
+    print(f"wrote {path}; it finds all objects of {right['scenes']:.2%} of the test images")
+
+
+def _evaluate_scenes(args: Namespace, model: torch.nn.Module, diffusion: Diffusion) -> None:
+    """Obedience to test scenes of seen and of held-out pairs, with and without guidance."""
+    judge, encoder = obedience.scene_judge(), model.label_embed
+    scales = list(dict.fromkeys([1.0, args.guidance]))
+    settings = {key: getattr(args, key) for key in ("sampler", "steps", "seed", "clip")}
+    for part in scene_commands.parts(encoder, args.per_class):
+        images = {"real": part.images}
+        for args.guidance in scales:
+            drawn = last(_states(args, model, diffusion, part.y)[0])
+            images[f"guidance {args.guidance:g}"] = drawn.cpu()
+        found = {k: scene_commands.judged(judge, encoder, x, part) for k, x in images.items()}
+        for name, values in found.items():
+            figures = "  ".join(f"{key} {value:.3f}" for key, value in values.items())
+            print(f"{part.name:>14}, {name + ':':<12} {figures}")
+        if args.store:
+            entry = {"scenes": part.name, "samples": args.per_class, **settings, **found}
+            weights.add_info(args.weights, "evaluations", entry)
+
+
 def evaluate(args: Namespace) -> None:
     """Judge samples of some weights, beside as many real images."""
     model, diffusion = _denoiser(args)
+    if isinstance(model.label_embed, ConditionEncoder):
+        return _evaluate_scenes(args, model, diffusion)
     judge = judging.classifier(args.data)
     if args.per_class * model.config["num_classes"] <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to judge; try 100")

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from minidit import captions, scenes
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
@@ -14,6 +15,16 @@ NETWORKS = {"DiT": DiT, "UViT": UViT}
 _SMALL = dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
 _LINE = dict(schedule="straight", predict="x0", weight="v", max_weight=400.0)
 _LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup=100, cooldown=0.7)
+
+_SCENES = dict(patch_size=4, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
+_SCENES |= dict(block="cross_attention", class_dropout_prob=0.1)
+_TEXT = dict(encoder="text", words=list(captions.WORDS), length=captions.LENGTH)
+_LAYOUT = dict(
+    encoder="layout",
+    kinds=list(scenes.KINDS),
+    colours=list(scenes.COLOURS),
+    length=scenes.SLOTS,
+)
 
 # "demo": a minute or two on two cores. "mnist": the shipped weights. "mnist-sigma": noise and
 # variance predicted on DDPM's schedule, as in the paper, but with a recipe for one core: errors of
@@ -39,6 +50,12 @@ PRESETS: dict[str, dict] = {
     ),
     "uvit-mnist": dict(
         network="UViT", model=_SMALL | {"pos_std": 0.7}, diffusion=_LINE, recipe=_LONG
+    ),
+    "scenes-text": dict(
+        model=_SCENES | {"condition": _TEXT}, diffusion=_LINE, recipe=_LONG | {"batch_size": 64}
+    ),
+    "scenes-layout": dict(
+        model=_SCENES | {"condition": _LAYOUT}, diffusion=_LINE, recipe=_LONG | {"batch_size": 64}
     ),
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
@@ -76,7 +93,7 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
         model: nn.Module = NETWORKS[parts.get("network", "DiT")](
             size,
             in_channels=channels,
-            num_classes=num_classes,
+            num_classes=0 if "condition" in parts["model"] else num_classes,
             learn_sigma=parts["diffusion"].get("learn_sigma", False),
             **(parts["model"] | {"patch_size": patch}),
         )

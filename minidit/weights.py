@@ -18,10 +18,11 @@ from minidit._validate import check_choice
 from minidit.classifier import Classifier
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
+from minidit.judge import SceneJudge
 from minidit.schedule import SCHEDULES
 from minidit.uvit import UViT
 
-NETWORKS = {"DiT": DiT, "UViT": UViT, "Classifier": Classifier}
+NETWORKS = {"DiT": DiT, "UViT": UViT, "Classifier": Classifier, "SceneJudge": SceneJudge}
 
 
 class Loaded(NamedTuple):

@@ -28,9 +28,10 @@ FLOORS = {
     0: "patches embed attention schedule steps likelihood muon",
     1: "blocks diffusion autoencoder condition",
     2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint",
-    3: "latent weights official official_dit official_uvit counts train classifier evaluate",
-    3.5: "digits data pictures plot check check_diffusion check_sampling check_skips presets",
-    4: "ablations runner trials watching experiments demo commands",
+    3: "latent weights official official_dit official_uvit counts train classifier evaluate judge",
+    3.5: "digits data pictures plot check check_diffusion check_sampling check_skips presets "
+    "scenes captions obedience",
+    4: "ablations runner trials watching experiments demo commands scene_commands",
     5: "__init__",
     6: "__main__",  # uses the package as its readers do
 }
