@@ -6,7 +6,8 @@ from minidit.attention import Attention, Mlp
 from minidit.schedule import SCHEDULES, Schedule, cosine, linear, scaled_linear, straight, vp_sde
 from minidit.blocks import BLOCKS, SKIPS, FinalLayer, LongSkip, modulate
 from minidit.diffusion import Diffusion
-from minidit.condition import ENCODERS, LayoutEncoder, TextEncoder, Tokenizer
+from minidit.tokenizer import Tokenizer
+from minidit.condition import ENCODERS, LayoutEncoder, TextEncoder
 from minidit.dit import DIT_SIZES, DiT
 from minidit.uvit import UVIT_SIZES, UViT, without_skips
 from minidit.steps import select_steps, space_timesteps

@@ -18,6 +18,7 @@ _LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup
 
 _SCENES = dict(patch_size=4, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
 _SCENES |= dict(block="cross_attention", class_dropout_prob=0.1)
+_HOUR = dict(steps=5000, batch_size=64)
 _TEXT = dict(encoder="text", words=list(captions.WORDS), length=captions.LENGTH)
 _LAYOUT = dict(
     encoder="layout",
@@ -29,7 +30,8 @@ _LAYOUT = dict(
 # "demo": a minute or two on two cores. "mnist": the shipped weights. "mnist-sigma": noise and
 # variance predicted on DDPM's schedule, as in the paper, but with a recipe for one core: errors of
 # the noise weigh more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT
-# whose positions start as large as the DiT's sinusoids.
+# whose positions start as large as the DiT's sinusoids. "scenes-text" and "scenes-layout": the
+# recipe of "mnist" for networks that attend to the words of a caption, or to boxes; about an hour.
 # "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
 # starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
@@ -52,10 +54,10 @@ PRESETS: dict[str, dict] = {
         network="UViT", model=_SMALL | {"pos_std": 0.7}, diffusion=_LINE, recipe=_LONG
     ),
     "scenes-text": dict(
-        model=_SCENES | {"condition": _TEXT}, diffusion=_LINE, recipe=_LONG | {"batch_size": 64}
+        model=_SCENES | {"condition": _TEXT}, diffusion=_LINE, recipe=_LONG | _HOUR
     ),
     "scenes-layout": dict(
-        model=_SCENES | {"condition": _LAYOUT}, diffusion=_LINE, recipe=_LONG | {"batch_size": 64}
+        model=_SCENES | {"condition": _LAYOUT}, diffusion=_LINE, recipe=_LONG | _HOUR
     ),
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),

@@ -25,7 +25,7 @@ MODULES = {path.stem: path for path in sorted((ROOT / "minidit").glob("*.py"))}
 # An import may point down or stay on its floor, never up. Names with a leading underscore are
 # helpers of everybody and live on floor 0. Floor 3.5 is for what only floor 4 and readers use.
 FLOORS = {
-    0: "patches embed attention schedule steps likelihood muon",
+    0: "patches embed attention schedule steps likelihood muon tokenizer",
     1: "blocks diffusion autoencoder condition",
     2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint",
     3: "latent weights official official_dit official_uvit counts train classifier evaluate judge",
