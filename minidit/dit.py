@@ -25,7 +25,8 @@ class DiT(nn.Module):
     `num_classes`: labels 0 … num_classes - 1; 0 for a network without labels. With
     `class_dropout_prob` > 0 there is one label more, `null_label`, for guidance.
     `learn_sigma`: 2c output channels, the second half for the variance.
-    `condition`: a text or a layout in place of labels, as plain values (see `make_condition`).
+    `condition`: a text or a layout in place of labels, then with num_classes=0, as plain values:
+    {"encoder": "text", "words": [...], "length": 24} (see `make_condition` and its encoders).
     `block`: "in_context", "cross_attention", "adaln" or "adaln_zero" (section 3.2).
     `label_std`: scale of the label table at the start (see `LabelEmbedder`).
     Set `checkpointing` to True to train with less memory and more computing (see `through`).

@@ -1,5 +1,6 @@
 """What the command line does with scenes: prompts and boxes are read, and obedience is judged."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -82,4 +83,4 @@ def judged(judge: nn.Module, encoder: ConditionEncoder, images: Tensor, part: Pa
         found = obedience.caption_obedience(judge, images, part.captions)
     else:
         found = obedience.layout_obedience(judge, images, part.objects)
-    return {name: round(value, 4) for name, value in found.items()}
+    return {name: round(value, 4) for name, value in found.items() if not math.isnan(value)}
