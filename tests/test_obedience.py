@@ -109,7 +109,7 @@ def test_two_cells_that_found_one_object_count_once_and_doubts_not_at_all():
 
 
 def test_a_judge_learns_what_is_where():
-    judge = obedience.make_judge(steps=12, images=64)  # long enough to see the loss fall
+    judge = obedience.make_judge(steps=6, images=64)  # long enough to see the loss fall
     assert not judge.training
     images, objects, _ = scenes.render(64, seed=2**40, novel=0.3)
     fresh = SceneJudge(13, 6)

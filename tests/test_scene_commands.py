@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from minidit import DiT, data, obedience, presets, scenes, weights
+from minidit import DiT, data, digits, obedience, presets, scenes, weights
 from minidit.__main__ import main
 from minidit.diffusion import Diffusion
 from minidit.judge import SceneJudge
@@ -18,8 +18,9 @@ BOXES = "red three 0.1 0.2 0.4 0.7; blue seven 0.6 0.3 0.9 0.6"
 
 @pytest.fixture
 def few_scenes(tmp_path, monkeypatch):
-    """A few scenes in a folder of their own."""
+    """A few scenes, and digits, in a folder of their own."""
     monkeypatch.setattr(scenes, "COUNTS", {"train": 40, "test": 20})
+    monkeypatch.setattr(digits, "COUNTS", {"train": 20, "test": 20})
     monkeypatch.setenv("MINIDIT_DATA", str(tmp_path / "data"))
 
 
