@@ -6,6 +6,8 @@ from minidit.attention import Attention, Mlp
 from minidit.schedule import SCHEDULES, Schedule, cosine, linear, scaled_linear, straight, vp_sde
 from minidit.blocks import BLOCKS, SKIPS, FinalLayer, LongSkip, modulate
 from minidit.diffusion import Diffusion
+from minidit.tokenizer import Tokenizer
+from minidit.condition import ENCODERS, LayoutEncoder, TextEncoder
 from minidit.gaussian import DiagonalGaussian
 from minidit.quantize import Quantizer
 from minidit.encoder import Decoder, Encoder

@@ -10,6 +10,9 @@ EXAMPLES = """examples:
   python -m minidit train --data mnist --out runs/mnist --preset mnist
   python -m minidit sample --weights dit-mnist --per-class 10 --guidance 2 --out digits.png
   python -m minidit train --preset dit-cifar10 --out runs/cifar10
+  python -m minidit train --data scenes --preset scenes-text --out runs/text
+  python -m minidit sample --weights runs/text/weights.safetensors \\
+      --prompt "a red three left of a small blue seven"
   python -m minidit sample --weights runs/mnist/weights.safetensors --labels 3,1,4 --out pi.npz
 """
 
@@ -54,7 +57,9 @@ def _add_train(subparsers) -> None:
         "checkpoint.pt, log.csv and, at the end, weights.safetensors. Stop it when you like: the "
         "same command goes on, to the bit.",
     )
-    p.add_argument("--data", help="digits, mnist or cifar10 (default: the preset's, or mnist)")
+    p.add_argument(
+        "--data", help="digits, mnist, cifar10 or scenes (default: the preset's, or mnist)"
+    )
     p.add_argument("--out", required=True, help="folder of the run")
     p.add_argument(
         "--preset",
@@ -75,8 +80,18 @@ def _add_train(subparsers) -> None:
 def _add_sample(subparsers) -> None:
     p = subparsers.add_parser("sample", help="draw images with trained weights")
     p.add_argument("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
-    p.add_argument("--per-class", type=int, default=10, help="images of each class (%(default)s)")
+    p.add_argument(
+        "--per-class", type=int, default=10, help="images of each class or prompt (%(default)s)"
+    )
     p.add_argument("--labels", help="these labels instead, e.g. 3,1,4")
+    p.add_argument(
+        "--prompt", nargs="+", help='texts, e.g. "a red three left of a small blue seven"'
+    )
+    p.add_argument(
+        "--boxes",
+        nargs="+",
+        help='layouts, e.g. "red three 0.1 0.2 0.4 0.7; blue seven 0.6 0.3 0.9 0.6"',
+    )
     _add_sampling(p)
     p.add_argument("--out", default="samples.png", help="FILE.png or FILE.npz (%(default)s)")
     p.set_defaults(run="sample")
@@ -86,7 +101,12 @@ def _add_evaluate(subparsers) -> None:
     p = subparsers.add_parser("evaluate", help="judge samples beside as many real images")
     p.add_argument("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
     p.add_argument("--data", default="mnist", help="whose classifier and images (%(default)s)")
-    p.add_argument("--per-class", type=int, default=100, help="images of each class (%(default)s)")
+    p.add_argument(
+        "--per-class",
+        type=int,
+        default=100,
+        help="images of each class; of scenes, with seen and with held-out pairs (%(default)s)",
+    )
     _add_sampling(p)
     p.add_argument("--store", action="store_true", help="add the figures to the weights' JSON file")
     p.set_defaults(run="evaluate")
@@ -110,7 +130,7 @@ def _add_sampling(p: argparse.ArgumentParser) -> None:
 
 def _add_classifier(subparsers) -> None:
     p = subparsers.add_parser("classifier", help="train the classifier that judges samples")
-    p.add_argument("--data", default="mnist", help="digits, mnist or cifar10 (%(default)s)")
+    p.add_argument("--data", default="mnist", help="digits, mnist, cifar10 or scenes (%(default)s)")
     p.add_argument("--out", required=True, help="FILE.safetensors")
     p.add_argument("--steps", type=int, default=3000, help="of 256 images (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")

@@ -22,6 +22,14 @@ def check_positive(**sizes: int) -> None:
             raise ValueError(f"{name}={value} must be at least 1")
 
 
+def check_seed(seed: int) -> None:
+    """Raise TypeError or ValueError unless `seed` is an integer in 0 … 2³¹ - 1."""
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed={seed!r} must be an integer, not {type(seed).__name__}")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed={seed} must lie in 0..{2**31 - 1}")
+
+
 def check_images(images: Tensor, channels: int | None = None, size: tuple | None = None) -> None:
     """Raise unless `images` is a tensor (b, c, h, w), where given with these c and (h, w)."""
     if not isinstance(images, Tensor):
@@ -94,6 +102,21 @@ def check_labels(y: Tensor, batch: int | None, limit: int) -> None:
     if y.ndim != 1 or batch not in (None, len(y)):
         raise ValueError(f"y has shape {tuple(y.shape)}; expected ({b},), one label an image")
     _check_range("y", y, limit, "is a label (the null label, if there is one, is the last)")
+
+
+def check_sequence(y: Tensor, batch: int | None, length: int, floating: bool) -> None:
+    """Raise unless `y` is a tensor of words (batch, m), or of floats, boxes (batch, m, 6)."""
+    b = "b" if batch is None else batch
+    shape = f"({b}, m, 6)" if floating else f"({b}, m)"
+    what = f"{shape} of {'boxes' if floating else 'words'}, m at most {length}"
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y must be a tensor {what}, not {type(y).__name__}")
+    if y.is_floating_point() != floating or y.dtype == torch.bool:
+        use = "y.float()" if floating else "y.long(), as of the tokenizer"
+        raise TypeError(f"y has dtype {y.dtype}; expected a tensor {what}: use {use}")
+    fits = y.ndim == 2 + floating and (not floating or y.shape[2] == 6)
+    if not fits or batch not in (None, len(y)) or not 1 <= y.shape[1] <= length:
+        raise ValueError(f"y has shape {tuple(y.shape)}; expected {what}")
 
 
 def _check_range(name: str, values: Tensor, limit: int, what: str) -> None:

@@ -1,5 +1,6 @@
 """Attention and the MLP, the two halves of a transformer block (arXiv 1706.03762, section 3.2)."""
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,8 +32,13 @@ class Attention(nn.Module):
             self.qkv = linear(hidden_size, 3 * hidden_size, bias=qkv_bias, std=std)
         self.proj = linear(hidden_size, hidden_size, std=std)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(b, n, d), and for cross-attention a context (b, m, d) → (b, n, d)."""
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """(b, n, d), and for cross-attention a context (b, m, d) → (b, n, d).
+
+        `mask`, bool: which tokens are attended to, (b, n) or, of the context, (b, m); at least one.
+        """
         if (context is not None) != self.cross:
             raise ValueError(
                 f"context is {'missing' if context is None else 'given'}, but this attention was "
@@ -45,7 +51,14 @@ class Attention(nn.Module):
         q, k, v = (
             rearrange(z, "b n (heads k) -> b heads n k", heads=self.num_heads) for z in (q, k, v)
         )
-        out = F.scaled_dot_product_attention(q, k, v)  # (b, heads, n, k)
+        if mask is not None:
+            if mask.dtype != torch.bool or mask.shape != (len(k), k.shape[2]):
+                raise ValueError(
+                    f"mask is {mask.dtype} of shape {tuple(mask.shape)}; expected bools, one for "
+                    f"each token that is attended to: {(len(k), k.shape[2])}"
+                )
+            mask = mask[:, None, None]  # (b, 1, 1, n or m)
+        out = F.scaled_dot_product_attention(q, k, v, mask)  # (b, heads, n, k)
         return self.proj(rearrange(out, "b heads n k -> b n (heads k)"))
 
 

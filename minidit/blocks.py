@@ -2,7 +2,9 @@
 and the long skips of U-ViT.
 
 Every block is called `block(x, cond)`: x (b, n, d) are the image's tokens, cond (b, m, d) is the
-condition, a short sequence: the time first, then the label or the words of a text.
+condition, a short sequence: the time first, then the label or the words of a text. Blocks that
+attend to the condition's tokens take a mask (b, m), too, False where they are padding. Padding is
+zeros, so that the others, which sum the condition up, need none.
 """
 
 import torch
@@ -60,9 +62,11 @@ class InContextBlock(Block):
 
     in_context = True
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """(b, m + n, d), cond unused → (b, m + n, d)."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(b, m + n, d), cond unused, mask (b, m) of the first tokens → (b, m + n, d)."""
+        if mask is not None:
+            mask = F.pad(mask, (0, x.shape[1] - mask.shape[1]), value=True)  # (b, m + n)
+        x = x + self.attn(self.norm1(x), mask=mask)
         return x + self.mlp(self.norm2(x))
 
 
@@ -74,10 +78,10 @@ class CrossAttentionBlock(Block):
         self.norm_cross = nn.LayerNorm(hidden_size, 1e-6)
         self.cross = Attention(hidden_size, num_heads, cross=True)
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """(b, n, d), (b, m, d) → (b, n, d)."""
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(b, n, d), (b, m, d), mask (b, m) → (b, n, d)."""
         x = x + self.attn(self.norm1(x))
-        x = x + self.cross(self.norm_cross(x), cond)
+        x = x + self.cross(self.norm_cross(x), cond, mask=mask)
         return x + self.mlp(self.norm2(x))
 
 
@@ -113,16 +117,21 @@ BLOCKS = {
 }
 
 
-def through(block: nn.Module, x: Tensor, other: Tensor, checkpointing: bool) -> Tensor:
-    """block(x, other); with `checkpointing`, what is inside is computed again in the backward pass.
+def through(
+    block: nn.Module, x: Tensor, cond: Tensor, checkpointing: bool, mask: Tensor | None = None
+) -> Tensor:
+    """block(x, cond), with the mask where there is one.
+
+    With `checkpointing`, what is inside is computed again in the backward pass.
 
     That saves the memory of a block's activations for a third more computing, and changes no bit
     of outputs and gradients (arXiv 1604.06174).
     """
+    inputs = (x, cond) if mask is None else (x, cond, mask)
     if checkpointing and torch.is_grad_enabled():
         # blocks draw no random numbers, so there is no random state to restore
-        return checkpoint(block, x, other, use_reentrant=False, preserve_rng_state=False)
-    return block(x, other)
+        return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return block(*inputs)
 
 
 class FinalLayer(nn.Module):

@@ -41,6 +41,7 @@ def fingerprint(images: Tensor, labels: Tensor | None) -> dict:
     sample = images[:: max(1, len(images) // 64)].double().sum().item()
     facts = {"shape": list(images.shape), "sum": sample, "labels": None}
     if labels is not None:
-        place = torch.arange(len(labels), device=labels.device)
-        facts |= {"labels": int(labels.sum()), "order": int((labels * place).sum())}
+        values = labels.flatten()
+        place = torch.arange(len(values), device=labels.device)
+        facts |= {"labels": int(values.sum()), "order": int((values * place).sum())}
     return facts

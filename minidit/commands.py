@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minidit import data, latent, plot, presets, weights
+from minidit import data, latent, plot, presets, scene_commands, weights
 from minidit import evaluate as judging
 from minidit._validate import check_choice, check_positive
 from minidit.autoencoder_commands import train_autoencoder, training_set
 from minidit.autoencoder_presets import AUTOENCODERS, PHOTOGRAPHS
 from minidit.classifier import train_classifier
+from minidit.condition import ConditionEncoder
 from minidit.demo import run_demo
 from minidit.diffusion import Diffusion
 from minidit.experiments import EXPERIMENTS
@@ -68,7 +69,7 @@ def train(args: Namespace) -> None:
             model.to(device_of(args.device)),
             diffusion,
             images,
-            torch.cat([train.labels] * copies),
+            torch.cat([data.asked(train, model.label_embed)] * copies),
             recipe=recipe,
             out=out,
             save_every=args.save_every,
@@ -88,13 +89,17 @@ def sample(args: Namespace) -> None:
     out = writable(args.out, ".png", ".npz")
     model, diffusion = _denoiser(args)
     stage = _first_stage(args)
-    labels = _labels(args, model.config["num_classes"])
+    labels = _labels(args, model)
     states, count = _states(args, model, diffusion, labels)
     began = time.perf_counter()
     with bar(count) as progress:
         for state in states:  # noqa: B007 (the last one is what counts)
             progress.update()
-    columns = model.config["num_classes"] if args.labels is None else min(10, len(labels))
+    columns = min(10, len(labels))
+    if isinstance(model.label_embed, ConditionEncoder):
+        columns = args.per_class
+    elif args.labels is None:
+        columns = model.config["num_classes"]
     images = _pixels(stage, state.x.cpu())
     write_images(out, data.to_uint8(images), labels, columns)
     print(f"wrote {out}: {len(labels)} images in {time.perf_counter() - began:.1f} s")
@@ -122,16 +127,20 @@ def _pixels(stage: latent.FirstStage | None, drawn: Tensor) -> Tensor:
 
 
 def _states(
-    args: Namespace, model: torch.nn.Module, diffusion: Diffusion, labels: Tensor
+    args: Namespace,
+    model: torch.nn.Module,
+    diffusion: Diffusion,
+    labels: Tensor,
+    guidance: float | None = None,
 ) -> tuple[Iterator[State], int]:
-    """A sampler's states, and how many there will be."""
+    """A sampler's states, and how many there will be; `guidance`: instead of --guidance."""
     steps = int(args.steps) if args.steps.isdecimal() else args.steps
     count = len(select_steps(diffusion.schedule, steps))
     states = generate(
         model,
         diffusion,
         labels,
-        guidance=args.guidance,
+        guidance=args.guidance if guidance is None else guidance,
         sampler=args.sampler,
         steps=steps,
         seed=args.seed,
@@ -140,10 +149,16 @@ def _states(
     return states, count
 
 
-def _labels(args: Namespace, num_classes: int) -> Tensor:
+def _labels(args: Namespace, model: torch.nn.Module) -> Tensor:
+    if args.per_class < 1:
+        raise ValueError(f"--per-class {args.per_class} must be at least 1")
+    num_classes = model.config["num_classes"]
+    if isinstance(model.label_embed, ConditionEncoder):
+        y = scene_commands.read_request(model.label_embed, args.prompt, args.boxes)
+        return y.repeat_interleave(args.per_class, dim=0)
+    if args.prompt or args.boxes:
+        raise ValueError("--prompt and --boxes are for weights of scenes; these take --labels")
     if args.labels is None:
-        if args.per_class < 1:
-            raise ValueError(f"--per-class {args.per_class} must be at least 1")
         return torch.arange(num_classes).repeat(args.per_class)
     try:
         labels = [int(part) for part in args.labels.split(",")]
@@ -159,6 +174,8 @@ def classifier(args: Namespace) -> None:
     set_threads(args.threads)
     path = writable(args.out, ".safetensors")
     check_positive(steps=args.steps)
+    if args.data == "scenes":
+        return scene_commands.train_judge(args, path)
     train, test = data.load(args.data), data.load(args.data, "test")
     progress = bar(args.steps)
     judge = train_classifier(
@@ -186,6 +203,13 @@ def evaluate(args: Namespace) -> None:
     """Judge samples of some weights, beside as many real images."""
     model, diffusion = _denoiser(args)
     stage = _first_stage(args)
+    if isinstance(model.label_embed, ConditionEncoder):
+
+        def draw(y: Tensor, guidance: float) -> Tensor:
+            states, _ = _states(args, model, diffusion, y, guidance)
+            return _pixels(stage, last(states).cpu())
+
+        return scene_commands.evaluate(args, model.label_embed, draw)
     judge = judging.classifier(args.data)
     if args.per_class * model.config["num_classes"] <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to judge; try 100")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from minidit.attention import Attention
 from minidit.blocks import BLOCKS
+from minidit.condition import ConditionEncoder
 from minidit.dit import DIT_SIZES, DiT
 from minidit.uvit import UViT
 
@@ -90,5 +91,8 @@ def _one_image(model: nn.Module) -> list[Tensor]:
             f"model is a {type(model).__name__}; pass inputs, the arguments of one call"
         )
     x = torch.zeros(1, model.in_channels, *model.size)
-    label = [torch.zeros(1, dtype=torch.int64)] if model.label_embed is not None else []
+    encoder = model.label_embed
+    if isinstance(encoder, ConditionEncoder):
+        return [x, torch.zeros(1), encoder.empty(1)]
+    label = [torch.zeros(1, dtype=torch.int64)] if encoder is not None else []
     return [x, torch.zeros(1), *label]

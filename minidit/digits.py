@@ -6,17 +6,15 @@ the ink. Bending the field's coordinates changes the hand, adding a number to th
 pen, and a soft threshold at zero gives antialiased grey levels.
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from ._fetch import replacing
+from ._cache import kept
+from ._validate import check_seed
 
 VERSION = 1  # of the recipe below; part of the cache's name, so that an old cache is not read
 COUNTS = {"train": 60_000, "test": 10_000}
@@ -45,44 +43,15 @@ def load(folder: Path, split: str, seed: int) -> tuple[Tensor, Tensor]:
 
     A cache that is damaged is drawn anew; a folder that can't be written costs only the time.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise TypeError(f"seed={seed!r} must be an integer, not {type(seed).__name__}")
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed={seed} must lie in 0..{2**31 - 1}")
+    check_seed(seed)
     path = folder / f"digits-v{VERSION}-seed{seed}-{split}.safetensors"
-    cached = _read_cache(path)
-    if cached is None:
+
+    def draw() -> dict[str, Tensor]:
         # Neighbouring streams: no seed's training digits are another seed's test digits.
-        cached = render(COUNTS[split], 2 * seed + (split == "test"))
-        _write_cache(path, *cached)
-    return cached
+        return dict(zip(("images", "labels"), render(COUNTS[split], 2 * seed + (split == "test"))))
 
-
-def _read_cache(path: Path) -> tuple[Tensor, Tensor] | None:
-    """What `_write_cache` wrote, or None if it is not there or not whole."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            images, labels = file.get_tensor("images"), file.get_tensor("labels")
-            whole = (file.metadata() or {}).get("sha256") == _sha256(images, labels)
-    except (OSError, SafetensorError):
-        return None
-    return (images, labels) if whole else None
-
-
-def _write_cache(path: Path, images: Tensor, labels: Tensor) -> None:
-    tensors = {"images": images, "labels": labels}
-    try:
-        with replacing(path) as file:
-            file.write(save(tensors, {"sha256": _sha256(images, labels)}))
-    except OSError:
-        pass  # a folder that is read-only or full: the digits are at hand all the same
-
-
-def _sha256(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.numpy())
-    return digest.hexdigest()
+    drawn = kept(path, draw)
+    return drawn["images"], drawn["labels"]
 
 
 def render(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -102,11 +71,12 @@ def render(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def glyph_fields() -> Tensor:
+def glyph_fields(faces: tuple[tuple[str, int], ...] | None = None) -> Tensor:
     """Signed distance fields of every face and digit, (faces, 10, 56, 56) float32, in pixels."""
+    faces = FACES if faces is None else faces
     # NumPy up to here: in thousands of tiny steps torch's threads cost more than they bring.
-    fields = [_distance_field(ink) for face in FACES for ink in _large_glyphs(*face)]
-    return torch.from_numpy(np.stack(fields)).float().unflatten(0, (len(FACES), 10))
+    fields = [_distance_field(ink) for face in faces for ink in _large_glyphs(*face)]
+    return torch.from_numpy(np.stack(fields)).float().unflatten(0, (len(faces), 10))
 
 
 def _large_glyphs(file: str, zero: int) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from minidit._validate import (
     check_choice,
@@ -12,7 +13,8 @@ from minidit._validate import (
     plain_size,
 )
 from minidit.blocks import BLOCKS, FinalLayer, through
-from minidit.embed import LabelEmbedder, TimestepEmbedder, label_tokens, sincos_2d
+from minidit.condition import condition_mask, condition_tokens, make_condition
+from minidit.embed import TimestepEmbedder, sincos_2d
 from minidit.patches import PatchEmbed, unpatchify
 
 
@@ -23,6 +25,8 @@ class DiT(nn.Module):
     `num_classes`: labels 0 … num_classes - 1; 0 for a network without labels. With
     `class_dropout_prob` > 0 there is one label more, `null_label`, for guidance.
     `learn_sigma`: 2c output channels, the second half for the variance.
+    `condition`: a text or a layout in place of labels, then with num_classes=0, as plain values:
+    {"encoder": "text", "words": [...], "length": 24} (see `make_condition` and its encoders).
     `block`: "in_context", "cross_attention", "adaln" or "adaln_zero" (section 3.2).
     `label_std`: scale of the label table at the start (see `LabelEmbedder`).
     Set `checkpointing` to True to train with less memory and more computing (see `through`).
@@ -44,6 +48,7 @@ class DiT(nn.Module):
         learn_sigma: bool = True,
         block: str = "adaln_zero",
         label_std: float = 0.02,
+        condition: dict | None = None,
     ) -> None:
         input_size = plain_size(input_size)
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -58,10 +63,8 @@ class DiT(nn.Module):
         # Frozen, but a parameter: the paper's parameter counts include it, and checkpoints hold it.
         self.pos_embed = nn.Parameter(sincos_2d(hidden_size, self.grid).float(), False)
         self.time_embed = TimestepEmbedder(hidden_size)
-        self.label_embed = (
-            LabelEmbedder(num_classes, hidden_size, class_dropout_prob, label_std)
-            if num_classes
-            else None
+        self.label_embed = make_condition(
+            condition, num_classes, hidden_size, class_dropout_prob, label_std
         )
         self.blocks = nn.ModuleList(
             BLOCKS[block](hidden_size, num_heads, mlp_ratio) for _ in range(depth)
@@ -75,20 +78,23 @@ class DiT(nn.Module):
         return self.label_embed.null_label if self.label_embed is not None else None
 
     def condition(self, t: Tensor, y: Tensor | None) -> Tensor:
-        """The condition as tokens, time first: (b,), (b,) → (b, m, d)."""
-        tokens = [self.time_embed(t), *label_tokens(self.label_embed, y, len(t))]
-        return torch.stack(tokens, dim=1)
+        """The condition as tokens, time first: (b,), y → (b, m, d)."""
+        tokens = [self.time_embed(t)[:, None], *condition_tokens(self.label_embed, y, len(t))]
+        return torch.cat(tokens, dim=1)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """(b, c, h, w), (b,), (b,) → (b, c or 2c, h, w)."""
+        """(b, c, h, w), (b,), labels (b,) or what `condition` says → (b, c or 2c, h, w)."""
         check_images(x, self.in_channels, self.size)
         check_times(t, len(x))  # one time for a batch of many would broadcast silently
         tokens = self.patch_embed(x) + self.pos_embed  # (b, n, d)
         cond = self.condition(t, y)  # (b, m, d)
+        mask = condition_mask(self.label_embed, y)
+        if mask is not None:  # the time is never padding; sums don't see padding, which is zeros
+            mask = None if self.blocks[0].parts else F.pad(mask, (1, 0), value=True)  # (b, m)
         if self.blocks[0].in_context:
             tokens = torch.cat([cond, tokens], dim=1)  # (b, m + n, d)
         for block in self.blocks:
-            tokens = through(block, tokens, cond, self.checkpointing)
+            tokens = through(block, tokens, cond, self.checkpointing, mask)
         tokens = tokens[:, -self.pos_embed.shape[0] :]  # (b, n, d): in-context tokens leave
         return unpatchify(self.final(tokens, cond), self.patch_size, self.grid)
 

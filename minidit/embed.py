@@ -111,20 +111,3 @@ class LabelEmbedder(nn.Module):
             return y
         dropped = torch.rand(y.shape, generator=generator, device=y.device) < self.dropout
         return y.masked_fill(dropped, self.null_label)
-
-
-def label_tokens(embed: LabelEmbedder | None, y: Tensor | None, batch: int) -> list[Tensor]:
-    """The labels' vectors, [(b, d)], or [] for a network without labels.
-
-    Raises ValueError where there are labels without a table, or a table without labels.
-    """
-    if (y is None) != (embed is None):
-        raise ValueError(
-            "y=None, but this network needs labels; pass y, e.g. full of model.null_label"
-            if y is None
-            else "y is given, but this network has no labels (num_classes=0); leave y out"
-        )
-    if y is None:
-        return []
-    check_labels(y, batch, embed.table.num_embeddings)
-    return [embed(y)]

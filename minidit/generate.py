@@ -22,7 +22,7 @@ def generate(
     seed: int = 0,
     clip: bool = False,
 ) -> Iterator[State]:
-    """Every state of a sampler's run for these labels (b,), on the network's device.
+    """Every state of a sampler's run for these labels (b,), texts or layouts, on its device.
 
     The noise is drawn on the CPU from `seed`, so that it is the same on every device.
     `guidance` 1 is none; `sampler` is a key of `SAMPLERS`, `steps` and `clip` as there.

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from minidit import captions, scenes
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
@@ -16,12 +17,23 @@ _LINE = dict(schedule="straight", predict="x0", weight="v", max_weight=400.0)
 _LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup=100, cooldown=0.7)
 
 _LATENT = _SMALL | {"patch_size": 2}
+_SCENES = dict(patch_size=4, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
+_SCENES |= dict(block="cross_attention", class_dropout_prob=0.1)
+_HOUR = dict(steps=5000, batch_size=64)
+_TEXT = dict(encoder="text", words=list(captions.WORDS), length=captions.LENGTH)
+_LAYOUT = dict(
+    encoder="layout",
+    kinds=list(scenes.KINDS),
+    colours=list(scenes.COLOURS),
+    length=scenes.SLOTS,
+)
 
 # "demo": a minute or two on two cores. "mnist": the shipped weights. "mnist-sigma": noise and
 # variance predicted on DDPM's schedule, as in the paper, but with a recipe for one core: errors of
 # the noise weigh more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT
-# whose positions start as large as the DiT's sinusoids.
-# "dit-cifar10", "uvit-cifar10": the same in latents of the autoencoder that they name.
+# whose positions start as large as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in
+# latents of the autoencoder that they name. "scenes-text" and "scenes-layout": the recipe of
+# "mnist" for networks that attend to the words of a caption, or to boxes; about an hour.
 # "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
 # starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
@@ -53,6 +65,18 @@ PRESETS: dict[str, dict] = {
         model=_LATENT | {"pos_std": 0.7},
         diffusion=_LINE,
         recipe=_LONG,
+    ),
+    "scenes-text": dict(
+        data="scenes",
+        model=_SCENES | {"condition": _TEXT},
+        diffusion=_LINE,
+        recipe=_LONG | _HOUR,
+    ),
+    "scenes-layout": dict(
+        data="scenes",
+        model=_SCENES | {"condition": _LAYOUT},
+        diffusion=_LINE,
+        recipe=_LONG | _HOUR,
     ),
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
@@ -90,7 +114,7 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
         model: nn.Module = NETWORKS[parts.get("network", "DiT")](
             size,
             in_channels=channels,
-            num_classes=num_classes,
+            num_classes=0 if "condition" in parts["model"] else num_classes,
             learn_sigma=parts["diffusion"].get("learn_sigma", False),
             **(parts["model"] | {"patch_size": patch}),
         )

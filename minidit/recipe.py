@@ -85,7 +85,7 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = []
     if recipe.optimizer == "muon":
-        inside = ("blocks.", "skips.")
+        inside = ("blocks.", "skips.", "label_embed.blocks.")
         matrices = [n for n, p in weights.items() if n.startswith(inside) and p.ndim == 2]
     rest = [p for name, p in weights.items() if name not in set(matrices)]
     adamw = torch.optim.AdamW(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from minidit._validate import check_labels
+from minidit.condition import ConditionEncoder
 from minidit.diffusion import Diffusion
 from minidit.loop import EMA, Loop, check_training_images, step_generator
 from minidit.recipe import Recipe, draw_times
@@ -54,13 +55,18 @@ def _check_data(images: Tensor, labels: Tensor | None, model: nn.Module) -> None
     check_training_images(images)
     if labels is None:
         return
-    if labels.shape != images.shape[:1]:
+    encoder = getattr(model, "label_embed", None)
+    if encoder is None:
+        raise ValueError("labels given, but this network has none (num_classes=0); leave them out")
+    text_or_layout = isinstance(encoder, ConditionEncoder)
+    if labels.shape[: 1 if text_or_layout else None] != images.shape[:1]:
         shape = tuple(labels.shape)
         raise ValueError(f"labels have shape {shape} for {len(images)} images; one label an image")
-    if getattr(model, "label_embed", None) is None:
-        raise ValueError("labels given, but this network has none (num_classes=0); leave them out")
     # On a GPU the network itself doesn't look at every label, so all are looked at once, here.
-    check_labels(labels.cpu(), len(labels), model.label_embed.num_classes)
+    if text_or_layout:
+        encoder.check(labels.cpu())
+    else:
+        check_labels(labels.cpu(), len(labels), encoder.num_classes)
 
 
 def fit(
@@ -77,12 +83,13 @@ def fit(
 ) -> nn.Module:
     """Train `model` in place and return the average of its weights, which is what samples best.
 
-    images: (n, c, h, w), uint8, or floats: in [-1, 1], or latents; labels: (n,). The whole data
-    set moves to the model's device. With a folder `out`, a checkpoint is written there every
-    `save_every` steps, and a run that finds one goes on from it, to the bit. `report(step, loss)`
-    hears of progress: after every step on the CPU, every 20 steps (their mean) on a GPU. `seconds`
-    is a limit for slow machines: the learning rate runs through its whole course in this time at
-    the latest. Such a run can't be repeated to the bit, so it goes with no `out`.
+    images: (n, c, h, w), uint8, or floats: in [-1, 1], or latents; labels: (n,), or texts (n, m),
+    or layouts (n, m, 6), see `condition`. The whole data set moves to the model's device. With a
+    folder `out`, a checkpoint is written there every `save_every` steps, and a run that finds one
+    goes on from it, to the bit. `report(step, loss)` hears of progress: after every step on the
+    CPU, every 20 steps (their mean) on a GPU. `seconds` is a limit for slow machines: the learning
+    rate runs through its whole course in this time at the latest. Such a run can't be repeated to
+    the bit, so it goes with no `out`.
     Raises FloatingPointError when the loss is not finite; the last good checkpoint stays.
     """
     return Run(model, diffusion, images, labels, recipe).go(out, save_every, seconds, report)

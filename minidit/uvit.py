@@ -13,13 +13,8 @@ from minidit._validate import (
     plain_size,
 )
 from minidit.blocks import BLOCKS, FinalLayer, LongSkip, through
-from minidit.embed import (
-    LabelEmbedder,
-    TimestepEmbedder,
-    label_tokens,
-    sincos_2d,
-    timestep_embedding,
-)
+from minidit.condition import condition_mask, condition_tokens, make_condition
+from minidit.embed import TimestepEmbedder, sincos_2d, timestep_embedding
 from minidit.patches import ConvPatchEmbed, PatchEmbed, unpatchify
 
 TIMES = {"token": "in_context", "adaln": "adaln", "adaln_zero": "adaln_zero"}  # our blocks
@@ -32,12 +27,12 @@ STD = 0.02  # of every linear layer at the start, but for the patch embedding
 class UViT(nn.Module):
     """Noisy images (b, c, h, w) and times in, a prediction for every pixel out.
 
-    The tokens are the label's, the time's, and those of the patches, in this order. They pass
-    `depth` // 2 blocks, one in the middle, and `depth` // 2 more, each of which is joined by the
-    output of the early block at the same height.
+    The tokens are the label's (or a text's words), the time's, and those of the patches, in this
+    order. They pass `depth` // 2 blocks, one in the middle, and `depth` // 2 more, each of which is
+    joined by the output of the early block at the same height.
 
-    `input_size`, `patch_size`, `num_classes`, `class_dropout_prob`, `learn_sigma`, `label_std` and
-    `checkpointing`: as for `DiT`.
+    `input_size`, `patch_size`, `num_classes`, `class_dropout_prob`, `learn_sigma`, `label_std`,
+    `condition` and `checkpointing`: as for `DiT`.
     The choices of the paper's ablation (figure 2), its own first: `skip`: "concat", "add",
     "add_linear", "linear_add" or "none" (see `LongSkip`). `time`: as a "token", or through adaptive
     normalisations, "adaln" (or the DiT's "adaln_zero"). `conv`: 3×3, "after" the last linear layer,
@@ -71,6 +66,7 @@ class UViT(nn.Module):
         qkv_bias: bool = False,
         label_std: float = 0.02,
         pos_std: float = 0.02,
+        condition: dict | None = None,
     ) -> None:
         input_size = plain_size(input_size)
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -86,10 +82,11 @@ class UViT(nn.Module):
 
         self.patch_embed = PATCH_EMBEDS[patch_embed](in_channels, patch_size, d)
         self.time_embed = TimestepEmbedder(d, frequencies=d, inner=4 * d) if time_mlp else None
-        self.label_embed = (
-            LabelEmbedder(num_classes, d, class_dropout_prob, label_std) if num_classes else None
-        )
-        self.extras = (time == "token") + (num_classes > 0)  # tokens that are no patches
+        self.label_embed = make_condition(condition, num_classes, d, class_dropout_prob, label_std)
+        if condition is not None and time != "token":
+            raise ValueError(f"time={time!r} can't go with a condition; use time='token'")
+        asked = 1 + self.label_embed.length if condition is not None else int(num_classes > 0)
+        self.extras = (time == "token") + asked  # tokens that are no patches
         self.pos_embed = self._positions(pos_embed, n)
         self.half = depth // 2
         self.blocks = nn.ModuleList(
@@ -116,6 +113,13 @@ class UViT(nn.Module):
             table[self.extras :] = sincos_2d(table.shape[1], self.grid)
         return nn.Parameter(table, requires_grad=kind == "learned_1d")
 
+    def _places(self, count: int) -> Tensor:
+        """The positions of `count` tokens; where a text is short, those of its last words go."""
+        missing, time = len(self.pos_embed) - count, self.extras - 1
+        if not missing:
+            return self.pos_embed
+        return torch.cat([self.pos_embed[: time - missing], self.pos_embed[time:]])
+
     @property
     def null_label(self) -> int | None:
         """The label that stands for "no label", or None if the network has none."""
@@ -128,28 +132,29 @@ class UViT(nn.Module):
         return timestep_embedding(t, self.config["hidden_size"]).to(self.final.proj.weight.dtype)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """(b, c, h, w), (b,), (b,) → (b, c or 2c, h, w)."""
+        """(b, c, h, w), (b,), labels (b,) or what `condition` says → (b, c or 2c, h, w)."""
         check_images(x, self.in_channels, self.size)
         check_times(t, len(x))  # one time for a batch of many would broadcast silently
         cond = self.time_vector(t)[:, None]  # (b, 1, d)
-        tokens = [label[:, None] for label in label_tokens(self.label_embed, y, len(t))]
+        tokens = condition_tokens(self.label_embed, y, len(t))
+        mask = condition_mask(self.label_embed, y)
         if self.blocks[0].in_context:
             tokens.append(cond)
         tokens = torch.cat([*tokens, self.patch_embed(x)], dim=1)  # (b, extras + n, d)
         if self.pos_embed is not None:
-            tokens = tokens + self.pos_embed
+            tokens = tokens + self._places(tokens.shape[1])
         early = []
         for k, block in enumerate(self.blocks):
             if k > self.half:  # the last block down meets the first one up
                 tokens = self.skips[k - self.half - 1](tokens, early.pop())  # (b, extras + n, d)
-            tokens = through(block, tokens, cond, self.checkpointing)  # (b, extras + n, d)
+            tokens = through(block, tokens, cond, self.checkpointing, mask)  # (b, extras + n, d)
             if k < self.half:
                 early.append(tokens)
         return self._to_image(tokens, cond)
 
     def _to_image(self, tokens: Tensor, cond: Tensor) -> Tensor:
         """(b, extras + n, d) → (b, c or 2c, h, w)."""
-        tokens = tokens[:, self.extras :]  # (b, n, d)
+        tokens = tokens[:, -self.grid[0] * self.grid[1] :]  # (b, n, d)
         if self.conv_before is not None:
             h, w = self.grid
             plane = rearrange(self.final.norm(tokens), "b (h w) d -> b d h w", h=h, w=w)

@@ -19,11 +19,13 @@ from minidit.autoencoder import KLAutoencoder, VQAutoencoder
 from minidit.classifier import Classifier
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
+from minidit.judge import SceneJudge
 from minidit.schedule import SCHEDULES
 from minidit.uvit import UViT
 
 NETWORKS = {
-    network.__name__: network for network in (DiT, UViT, Classifier, KLAutoencoder, VQAutoencoder)
+    network.__name__: network
+    for network in (DiT, UViT, Classifier, KLAutoencoder, VQAutoencoder, SceneJudge)
 }
 
 

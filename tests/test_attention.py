@@ -41,6 +41,22 @@ def test_cross_attention_is_the_formula(num_heads, awaken):
     torch.testing.assert_close(attention(x, context), expected)
 
 
+@pytest.mark.parametrize("cross", [False, True])
+def test_masked_tokens_are_as_if_they_were_not_there(cross, awaken):
+    attention = awaken(Attention(8, 2, cross=cross).double())
+    x, short, padding = (torch.randn(2, n, 8, dtype=torch.float64) for n in (5, 3, 4))
+    long = torch.cat([short, padding], dim=1)
+    mask = (torch.arange(7) < 3).expand(2, 7)
+    if cross:
+        masked, alone = attention(x, long, mask=mask), attention(x, short)
+    else:
+        masked, alone = attention(long, mask=mask)[:, :3], attention(short)
+    torch.testing.assert_close(masked, alone)
+    everything = mask.new_ones(mask.shape)
+    heard = attention(x, long, mask=everything) if cross else attention(long, mask=everything)
+    assert not torch.allclose(heard[:, :3], masked[:, :3])
+
+
 def test_attention_without_qkv_bias():
     assert Attention(8, 2, qkv_bias=False).qkv.bias is None
     assert Attention(8, 2, qkv_bias=False, cross=True).kv.bias is None

@@ -91,6 +91,19 @@ def test_blocks_do_not_know_the_order_of_the_condition(kind, awaken):
     torch.testing.assert_close(block(x, cond[:, [2, 0, 1]]), block(x, cond))
 
 
+def test_padding_changes_nothing_in_blocks_that_attend_to_the_condition(awaken):
+    x, cond = tokens(m=6)
+    mask = torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
+    cross, inside = (awaken(BLOCKS[k](8, 2).double()) for k in ("cross_attention", "in_context"))
+    whole = cross(x, cond, mask)
+    torch.testing.assert_close(whole[:1], cross(x[:1], cond[:1]))
+    torch.testing.assert_close(whole[1:], cross(x[1:], cond[1:, :2]))
+    whole = inside(torch.cat([cond, x], dim=1), cond, mask)[:, 6:]
+    torch.testing.assert_close(whole[:1], inside(torch.cat([cond, x], dim=1)[:1], cond)[:, 6:])
+    short = torch.cat([cond[1:, :2], x[1:]], dim=1)
+    torch.testing.assert_close(whole[1:], inside(short, cond)[:, 2:])
+
+
 @EVERY_BLOCK
 def test_gradients(kind, awaken):
     block = awaken(BLOCKS[kind](4, 2, mlp_ratio=1.0).double(), 0.4)

@@ -1,0 +1,52 @@
+"""Words as numbers, for a vocabulary that is known beforehand: texts as a network is told them."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from minidit._validate import check_positive
+
+
+class Tokenizer:
+    """Words to numbers 1, 2, … and back; the vocabulary is closed, and 0 is padding."""
+
+    def __init__(self, words: Sequence[str], length: int) -> None:
+        check_positive(length=length)
+        self.words, self.length = tuple(words), length
+        self.ids = {word: k for k, word in enumerate(self.words, 1)}
+        bad = [w for w in self.words if not isinstance(w, str) or _split(w) != [w]]
+        if bad or not self.words or len(self.ids) < len(self.words):
+            raise ValueError(
+                f"words={list(words)[:5]}…: {bad[:1] or 'they'} must be single, different words "
+                "in lower case, at least one"
+            )
+
+    def encode(self, texts: str | Sequence[str]) -> Tensor:
+        """One text or b of them → (b, length) int64; an empty text is all padding.
+
+        Capitals and punctuation are ignored. Raises ValueError for unknown words and long texts.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        ids = torch.zeros(len(texts), self.length, dtype=torch.int64)
+        for row, text in zip(ids, texts):
+            found = [self._id(word, text) for word in _split(text)]
+            if len(found) > self.length:
+                raise ValueError(f"{text!r} has {len(found)} words; at most {self.length} are read")
+            row[: len(found)] = torch.tensor(found, dtype=torch.int64)
+        return ids
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """(b, m) → b texts."""
+        return [" ".join(self.words[k - 1] for k in row if k > 0) for row in ids.tolist()]
+
+    def _id(self, word: str, text: str) -> int:
+        if word not in self.ids:
+            known = " ".join(sorted(self.words))
+            raise ValueError(f"{text!r}: the word {word!r} is unknown; known are: {known}")
+        return self.ids[word]
+
+
+def _split(text: str) -> list[str]:
+    return re.findall(r"[^\s.,;:!?]+", text.lower())
