@@ -25,20 +25,27 @@ SCALES = {
 COLUMNS = {
     "parameters": ",.0f",
     "processor seconds": ".0f",
-    "validation loss": ".4f",
+    "validation loss": ".3f",
+    "loss, t ≥ 100": ".3f",
     "recognised": ".1%",
     "frechet": ".2f",
 }
 
 
 def train_and_compare(settings: dict, seed: int) -> dict:
-    """Train a network, and measure its loss on held-out images as well as its samples."""
+    """Train a network, and measure its loss on held-out images as well as its samples.
+
+    Where there is hardly any noise an error of the image weighs up to 400 times; so the first tenth
+    of the steps makes most of the loss, and most of its luck. The second loss leaves it out.
+    """
     average, diffusion, facts = train(settings, seed)
     losses = held_out_loss(average, diffusion)
+    tenths = by_tenth(losses)
     found = judge_samples(average, diffusion, settings.get("sampling", {}), seed)
     return {
         "validation loss": round(losses.mean().item(), 5),
-        "validation loss by tenth of t": by_tenth(losses),
+        "loss, t ≥ 100": round(sum(tenths[1:]) / len(tenths[1:]), 5),
+        "validation loss by tenth of t": tenths,
         **found,
         **facts,
     }

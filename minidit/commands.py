@@ -261,6 +261,6 @@ def experiment(args: Namespace) -> None:
     for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
         page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
     path.write_text(page)
-    panels = dict(list(measures(results, args.scale).items())[:3])  # more would be too narrow
+    panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow
     plot.dots(panels, title=results["question"], out=path.with_suffix(".png"))
     print(page)
