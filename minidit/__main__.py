@@ -100,7 +100,7 @@ def _add_sample(subparsers) -> None:
 def _add_evaluate(subparsers) -> None:
     p = subparsers.add_parser("evaluate", help="judge samples beside as many real images")
     p.add_argument("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
-    p.add_argument("--data", default="mnist", help="whose classifier and images (%(default)s)")
+    p.add_argument("--data", help="whose classifier and images (default: what they trained on)")
     p.add_argument(
         "--per-class",
         type=int,

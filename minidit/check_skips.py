@@ -60,8 +60,8 @@ def inner_width(fn: Callable[[int, int], int]) -> Verdict:
         return torch.tensor([int(d * ratio)])
 
     def as_tensor(fn: Callable[[int, int], int]) -> Callable[[int, int], Tensor]:
-        return lambda d, depth: torch.tensor([int(fn(d, depth))])
+        return lambda d, depth: torch.tensor([fn(d, depth)])
 
-    cases = {f"d = {d}, depth = {n}": (d, n) for d, n in ((64, 8), (512, 12), (1152, 28))}
+    cases = {f"d = {d}, depth = {n}": (d, n) for d, n in ((64, 12), (512, 12), (1152, 28))}
     wrong = {hint: as_tensor(mistake) for hint, mistake in mistakes.INNER_WIDTH.items()}
     return judge("inner_width", as_tensor(fn), package, cases, wrong)

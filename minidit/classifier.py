@@ -1,6 +1,7 @@
 """A small image classifier of our own: the judge of samples, and the maker of their features.
 
-It never sees a generated image in training, and no generator is trained against it.
+It never sees a generated image in training, and no denoiser is trained against it. Autoencoders may
+be trained to please its features; where it also judges them, it flatters.
 """
 
 import math

@@ -154,6 +154,8 @@ def _labels(args: Namespace, model: torch.nn.Module) -> Tensor:
         raise ValueError(f"--per-class {args.per_class} must be at least 1")
     num_classes = model.config["num_classes"]
     if isinstance(model.label_embed, ConditionEncoder):
+        if args.labels is not None:
+            raise ValueError("--labels is for weights with classes; use --prompt or --boxes")
         y = scene_commands.read_request(model.label_embed, args.prompt, args.boxes)
         return y.repeat_interleave(args.per_class, dim=0)
     if args.prompt or args.boxes:
@@ -210,6 +212,7 @@ def evaluate(args: Namespace) -> None:
             return _pixels(stage, last(states).cpu())
 
         return scene_commands.evaluate(args, model.label_embed, draw)
+    args.data = args.data or weights.info(args.weights).get("data", "mnist")
     judge = judging.classifier(args.data)
     if args.per_class * model.config["num_classes"] <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to judge; try 100")

@@ -146,6 +146,13 @@ class LayoutEncoder(ConditionEncoder):
             check_labels(y[..., column].flatten().long(), None, table.num_embeddings)
         if y.device.type != "cpu" or torch.compiler.is_compiling():
             return
+        named = y[..., :2]  # (b, m, 2)
+        odd = (named != named.round()).any(-1) | ((named > 0).any(-1) != (named > 0).all(-1))
+        if odd.any():
+            raise ValueError(
+                f"y contains the kind and colour {y[odd][0, :2].tolist()}; both are whole numbers "
+                "from 1 on, or both 0 for padding"
+            )
         bad = (y[..., 2:4] >= y[..., 4:6]).any(-1) | (y[..., 2:].clamp(0, 1) != y[..., 2:]).any(-1)
         bad &= y[..., 0] > 0
         if bad.any():
@@ -182,11 +189,17 @@ def make_condition(
     return ENCODERS[condition["encoder"]](hidden_size, dropout=dropout, std=std, **arguments)
 
 
+_NEEDED = {
+    False: "labels; pass y, e.g. full of model.null_label",
+    True: "a text or a layout; pass y, e.g. model.label_embed.empty(b)",
+}
+
+
 def check_condition(encoder: nn.Module | None, y: Tensor | None, batch: int) -> None:
     """Raise where y is missing, given in vain, or not what the encoder reads."""
     if (y is None) != (encoder is None):
         raise ValueError(
-            "y=None, but this network needs labels; pass y, e.g. full of model.null_label"
+            f"y=None, but this network needs {_NEEDED[isinstance(encoder, ConditionEncoder)]}"
             if y is None
             else "y is given, but this network has no labels (num_classes=0); leave y out"
         )

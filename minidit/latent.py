@@ -95,7 +95,8 @@ def encode(
 def decode(autoencoder: Autoencoder, latents: Tensor, batch_size: int = 250) -> Tensor:
     """Scaled latents (n, k, h, w) → images (n, c, f·h, f·w) in [-1, 1]."""
     check_latents(latents, autoencoder.latent_channels)
-    parts = [autoencoder.to_images(part) for part in latents.split(batch_size)]
+    device = autoencoder.scale.device
+    parts = [autoencoder.to_images(z.to(device)).cpu() for z in latents.split(batch_size)]
     return torch.cat(parts).clamp(-1, 1)
 
 

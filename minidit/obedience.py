@@ -28,7 +28,7 @@ def make_judge(steps: int = 1500, images: int = 30_000, seed: int = 0, report=No
 
     `report(step, loss)` hears of progress.
     """
-    pictures, objects, _ = scenes.render(images, DRAWN_FROM + seed, novel=0.3)
+    pictures, objects, _ = scenes.render(images, DRAWN_FROM + seed, novel=0.34)
     return train_judge(pictures, objects, steps=steps, seed=seed, report=report)
 
 

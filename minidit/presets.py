@@ -98,7 +98,8 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
     """A fresh network and its process for images (c, h, w): (network, Diffusion, recipe's dict).
 
     `preset` is a name, or a dict like those of `PRESETS`. A patch size that doesn't divide the
-    images gives way to the next smaller one that does. Raises ValueError for an unknown one.
+    images gives way to the next smaller one that does. Raises ValueError for an unknown one, and if
+    a single patch would be left.
     """
     if isinstance(preset, str):
         check_choice("preset", preset, PRESETS)
@@ -109,6 +110,11 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
     patch = parts["model"]["patch_size"]
     while height % patch or width % patch:  # 32 pixels: 7 becomes 4
         patch -= 1
+    if patch == height == width:
+        raise ValueError(
+            f"preset={preset!r} has patches of {patch}×{patch}, and images or latents of "
+            f"{height}×{width} would be a single one; choose a preset with smaller patches"
+        )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: nn.Module = NETWORKS[parts.get("network", "DiT")](

@@ -87,6 +87,11 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     if recipe.optimizer == "muon":
         inside = ("blocks.", "skips.", "label_embed.blocks.")
         matrices = [n for n, p in weights.items() if n.startswith(inside) and p.ndim == 2]
+        if not matrices:
+            raise ValueError(
+                "optimizer='muon' is for matrices of blocks and skips, and this network has none; "
+                "use optimizer='adamw'"
+            )
     rest = [p for name, p in weights.items() if name not in set(matrices)]
     adamw = torch.optim.AdamW(
         rest, recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True

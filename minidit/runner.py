@@ -50,7 +50,8 @@ def run_experiment(
     """Run what is still missing, and keep every run in out/NAME.json as soon as it ends.
 
     `report` hears a line for each run. A killed experiment goes on with its next run. A run that
-    another experiment in `out` has made with the same trial, settings and seed isn't made again.
+    another experiment in `out` has made with the same trial, settings and seed isn't made again,
+    whatever the revision; a run that lacks one of the columns is.
     """
     check_choice("scale", scale, experiment.scales)
     check_positive(seeds=seeds)
@@ -58,14 +59,16 @@ def run_experiment(
     for seed in range(seeds):
         for variant, settings in experiment.variants.items():
             key = {"variant": variant, "seed": seed, "scale": scale}
-            if any(key.items() <= run.items() for run in _read(path)["runs"]):
+            runs = _read(path)["runs"]
+            if any(key.items() <= run.items() and _has(run, experiment) for run in runs):
                 continue
             settings = merge(settings, experiment.scales[scale])
             asked = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
-            run = _made_elsewhere(out, asked) or _measure(experiment.trial, asked)
+            run = _made_elsewhere(out, asked, experiment) or _measure(experiment.trial, asked)
             run |= key
             results = _read(path)  # again: another process may have added to it meanwhile
-            results["runs"].append(run)
+            kept = [other for other in results["runs"] if not key.items() <= other.items()]
+            results["runs"] = [*kept, run]
             _store(results | _head(name, experiment), path)
             cells = (f"{k} {run[k]:{form}}" for k, form in experiment.columns.items())
             report(f"{variant}, seed {seed}: " + ", ".join(cells))
@@ -81,7 +84,12 @@ def _measure(trial: Callable[[dict, int], dict], asked: dict) -> dict:
     return asked | {"seconds": round(time.perf_counter() - began, 1), **found, **machine()}
 
 
-def _made_elsewhere(out: Path, asked: dict) -> dict | None:
+def _has(run: dict, experiment: Experiment) -> bool:
+    """Whether a stored run has all columns: a newer version may measure more."""
+    return experiment.columns.keys() <= run.keys()
+
+
+def _made_elsewhere(out: Path, asked: dict, experiment: Experiment) -> dict | None:
     """The run of another experiment that was asked the same, e.g. of a shared baseline."""
     asked = json.loads(json.dumps(asked))  # as it is read from a file: tuples become lists
     for path in sorted(out.glob("*.json")):
@@ -90,7 +98,7 @@ def _made_elsewhere(out: Path, asked: dict) -> dict | None:
         except ValueError:  # no experiment's file, or a damaged one, which its own run will tell of
             continue
         for run in runs:
-            if asked.items() <= run.items():
+            if asked.items() <= run.items() and _has(run, experiment):
                 return {"from": path.stem} | run
     return None
 

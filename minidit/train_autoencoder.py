@@ -2,6 +2,7 @@
 a little order among the latents, and, if wanted, a critic.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,7 +69,9 @@ class AutoencoderRun(Loop):
             )
         super().__init__(model, recipe, images)
         self.terms, self.flips = terms, flips
-        self.judge = judge.to(self.device).eval() if terms.feature else None
+        self.judge = None
+        if terms.feature:  # a copy, so that the caller's stays as it is
+            self.judge = copy.deepcopy(judge).to(self.device).eval().requires_grad_(False)
         if isinstance(model, VQAutoencoder):
             self.idle = torch.zeros(len(model.quantizer.table), device=self.device)  # (num_codes,)
         self.critic = None

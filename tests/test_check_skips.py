@@ -154,6 +154,31 @@ def test_added_tokens_get_the_hint_of_wrongly_joined_ones():
     assert "or added" in repr(verdict).partition("likeliest cause")[2], verdict
 
 
+def test_a_mistyped_name_gets_no_hint():
+    verdict = check.long_skip(lambda x, early, w, b: x @ wieght.T)  # noqa: F821
+    assert "NameError" in repr(verdict) and "likeliest cause" not in repr(verdict)
+
+
+def test_lists_that_a_student_empties_are_whole_for_the_next():
+    def emptied(x, blocks, skips):
+        kept = []
+        while len(blocks) > len(skips) + 1:
+            x = blocks.pop(0)(x)
+            kept.append(x)
+        x = blocks.pop(0)(x)
+        while blocks:
+            x = blocks.pop(0)(skips.pop(0)(x, kept.pop(0)))
+        return x
+
+    assert "the first that was kept" in repr(check.u_walk(emptied)).partition("cause")[2]
+
+
+def test_a_width_that_is_no_whole_number_or_rounded_down_is_not_right():
+    exact = lambda d, depth: 4 * d + (2 * d * d + d) * (depth // 2) / ((depth + 1) * (2 * d + 1))  # noqa: E731
+    assert not check.inner_width(exact)
+    assert not check.inner_width(lambda d, depth: int(exact(d, depth)))
+
+
 @pytest.mark.parametrize("name", STUDENTS)
 def test_every_hint_has_its_student(name):
     wrong, table = STUDENTS[name]

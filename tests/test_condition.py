@@ -24,7 +24,9 @@ from minidit.weights import load, save
 
 WORDS = ["a", "red", "blue", "three", "seven", "left", "of"]
 TEXT = dict(encoder="text", words=WORDS, length=6, depth=1, num_heads=2)
-LAYOUT = dict(encoder="layout", kinds=["three", "seven"], colours=["red"], length=4, depth=1)
+LAYOUT = dict(
+    encoder="layout", kinds=["three", "seven"], colours=["red", "blue"], length=4, depth=1
+)
 LAYOUT |= dict(num_heads=2)
 BOXES = torch.tensor(
     [
@@ -182,7 +184,7 @@ def test_every_number_of_a_box_is_heard(awaken):
     plain = boxes(BOXES[:1])
     for column in range(6):
         other = BOXES[:1].clone()
-        other[0, 0, column] += {0: 1, 1: -1}.get(column, 0.04)
+        other[0, 0, column] += {0: 1, 1: 1}.get(column, 0.04)
         assert (boxes(other)[:, 1] - plain[:, 1]).abs().max() > 1e-3, column
 
 
@@ -315,3 +317,19 @@ def test_an_encoder_may_have_no_blocks(awaken):
         (LayoutEncoder, (["three", "seven"], ["red"]), BOXES),
     ]:
         assert awaken(cls(16, *names, depth=0))(y).shape == (2, 1 + y.shape[1], 16)
+
+
+@pytest.mark.parametrize("kind, colour", [(1, 0), (0, 1), (1.5, 1), (-0.5, 0)])
+def test_halves_of_a_box_are_refused(kind, colour):
+    y = BOXES[:1].clone()
+    y[0, 0, :2] = torch.tensor([kind, colour])
+    with pytest.raises(ValueError, match="kind and colour"):
+        encoder("layout")(y)
+
+
+def test_a_missing_condition_is_answered_with_an_empty_one():
+    net = network("layout")
+    x, t = torch.zeros(2, net.in_channels, *net.size), torch.tensor([1, 2])
+    with pytest.raises(ValueError, match=r"label_embed.empty\(b\)"):
+        net(x, t)
+    assert net(x, t, net.label_embed.empty(2)).shape == x.shape

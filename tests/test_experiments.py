@@ -120,6 +120,19 @@ def test_the_command_writes_results_table_and_picture(tmp_path, monkeypatch, cap
     assert main(["experiment", "y"]) == 2 and "x" in capsys.readouterr().err
 
 
+def test_a_run_without_a_new_column_is_made_again(tmp_path):
+    def trial(settings, seed):
+        return {"sum": 1, "more": 2}
+
+    old = Experiment(
+        "?", {"one": {}}, {"cpu": {}}, lambda settings, seed: {"sum": 1}, {"sum": ".0f"}
+    )
+    run_experiment("x", old, tmp_path)
+    new = Experiment("?", {"one": {}}, {"cpu": {}}, trial, {"sum": ".0f", "more": ".0f"})
+    results = run_experiment("x", new, tmp_path)
+    assert [run["more"] for run in results["runs"]] == [2] and "| 2 |" in table(results)
+
+
 def test_an_unknown_scale_is_refused(tmp_path):
     with pytest.raises(ValueError, match="scale='huge'.*smoke"):
         run_experiment("x", counting([]), tmp_path, scale="huge")

@@ -1,5 +1,7 @@
 """Training autoencoders: every term, the critic, revived codes, and stopping anywhere."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -83,8 +85,18 @@ def test_the_loss_of_a_kl_autoencoder_is_its_terms():
     x, _ = run.draw(rng)
     q = run.model.encode(x)
     restored = run.model.decode(q.sample(rng))
-    expected = F.mse_loss(restored, x) + 0.3 * feature_distance(judge, restored, x)
+    expected = F.mse_loss(restored, x) + 0.3 * feature_distance(run.judge, restored, x)
     torch.testing.assert_close(loss, expected + 0.02 * q.kl().mean() / 64)
+
+
+def test_the_judge_learns_nothing_and_stays_as_it_was():
+    judge = Classifier(1, 3, width=2).train()
+    run = AutoencoderRun(fresh("kl"), data(), Recipe(**SHORT), Terms(feature=1.0), judge)
+    before = copy.deepcopy(run.judge.state_dict())
+    run.step()
+    assert all(p.grad is None for p in run.judge.parameters())
+    assert all(torch.equal(before[k], v) for k, v in run.judge.state_dict().items())
+    assert judge.training and all(p.requires_grad for p in judge.parameters())
 
 
 def test_the_loss_of_a_vq_autoencoder_is_its_terms():
