@@ -42,8 +42,6 @@ class EMA:
         """Move every averaged weight towards the model's; `step` counts from 0."""
         keep = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - keep)
-        for own, new in zip(self.model.buffers(), model.buffers(), strict=True):
-            own.copy_(new)
 
 
 class Loop:
