@@ -36,7 +36,8 @@ def train_and_compare(settings: dict, seed: int) -> dict:
     """Train a network, and measure its loss on held-out images as well as its samples.
 
     Where there is hardly any noise an error of the image weighs up to 400 times; so the first tenth
-    of the steps makes most of the loss, and most of its luck. The second loss leaves it out.
+    of the steps makes about half of the loss, and most of its scatter. The second loss leaves it
+    out.
     """
     average, diffusion, facts = train(settings, seed)
     losses = held_out_loss(average, diffusion)

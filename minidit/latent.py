@@ -60,6 +60,11 @@ def first_stage_of(name: str | Path, autoencoder: str | Path | None = None) -> F
         if autoencoder is not None:
             raise ValueError(f"weights {str(name)!r} draw pixels; leave the autoencoder out")
         return None
+    if autoencoder is None and not weights.known(link["name"]):
+        raise ValueError(
+            f"weights {str(name)!r} draw latents of the autoencoder {link['name']!r}, which isn't "
+            "there; say where it is: autoencoder=…, on the command line --autoencoder"
+        )
     return first_stage(autoencoder or link["name"], link["sha256"])
 
 

@@ -28,8 +28,9 @@ class Terms:
     `pixel`: "l1" or "l2", the mean over all numbers of the images, at weight 1. `feature`: of
     `feature_distance`. `kl`: of the divergence in nats for each number of the image, so that 1e-6
     means what it means in latent diffusion. `codebook`: of the quantizer's loss. `adversarial`: of
-    the critic's opinion, times `adaptive_weight`, from step `adversarial_from` on. `patience`: a
-    code that no latent was nearest to for so many steps moves to a random one.
+    the critic's opinion, times `adaptive_weight`, from step `adversarial_from` on; the critic's own
+    learning rate is the recipe's `lr` throughout. `patience`: a code that no latent was nearest to
+    for so many steps moves to a random one.
     """
 
     pixel: str = "l1"

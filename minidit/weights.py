@@ -131,6 +131,11 @@ def add_info(name: str | Path, key: str, entry: dict) -> None:
     _write(path, json.dumps(note, indent=1) + "\n")
 
 
+def known(name: str | Path) -> bool:
+    """Whether `find` finds these weights."""
+    return (Path(name).suffix == ".safetensors" and Path(name).exists()) or name in shipped()
+
+
 def find(name: str | Path) -> Path:
     """The path of shipped weights, or of a file; ValueError if there is none."""
     path = Path(name)

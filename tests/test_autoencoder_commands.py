@@ -161,7 +161,7 @@ def test_samples_of_latents_are_pixels(tmp_path, capsys):
 
     (tmp_path / "auto").rename(tmp_path / "moved")
     assert run("sample", *own, "--out", "b.npz") == 2
-    assert "auto/weights.safetensors' are unknown" in capsys.readouterr().err
+    assert "auto/weights.safetensors', which isn't there" in capsys.readouterr().err
     moved = ["--autoencoder", "moved/weights.safetensors"]
     assert run("sample", *own, *moved, "--labels", "3,1,4", "--out", "b.npz") == 0
     with np.load("b.npz") as arrays:

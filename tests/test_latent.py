@@ -99,7 +99,7 @@ def test_weights_know_their_autoencoder(stage, tmp_path, tiny_dit):
     moved = tmp_path / "elsewhere.safetensors"
     (tmp_path / "auto.safetensors").rename(moved)
     (tmp_path / "auto.json").rename(tmp_path / "elsewhere.json")
-    with pytest.raises(ValueError, match=r"auto\.safetensors' are unknown"):
+    with pytest.raises(ValueError, match=r"auto\.safetensors', which isn't there; say where it is"):
         latent.first_stage_of(path)
     assert latent.first_stage_of(path, moved).sha256 == stage.sha256
 
