@@ -205,7 +205,10 @@ def dots(
                 ax.plot([mean], [row], "|", color=COLORS[5], markersize=16, markeredgewidth=2.5)
                 ax.plot(values, [row] * len(values), "o", color=COLORS[0], alpha=0.6, markersize=6)
             ax.set(xlabel=measure, yticks=rows, yticklabels=[], ylim=(len(names) - 0.4, -0.6))
-            _logarithmic(ax, "x" if measure in log else "")
+            if measure in log:
+                _logarithmic(ax, "x")
+            else:
+                ax.locator_params(axis="x", nbins=3)  # narrow panels have room for few numbers
         axes[0].set_yticklabels(names)
         axes[0].figure.suptitle(title or "", x=0.01, ha="left")
 

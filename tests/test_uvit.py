@@ -77,6 +77,14 @@ def test_tokens_are_label_time_patches(awaken):
     assert torch.equal(tokens[:, 2:], model.patch_embed(x))
 
 
+def test_learned_positions_start_as_large_as_asked():
+    for arguments, std in (({}, 0.02), ({"pos_std": 0.7}, 0.7)):
+        model = tiny(input_size=32, patch_size=2, hidden_size=64, **arguments)
+        assert model.pos_embed.std().item() == pytest.approx(std, rel=0.02)
+    fixed = tiny(hidden_size=64, pos_embed="sincos_2d", pos_std=0.7)
+    assert (fixed.pos_embed[:2] == 0).all() and fixed.pos_embed[2:].abs().max() <= 1
+
+
 def test_tokens_without_labels_and_without_a_time_token(awaken):
     for changes, extras in [
         ({"num_classes": 0}, 1),
