@@ -77,13 +77,9 @@ def training_set(args: Namespace, images: Tensor) -> tuple[latent.FirstStage | N
     stage = latent.first_stage(args.autoencoder)
     stage.model.to(device_of(args.device))
     flips = args.data in PHOTOGRAPHS
-    latents = _cached(_cache(args.data, "train", stage), stage, images, flips)
+    path = latent.place(data.data_root(), args.data, "train", stage)
+    latents = _cached(path, stage, images, flips)
     return stage, latents, 2 if flips else 1
-
-
-def _cache(name: str, split: str, stage: latent.FirstStage) -> Path:
-    """Where the latents of a data set lie: beside it."""
-    return data.data_root() / "latents" / f"{name}-{split}-{stage.sha256[:12]}.safetensors"
 
 
 def _cached(path: Path, stage: latent.FirstStage, images: Tensor, flips: bool) -> Tensor:
@@ -103,7 +99,7 @@ def encode(args: Namespace) -> None:
     stage, images = latent.first_stage(args.weights), data.load(args.data, args.split).images
     stage.model.to(device_of(args.device))
     if args.out is None:
-        path = _cache(args.data, args.split, stage)
+        path = latent.place(data.data_root(), args.data, args.split, stage)
     else:
         path = writable(args.out, ".safetensors")
     flips = args.data in PHOTOGRAPHS and args.split == "train"

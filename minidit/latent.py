@@ -105,6 +105,11 @@ def decode(autoencoder: Autoencoder, latents: Tensor, batch_size: int = 250) -> 
     return torch.cat(parts).clamp(-1, 1)
 
 
+def place(root: Path, name: str, split: str, stage: FirstStage) -> Path:
+    """Where the latents of a data set lie: beside the data sets in `root`."""
+    return root / "latents" / f"{name}-{split}-{stage.sha256[:12]}.safetensors"
+
+
 def cached(
     path: str | Path,
     stage: FirstStage,

@@ -19,7 +19,8 @@ import torch
 from minidit._validate import check_choice, check_positive
 
 SCALES = ("smoke", "cpu", "gpu")
-COSTS = ("parameters", "processor seconds")  # may be large, and nothing has diverged
+# may be large, and nothing has diverged
+COSTS = ("parameters", "tokens", "steps", "processor seconds")
 
 
 @dataclass(frozen=True)

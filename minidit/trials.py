@@ -1,9 +1,10 @@
 """What one run of an experiment does: train a network and judge its samples, or only judge.
 
 A trial takes settings and a seed, and gives what it measured together with the configuration. All
-are judged on MNIST without its test split: networks train without the last 5,000 training images,
-which stand in for a test set. The judge has seen them, so the distance of real images is low; the
-shipped weights, which are judged as they are, have seen them too.
+are judged without a test split: networks train without the last 5,000 training images, of MNIST
+unless the settings say otherwise, which stand in for a test set. The judge has seen them, so the
+distance of real images is low; the shipped weights, which are judged as they are, have seen them
+too.
 """
 
 import time
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from minidit import data, evaluate, presets
+from minidit import data, evaluate, latent, presets
+from minidit.autoencoder_presets import PHOTOGRAPHS
+from minidit.classifier import Classifier
 from minidit.diffusion import Diffusion
 from minidit.sample import SAMPLERS, guided, sample
 from minidit.steps import Denoiser
@@ -22,19 +25,22 @@ from minidit.train import Recipe, fit
 from minidit.weights import load
 
 HELD_OUT = 5000
+WHERE = ("data", "autoencoder")  # settings
 
 
 def train_and_judge(settings: dict, seed: int) -> dict:
     """Train a preset with changes, then judge its samples: see `train` and `judge_samples`."""
     average, diffusion, facts = train(settings, seed)
-    return facts | judge_samples(average, diffusion, settings.get("sampling", {}), seed)
+    sampling, where = settings.get("sampling", {}), [settings.get(k) for k in WHERE]
+    return facts | judge_samples(average, diffusion, sampling, seed, *where)
 
 
 def train(settings: dict, seed: int) -> tuple[nn.Module, Diffusion, dict]:
     """The averaged network after training, its process, and what it was and took.
 
     Settings: `model` and `recipe` are changes of the preset "demo", `diffusion` replaces its own;
-    `network`: "DiT" (the default) or "UViT".
+    `network`: "DiT" (the default) or "UViT"; `data`: "mnist" (the default) or "cifar10";
+    `autoencoder`: the name of weights whose latents are drawn, in place of pixels.
     """
     run = prepare(settings, seed)
     began = time.process_time()
@@ -62,12 +68,30 @@ def prepare(settings: dict, seed: int, **recipe) -> Prepared:
     preset = {part: demo[part] | settings.get(part, {}) for part in ("model", "recipe")}
     preset["diffusion"] = settings.get("diffusion", demo["diffusion"])
     preset["network"] = settings.get("network", "DiT")
-    model, diffusion, parts = presets.build(preset, (1, 28, 28), 10, seed)
-    mnist = data.load("mnist")
+    images, labels = training_part(settings.get("data", "mnist"), settings.get("autoencoder"))
+    model, diffusion, parts = presets.build(preset, tuple(images.shape[1:]), 10, seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, labels = mnist.images[:-HELD_OUT], mnist.labels[:-HELD_OUT]
     return Prepared(
         model.to(device), diffusion, images, labels, Recipe(**(parts | {"seed": seed} | recipe))
+    )
+
+
+def training_part(name: str, autoencoder: str | None = None) -> tuple[Tensor, Tensor]:
+    """All of a data set but what is held out, photographs mirrored, too: images or latents, labels.
+
+    The latents are those that `train` would store, or has stored.
+    """
+    full = data.load(name)
+    copies = 2 if name in PHOTOGRAPHS else 1
+    if autoencoder is not None:
+        stage = latent.first_stage(autoencoder)
+        path = latent.place(data.data_root(), name, "train", stage)
+        images = latent.cached(path, stage, full.images, flips=copies == 2)
+    else:
+        images = torch.cat([full.images, full.images.flip(3)][:copies])
+    return tuple(
+        torch.cat([part[:-HELD_OUT] for part in both.split(len(full))])
+        for both in (images, full.labels.repeat(copies))
     )
 
 
@@ -89,13 +113,21 @@ def sample_and_judge(settings: dict, seed: int) -> dict:
     return found | {"weights": settings["weights"]}
 
 
-def judge_samples(model: nn.Module, diffusion: Diffusion, sampling: dict, seed: int) -> dict:
+def judge_samples(
+    model: nn.Module,
+    diffusion: Diffusion,
+    sampling: dict,
+    seed: int,
+    name: str | None = None,
+    autoencoder: str | None = None,
+) -> dict:
     """Draw samples and measure them: how many are recognised, how near and how varied they are.
 
     `sampling`: `guidance`, the arguments of `guided` (default: scale 2); `sampler`, a name;
     `options`, its arguments (default: 20 DDIM steps); `per_class`, images of each (default 30);
     `fold`: sample with f² channels, see `Folded`; `variance`: "large" or "small", in place of a
-    learned one. With one seed, all start from the same noise.
+    learned one. With one seed, all start from the same noise. `name`, `autoencoder`: the data set
+    that they are samples of (default: MNIST), and what decodes them.
     """
     guidance = sampling.get("guidance", {"scale": 2.0})
     sampler, options = sampling.get("sampler", "ddim"), {"steps": 20} | sampling.get("options", {})
@@ -114,7 +146,9 @@ def judge_samples(model: nn.Module, diffusion: Diffusion, sampling: dict, seed: 
     denoiser = Counted(denoiser)
     states = SAMPLERS[sampler](denoiser, diffusion, x, asked.to(device), generator=rng, **options)
     images = pixel_shuffle(sample(states), fold).cpu()
-    return {"evaluations": denoiser.calls, **judge(images, asked), "sampling": settled}
+    if autoencoder is not None:
+        images = latent.decode(latent.first_stage(autoencoder).model, images)
+    return {"evaluations": denoiser.calls, **judge(images, asked, name), "sampling": settled}
 
 
 class Folded(nn.Module):
@@ -159,20 +193,20 @@ class Counted:
         return self.denoiser(x, t, y)
 
 
-def judge(images: Tensor, asked: Tensor) -> dict:
-    """Figures of samples (n, 1, 28, 28) in [-1, 1] for labels `asked` (n,), and of real images."""
-    train = data.load("mnist")
+def judge(images: Tensor, asked: Tensor, name: str | None = None) -> dict:
+    """Figures of samples (n, c, h, w) in [-1, 1] for labels `asked` (n,), and of real images."""
+    name = name or "mnist"
+    train, judge = data.load(name), evaluate.classifier(name)
     held = data.to_unit(train.images[-HELD_OUT:])
     labels, half = train.labels[-HELD_OUT:], HELD_OUT // 2  # real samples, and what they're held to
     n = min(len(images), half)
     return {
-        **_figures(images, asked, held[half:]),
-        "real": _figures(held[:n], labels[:n], held[half:]),
+        **_figures(judge, images, asked, held[half:]),
+        "real": _figures(judge, held[:n], labels[:n], held[half:]),
     }
 
 
-def _figures(images: Tensor, labels: Tensor, reference: Tensor) -> dict:
-    judge = evaluate.classifier("mnist")
+def _figures(judge: Classifier, images: Tensor, labels: Tensor, reference: Tensor) -> dict:
     features = [evaluate.features(judge, z) for z in (reference, images)]
     near = evaluate.neighbours(*features)
     return {

@@ -6,7 +6,21 @@ import math
 import pytest
 import torch
 
-from minidit import Diffusion, DiT, ablations, commands, data, linear, straight, trials, watching
+from minidit import (
+    Diffusion,
+    DiT,
+    KLAutoencoder,
+    ablations,
+    budgets,
+    commands,
+    data,
+    latent,
+    linear,
+    save,
+    straight,
+    trials,
+    watching,
+)
 from minidit.__main__ import main
 from minidit.experiments import EXPERIMENTS
 from minidit.runner import (
@@ -285,7 +299,7 @@ def test_a_folded_network_computes_the_same():
 def test_folded_samples_are_judged_as_images(few, monkeypatch):
     images = []
 
-    def seen(samples, asked):
+    def seen(samples, asked, name):
         images.append(samples)
         return {}
 
@@ -354,3 +368,55 @@ def test_ablations_change_one_argument():
             changed = {k for k in first.keys() | model.keys() if first.get(k) != model.get(k)}
             assert len(changed - {"mlp_ratio"}) == 1, name
         assert all(settings["network"] == "UViT" for settings in experiment.variants.values())
+
+
+# --- latents or pixels ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photographs(monkeypatch, tmp_path):
+    """CIFAR-10 as a few random images, and an untrained autoencoder for them."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (400, 3, 32, 32), generator=rng).to(torch.uint8)
+    labels = torch.randint(0, 10, (400,), generator=rng)
+    dataset = data.Dataset(images, labels, data.CLASSES["cifar10"], "cifar10", "train")
+    monkeypatch.setattr(trials.data, "load", lambda name: dataset)
+    monkeypatch.setattr(trials.data, "data_root", lambda: tmp_path)
+    monkeypatch.setattr(trials, "HELD_OUT", 320)
+    auto = KLAutoencoder(3, latent_channels=2, width=4, multipliers=(1, 2))
+    auto.set_scale(images[:20])
+    save(auto, tmp_path / "auto.safetensors")
+    return dataset, str(tmp_path / "auto.safetensors")
+
+
+def test_photographs_are_trained_on_mirrored_too_without_what_is_held_out(photographs):
+    dataset, name = photographs
+    images, labels = trials.training_part("cifar10")
+    assert torch.equal(images, torch.cat([dataset.images[:80], dataset.images[:80].flip(3)]))
+    assert torch.equal(labels, dataset.labels[:80].repeat(2))
+    latents, labels = trials.training_part("cifar10", name)
+    stage = latent.first_stage(name)
+    expected = latent.encode(stage.model, dataset.images[:80], flips=True)
+    torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(labels, dataset.labels[:80].repeat(2))
+
+
+def test_a_budget_buys_steps_and_samples_of_latents_are_judged_as_pixels(photographs):
+    _, name = photographs
+    common = {
+        "data": "cifar10",
+        "model": {"hidden_size": 8, "depth": 1, "num_heads": 1, "patch_size": 8},
+        "recipe": {"batch_size": 2},
+        "budget": 1e-3,
+        "sampling": {"per_class": 7, "options": {"steps": 2}},
+    }
+    pixels = budgets.spend_and_judge(common, seed=0)
+    latents = budgets.spend_and_judge(common | {"autoencoder": name}, seed=0)
+    for run, tokens in ((pixels, 16), (latents, 4)):
+        assert run["tokens"] == tokens and run["recipe"]["steps"] == run["steps"]
+        assert abs(run["steps"] * run["MACs"] * 2 - 1e6) <= run["MACs"] * 2 / 2
+        assert run["evaluations"] == 2 and 0 <= run["recognised"] <= 1
+        json.dumps(run)
+    assert latents["steps"] > 2 * pixels["steps"]
+    assert latents["model"]["in_channels"] == 2 and pixels["model"]["in_channels"] == 3
+    assert latents["real"] == pixels["real"], "both are held to the same photographs"
