@@ -41,7 +41,7 @@ BUDGETS = {
         },
         {
             "smoke": {"budget": 20, "sampling": {"per_class": 7}},
-            "cpu": {"budget": 4000, "sampling": {"per_class": 30}},
+            "cpu": {"budget": 2000, "sampling": {"per_class": 30}},
             "gpu": {"budget": 1_000_000, "sampling": {"per_class": 500}},
         },
         spend_and_judge,
