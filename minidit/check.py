@@ -26,6 +26,7 @@ from minidit.check_diffusion import (  # noqa: F401 - one public place for all c
 )
 from minidit.check_sampling import ddim_step, derivatives, respaced_betas  # noqa: F401
 from minidit.check_skips import inner_width, long_skip, u_walk  # noqa: F401
+from minidit.check_stages import to_pixels, token_count, with_mirrors  # noqa: F401
 
 # (b, c, height, width, patch)
 _IMAGES = {
