@@ -85,11 +85,15 @@ def _add_sample(subparsers) -> None:
     )
     p.add_argument("--labels", help="these labels instead, e.g. 3,1,4")
     p.add_argument(
-        "--prompt", nargs="+", help='texts, e.g. "a red three left of a small blue seven"'
+        "--prompt",
+        nargs="+",
+        action="extend",
+        help='texts, e.g. "a red three left of a small blue seven"',
     )
     p.add_argument(
         "--boxes",
         nargs="+",
+        action="extend",
         help='layouts, e.g. "red three 0.1 0.2 0.4 0.7; blue seven 0.6 0.3 0.9 0.6"',
     )
     _add_sampling(p)

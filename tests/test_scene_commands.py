@@ -77,7 +77,7 @@ def test_a_picture_has_a_row_for_each_prompt(files, tmp_path):
     from matplotlib.image import imread
 
     out = str(tmp_path / "sheet.png")
-    asked = ["--prompt", PROMPT, "a white one", "--per-class", "3", "--steps", "2"]
+    asked = ["--prompt", PROMPT, "--prompt", "a white one", "--per-class", "3", "--steps", "2"]
     assert main(["sample", "--weights", str(files["text"]), *asked, "--out", out]) == 0
     assert imread(out).shape[:2] == (2 * 32 + 2, 3 * 32 + 2 * 2)
 
