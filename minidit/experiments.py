@@ -3,6 +3,7 @@
 from functools import partial
 
 from minidit.ablations import UVIT_ABLATIONS
+from minidit.rates import AUTOENCODER_EXPERIMENTS
 from minidit.runner import Experiment
 from minidit.trials import sample_and_judge, train_and_judge
 from minidit.watching import count_bits, watch_training
@@ -146,4 +147,5 @@ EXPERIMENTS: dict[str, Experiment] = {
         {"learned": ".2f", "small": ".2f", "large": ".2f"},
     ),
     **UVIT_ABLATIONS,
+    **AUTOENCODER_EXPERIMENTS,
 }

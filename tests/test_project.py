@@ -32,8 +32,8 @@ FLOORS = {
     " train_autoencoder",
     3.5: "digits data pictures plot check check_diffusion check_sampling check_skips presets"
     " autoencoder_presets scenes captions obedience",
-    4: "ablations runner trials watching experiments demo terminal commands autoencoder_commands"
-    " scene_commands",
+    4: "ablations rates runner trials watching experiments demo terminal commands"
+    " autoencoder_commands scene_commands",
     5: "__init__",
     6: "__main__",  # uses the package as its readers do
 }
