@@ -23,10 +23,10 @@ from minidit.train_autoencoder import AutoencoderRun, Terms
 from minidit.trials import HELD_OUT
 
 LEVELS = {2: (1, 2), 4: (1, 2, 4), 8: (1, 2, 4, 4)}  # multipliers of the width, by factor f
-RECIPE = dict(batch_size=16, lr=2e-3, warmup=50)
+RECIPE = dict(batch_size=8, lr=2e-3, warmup=30)
 SCALES = {
     "smoke": {"recipe": {"steps": 4}, "images": 100},
-    "cpu": {"recipe": {"steps": 400}, "images": 1000},
+    "cpu": {"recipe": {"steps": 320}, "images": 500},
     "gpu": {"recipe": {"steps": 20_000, "batch_size": 64}, "images": 5000},
 }
 COLUMNS = {"bits per pixel": ".2f", "psnr": ".2f", "recognised": ".1%", "frechet": ".2f"}
