@@ -46,15 +46,12 @@ def straight_through(z: Tensor, codes: Tensor) -> Tensor:
 
 
 STRAIGHT_THROUGH: Mistakes = {
-    "the codes are returned as they are; z gets no gradient from them": lambda z, codes: codes + 0,
-    "z is returned; that passes the gradient, but nothing is quantised": lambda z, codes: z + 0,
-    "nothing is detached, so z cancels itself out, in the gradient, too": (
-        lambda z, codes: z + (codes - z)
-    ),
-    "only the codes are detached; z - z has no gradient left": (
+    "z gets no gradient, but the codes do: they are returned as they are, or z cancels itself out "
+    "because nothing is detached": lambda z, codes: z + (codes - z),
+    "nothing gets a gradient: too much is detached, or z - z cancels itself out": (
         lambda z, codes: z + codes.detach() - z
     ),
-    "everything is detached": lambda z, codes: (z + (codes - z)).detach(),
+    "z is returned; that passes the gradient, but nothing is quantised": lambda z, codes: z + 0,
     "the codes get the gradient as well; they learn from the codebook term alone": (
         lambda z, codes: z - z.detach() + codes
     ),

@@ -98,6 +98,17 @@ def test_other_mistakes_are_told_without_a_cause(name, mistake, words):
     assert not verdict and words in repr(verdict) and "cause" not in repr(verdict), verdict
 
 
+@pytest.mark.parametrize(
+    "same, other",
+    [
+        (lambda z, codes: codes, "z gets no gradient"),
+        (lambda z, codes: (z + (codes - z)).detach(), "nothing gets a gradient"),
+    ],
+)
+def test_what_looks_the_same_has_the_same_hint(same, other):
+    assert other in repr(check.straight_through(same))
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_stub_is_still_to_be_written(name):
     def stub(*arguments):
