@@ -24,6 +24,11 @@ from minidit.check_diffusion import (  # noqa: F401 - one public place for all c
     q_sample,
     x0_from_v,
 )
+from minidit.check_latents import (  # noqa: F401
+    kl_from_standard,
+    latent_scale,
+    straight_through,
+)
 from minidit.check_sampling import ddim_step, derivatives, respaced_betas  # noqa: F401
 from minidit.check_skips import inner_width, long_skip, u_walk  # noqa: F401
 from minidit.check_stages import to_pixels, token_count, with_mirrors  # noqa: F401

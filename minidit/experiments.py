@@ -4,6 +4,7 @@ from functools import partial
 
 from minidit.ablations import UVIT_ABLATIONS
 from minidit.budgets import BUDGETS
+from minidit.rates import AUTOENCODER_EXPERIMENTS
 from minidit.runner import Experiment
 from minidit.trials import sample_and_judge, train_and_judge
 from minidit.watching import count_bits, watch_training
@@ -148,4 +149,5 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     **UVIT_ABLATIONS,
     **BUDGETS,
+    **AUTOENCODER_EXPERIMENTS,
 }

@@ -16,6 +16,7 @@ from minidit import (
     data,
     latent,
     linear,
+    rates,
     save,
     straight,
     trials,
@@ -420,3 +421,111 @@ def test_a_budget_buys_steps_and_samples_of_latents_are_judged_as_pixels(photogr
     assert latents["steps"] > 2 * pixels["steps"]
     assert latents["model"]["in_channels"] == 2 and pixels["model"]["in_channels"] == 3
     assert latents["real"] == pixels["real"], "both are held to the same photographs"
+
+
+# --- autoencoders ---------------------------------------------------------------------------------
+
+LITTLE = {"model": {"width": 8}, "recipe": {"steps": 2, "batch_size": 4}}
+
+
+@pytest.fixture
+def photographs(monkeypatch):
+    """CIFAR-10 as a few random images, of which the last 80 are held out."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (100, 3, 32, 32), generator=rng).to(torch.uint8)
+    labels = torch.randint(0, 10, (100,), generator=rng)
+    dataset = data.Dataset(images, labels, data.CLASSES["cifar10"], "cifar10", "train")
+    monkeypatch.setattr(rates.data, "load", lambda name: dataset)
+    monkeypatch.setattr(rates, "HELD_OUT", 80)
+
+
+@pytest.mark.parametrize(
+    "name, variant",
+    [
+        ("autoencoder-shapes", "f = 8, c = 4"),
+        ("autoencoder-shapes", "f = 4, c = 4, 64 codes"),
+        ("autoencoder-kl", "KL weight 0.01"),
+    ],
+)
+def test_an_autoencoder_is_trained_and_measured(name, variant, photographs):
+    experiment = EXPERIMENTS[name]
+    settings = merge(experiment.variants[variant], LITTLE) | {"images": 70}
+    run = experiment.trial(settings, 0)
+    assert run["numbers"] == (4 * 4 * 4 if "f = 8" in variant else 8 * 8 * 4)
+    assert run["model"]["width"] == 8 and run["recipe"]["steps"] == 2
+    assert 5 < run["psnr"] < 20 and run["bits per pixel"] > 0 and run["frechet"] > 0
+    for column, form in experiment.columns.items():
+        format(run[column], form)
+    again, other = (experiment.trial(settings, seed) for seed in (0, 1))
+    assert run["psnr"] == again["psnr"] != other["psnr"]
+
+
+def test_an_autoencoder_is_judged_on_images_that_it_never_saw(photographs, monkeypatch):
+    seen = {}
+
+    class Run(rates.AutoencoderRun):
+        def __init__(self, model, images, *others, **options):
+            seen["training"] = images
+            super().__init__(model, images, *others, **options)
+
+    def restore(judge, model, images, labels):
+        seen["judged"] = images
+        return original(judge, model, images, labels)
+
+    original = rates.evaluate.reconstruction
+    monkeypatch.setattr(rates, "AutoencoderRun", Run)
+    monkeypatch.setattr(rates.evaluate, "reconstruction", restore)
+    settings = EXPERIMENTS["autoencoder-shapes"].variants["f = 8, c = 4"]
+    for n in (70, 80):
+        rates.train_and_restore(merge(settings, LITTLE) | {"images": n}, 0)
+        images = data.load("cifar10").images
+        assert torch.equal(seen["training"], images[:20])
+        assert torch.equal(seen["judged"], data.to_unit(images[20 : 20 + n]))
+
+
+class Told(torch.nn.Module):
+    """An encoder that answers the same whatever it sees, but for a number that the image tells."""
+
+    def __init__(self, mean, logvar):
+        super().__init__()
+        self.mean, self.logvar = mean, logvar
+
+    def forward(self, images):
+        first = images[:, :1, :2, :2]  # (n, 1, 2, 2), the latents' size
+        mean = self.mean * first.sign() if self.mean else torch.zeros_like(first)
+        return torch.cat([mean, torch.full_like(mean, self.logvar)], dim=1)
+
+
+@pytest.mark.parametrize(
+    "mean, logvar, bits, alive, away",
+    [
+        (0.0, 0.0, 0.0, 0.0, 0.0),  # collapsed: N(0, 1) whatever the image
+        (2.0, 0.0, 4 * 2 / math.log(2) / 16, 1.0, 2 - 0.5 * math.log(5)),
+        (0.6, math.log(0.64), 4 * -0.5 * math.log(0.64) / math.log(2) / 16, 1.0, 0.0),
+    ],
+)
+def test_the_rate_is_the_divergence(mean, logvar, bits, alive, away):
+    model = rates.NETWORKS["KLAutoencoder"](1, 1, width=4, multipliers=(1, 2))
+    model.encoder = Told(mean, logvar)
+    images = torch.tensor([1.0, -1.0]).repeat(5000).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    found = rates.latent_rate(model, images)
+    assert found["bits per pixel"] == pytest.approx(bits, abs=1e-3) and found["alive"] == alive
+    assert found["off N(0, 1)"] == pytest.approx(away, abs=1e-3)
+    assert found["latent std"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_the_rate_of_a_codebook_counts_the_codes_in_use():
+    model = rates.NETWORKS["VQAutoencoder"](1, 1, width=4, multipliers=(1, 2), num_codes=16)
+    with torch.no_grad():
+        model.quantizer.table.copy_(torch.arange(16.0).reshape(16, 1))
+    model.encoder = torch.nn.AvgPool2d(2)
+    images = torch.tensor([0.0, 1.0, 2.0, 3.0]).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    found = rates.latent_rate(model, images)
+    assert found["codes used"] == 4 and found["numbers"] == 4
+    assert found["bits per pixel"] == 4 * 2 / 16  # four places of two bits, sixteen pixels
+
+
+def test_the_two_experiments_share_their_baseline():
+    shapes, kl = rates.AUTOENCODER_EXPERIMENTS.values()
+    shared = [s for s in kl.variants.values() if s in shapes.variants.values()]
+    assert shared == [shapes.variants["f = 4, c = 4"]] and shapes.trial == kl.trial

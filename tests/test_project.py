@@ -31,8 +31,8 @@ FLOORS = {
     3: "latent weights official official_dit official_uvit counts train classifier evaluate judge"
     " train_autoencoder",
     3.5: "digits data pictures plot check check_diffusion check_sampling check_skips"
-    " check_stages presets autoencoder_presets scenes captions obedience",
-    4: "ablations budgets runner trials watching experiments demo terminal commands"
+    " check_latents check_stages presets autoencoder_presets scenes captions obedience",
+    4: "ablations budgets rates runner trials watching experiments demo terminal commands"
     " autoencoder_commands scene_commands",
     5: "__init__",
     6: "__main__",  # uses the package as its readers do
