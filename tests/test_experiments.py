@@ -429,7 +429,7 @@ LITTLE = {"model": {"width": 8}, "recipe": {"steps": 2, "batch_size": 4}}
 
 
 @pytest.fixture
-def photographs(monkeypatch):
+def few_photographs(monkeypatch):
     """CIFAR-10 as a few random images, of which the last 80 are held out."""
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (100, 3, 32, 32), generator=rng).to(torch.uint8)
@@ -447,7 +447,7 @@ def photographs(monkeypatch):
         ("autoencoder-kl", "KL weight 0.01"),
     ],
 )
-def test_an_autoencoder_is_trained_and_measured(name, variant, photographs):
+def test_an_autoencoder_is_trained_and_measured(name, variant, few_photographs):
     experiment = EXPERIMENTS[name]
     settings = merge(experiment.variants[variant], LITTLE) | {"images": 70}
     run = experiment.trial(settings, 0)
@@ -460,7 +460,7 @@ def test_an_autoencoder_is_trained_and_measured(name, variant, photographs):
     assert run["psnr"] == again["psnr"] != other["psnr"]
 
 
-def test_an_autoencoder_is_judged_on_images_that_it_never_saw(photographs, monkeypatch):
+def test_an_autoencoder_is_judged_on_images_that_it_never_saw(few_photographs, monkeypatch):
     seen = {}
 
     class Run(rates.AutoencoderRun):
