@@ -21,6 +21,7 @@ from minidit.sde import euler_maruyama
 from minidit.sample import SAMPLERS, ddim, ddim_invert, ddpm, guided, sample
 from minidit.bits import bits_per_dim
 from minidit.counts import count
+from minidit.maps import attention_maps
 from minidit.official import export_official, load_official
 from minidit.recipe import Recipe
 from minidit.train import EMA, fit

@@ -78,6 +78,7 @@ def show(
     labels: Sequence[object] | None = None,
     above: Sequence[object] | None = None,
     beside: Sequence[object] | None = None,
+    boxes: Tensor | None = None,
     title: str | None = None,
     gap: int = 2,
     inch: float | None = None,
@@ -85,6 +86,7 @@ def show(
     """Show images (n, c, h, w) in a grid: see `tile`.
 
     `labels`: a text over each image; `above`: one over each column; `beside`: one left of each row.
+    `boxes`: frames over each image, (n, m, 4) as x0, y0, x1, y1 in 0..1; empty ones are left out.
     `inch`: the width of an image; unless told, the grid fills the width of the page, within reason.
     """
     n, h, w = pixels(images).shape[:3]
@@ -101,12 +103,21 @@ def show(
         places = [(i // columns * steps[0] + room, i % columns * steps[1]) for i in range(n)]
         for (top, left), text in zip(places, [] if labels is None else labels):
             ax.text(left + w / 2, top - 1, text, ha="center", va="bottom", size=10)
+        for (top, left), own in zip(places, [] if boxes is None else torch.as_tensor(boxes)):
+            _frames(ax, own * torch.tensor([w, h, w, h]) + torch.tensor([left, top, left, top]))
         for column, text in enumerate(above or []):
             ax.text(column * (w + gap) + w / 2, -2, text, ha="center", va="bottom")
         for row, text in zip(range(rows), beside or []):
             ax.text(-3, places[row * columns][0] + h / 2, text, ha="right", va="center")
         if title:
             ax.set_title(title, pad=20 if above else 6)
+
+
+def _frames(ax, boxes: Tensor) -> None:
+    """Frames around boxes (m, 4) in the pixels of a sheet, whose first pixel begins at -0.5."""
+    for x0, y0, x1, y1 in (boxes - 0.5).tolist():
+        if x1 > x0 and y1 > y0:
+            ax.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=COLORS[1], linewidth=1.2)
 
 
 def _padded(images: Tensor | np.ndarray, extra: int) -> Tensor:

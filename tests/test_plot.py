@@ -102,6 +102,26 @@ def test_show_makes_room_for_a_label_over_each_image(shown):
     assert (sheet[:room] == 255).all() and (sheet[room + 8 : 2 * room + 10] == 255).all()
 
 
+def test_show_frames_what_boxes_say(monkeypatch):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    frames = []
+    draw = lambda: frames.extend(line.get_xydata() for line in plt.gca().lines)  # noqa: E731
+    monkeypatch.setattr(plt, "show", draw)
+    boxes = torch.zeros(2, 3, 4)
+    boxes[0, 1], boxes[1, 0] = torch.tensor([0.25, 0.5, 0.75, 1.0]), torch.tensor([0, 0, 1.0, 1])
+    plot.show(torch.zeros(2, 3, 4, 8), boxes=boxes, gap=2)  # of 8 × 4 pixels each
+    assert [(f.min(0).tolist(), f.max(0).tolist()) for f in frames] == [
+        ([1.5, 1.5], [5.5, 3.5]),
+        ([9.5, -0.5], [17.5, 3.5]),  # the second image begins at column 10, half a pixel earlier
+    ]
+    plot.show(torch.zeros(2, 3, 4, 8), labels="ab", boxes=boxes, gap=2)
+    assert frames[2].min(0)[1] > frames[0].min(0)[1], "below the line of text"
+
+
 def test_strip_picks_the_first_the_last_and_some_between(shown):
     frames = [torch.full((2, 1, 4, 4), k / 10) for k in range(11)]
     plot.strip(frames, 3, labels=[f"t={k}" for k in range(11)])
