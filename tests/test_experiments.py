@@ -217,13 +217,18 @@ def test_no_seed_is_refused(seeds, tmp_path):
 TINY = {"model": {"patch_size": 14, "hidden_size": 8, "depth": 1, "num_heads": 1}}
 
 
+def random_images(name, n, shape):
+    """A data set of that name, of noise."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, *shape), generator=rng).to(torch.uint8)
+    labels = torch.randint(0, 10, (n,), generator=rng)
+    return data.Dataset(images, labels, data.CLASSES[name], name, "train")
+
+
 @pytest.fixture
 def few(monkeypatch):
     """MNIST as a few random images."""
-    rng = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (400, 1, 28, 28), generator=rng).to(torch.uint8)
-    labels = torch.randint(0, 10, (400,), generator=rng)
-    dataset = data.Dataset(images, labels, data.CLASSES["mnist"], "mnist", "train")
+    dataset = random_images("mnist", 400, (1, 28, 28))
     monkeypatch.setattr(trials.data, "load", lambda name: dataset)
     monkeypatch.setattr(trials, "HELD_OUT", 320)
 
@@ -377,15 +382,12 @@ def test_ablations_change_one_argument():
 @pytest.fixture
 def photographs(monkeypatch, tmp_path):
     """CIFAR-10 as a few random images, and an untrained autoencoder for them."""
-    rng = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (400, 3, 32, 32), generator=rng).to(torch.uint8)
-    labels = torch.randint(0, 10, (400,), generator=rng)
-    dataset = data.Dataset(images, labels, data.CLASSES["cifar10"], "cifar10", "train")
+    dataset = random_images("cifar10", 400, (3, 32, 32))
     monkeypatch.setattr(trials.data, "load", lambda name: dataset)
     monkeypatch.setattr(trials.data, "data_root", lambda: tmp_path)
     monkeypatch.setattr(trials, "HELD_OUT", 320)
     auto = KLAutoencoder(3, latent_channels=2, width=4, multipliers=(1, 2))
-    auto.set_scale(images[:20])
+    auto.set_scale(dataset.images[:20])
     save(auto, tmp_path / "auto.safetensors")
     return dataset, str(tmp_path / "auto.safetensors")
 
@@ -431,10 +433,7 @@ LITTLE = {"model": {"width": 8}, "recipe": {"steps": 2, "batch_size": 4}}
 @pytest.fixture
 def few_photographs(monkeypatch):
     """CIFAR-10 as a few random images, of which the last 80 are held out."""
-    rng = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (100, 3, 32, 32), generator=rng).to(torch.uint8)
-    labels = torch.randint(0, 10, (100,), generator=rng)
-    dataset = data.Dataset(images, labels, data.CLASSES["cifar10"], "cifar10", "train")
+    dataset = random_images("cifar10", 100, (3, 32, 32))
     monkeypatch.setattr(rates.data, "load", lambda name: dataset)
     monkeypatch.setattr(rates, "HELD_OUT", 80)
 
