@@ -33,7 +33,8 @@ _LAYOUT = dict(
 # the noise weigh more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT
 # whose positions start as large as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in
 # latents of the autoencoder that they name. "scenes-text" and "scenes-layout": the recipe of
-# "mnist" for networks that attend to the words of a caption, or to boxes; about an hour.
+# "mnist" for networks that read a caption or boxes; an hour or two. Words are part of the sequence:
+# a network that attended to them from outside hardly heard them in as many steps.
 # "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
 # starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
@@ -68,7 +69,7 @@ PRESETS: dict[str, dict] = {
     ),
     "scenes-text": dict(
         data="scenes",
-        model=_SCENES | {"condition": _TEXT},
+        model=_SCENES | {"condition": _TEXT, "block": "in_context"},
         diffusion=_LINE,
         recipe=_LONG | _HOUR,
     ),
