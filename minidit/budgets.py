@@ -9,7 +9,7 @@ import math
 
 from minidit.counts import count
 from minidit.runner import Experiment, merge
-from minidit.trials import prepare, train_and_judge
+from minidit.trials import Prepared, prepare, train_and_judge
 
 _WIDE = dict(hidden_size=128, depth=6, num_heads=4, label_std=1.0)
 
@@ -21,10 +21,15 @@ def spend_and_judge(settings: dict, seed: int) -> dict:
     settings are those of `train_and_judge`.
     """
     run = prepare(settings, seed)
-    macs = count(run.model).macs
-    steps = max(1, round(settings["budget"] * 1e9 / (macs * run.recipe.batch_size)))
+    steps = steps_for(run, settings["budget"])
     found = train_and_judge(merge(settings, {"recipe": {"steps": steps}}), seed)
+    macs = count(run.model).macs
     return {"steps": steps, "MACs": macs, "tokens": math.prod(run.model.grid), **found}
+
+
+def steps_for(run: Prepared, budget: float) -> int:
+    """How many steps of a run spend `budget` billions of multiply-accumulates in forward passes."""
+    return max(1, round(budget * 1e9 / (count(run.model).macs * run.recipe.batch_size)))
 
 
 def _on_pixels(patch_size: int) -> dict:

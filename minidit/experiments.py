@@ -4,8 +4,11 @@ from functools import partial
 
 from minidit.ablations import UVIT_ABLATIONS
 from minidit.budgets import BUDGETS
+from minidit.claim_trials import CLAIMS
+from minidit.dit_ablations import DIT_ABLATIONS
 from minidit.rates import AUTOENCODER_EXPERIMENTS
 from minidit.runner import Experiment
+from minidit.scaling import SCALING
 from minidit.trials import sample_and_judge, train_and_judge
 from minidit.watching import count_bits, watch_training
 
@@ -35,6 +38,13 @@ def _sampled(weights: str, name: str, counts: tuple, sampler: str = "ddim", **op
 
 _on_the_line = partial(_sampled, "dit-mnist")
 _on_the_arc = partial(_sampled, "dit-mnist-sigma", clip=True)
+_SAMPLED = {
+    "smoke": {"sampling": {"per_class": 7}},
+    "cpu": {"sampling": {"per_class": 30}},
+    "gpu": {"sampling": {"per_class": 500}},
+}
+_QUALITY = {"evaluations": ".0f", "recognised": ".1%", "frechet": ".2f"}
+_QUALITY |= {"precision": ".1%", "recall": ".1%", "coverage": ".1%"}
 _LAMBDA = dict(sampler="dpm_solver", spacing="logsnr")
 
 
@@ -76,11 +86,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         }
         | {f"scale {s:g}, 3 of 4 pixels": _guided(scale=s, channels=3, fold=2) for s in (1.5, 3.0)}
         | {f"scale {s:g}": _guided(scale=s) for s in (1.375, 2.5)},  # 1 + 3/4 of 1.5 - 1 and 3 - 1
-        {
-            "smoke": {"sampling": {"per_class": 7}},
-            "cpu": {"sampling": {"per_class": 30}},
-            "gpu": {"sampling": {"per_class": 500}},
-        },
+        _SAMPLED,
         sample_and_judge,
         {"recognised": ".1%", "frechet": ".2f", "precision": ".0%", "recall": ".0%"}
         | {"density": ".2f", "coverage": ".0%"},
@@ -109,14 +115,21 @@ EXPERIMENTS: dict[str, Experiment] = {
         | _on_the_arc("guided, DDPM, small variance", (10,), "ddpm", variance="small", scale=2.0)
         | _on_the_arc("guided, DDIM", (5, 10), scale=2.0)
         | _on_the_arc("guided, DPM-Solver++ 2, even in λ", (5, 10, 20), scale=2.0, **_LAMBDA),
-        {
-            "smoke": {"sampling": {"per_class": 7}},
-            "cpu": {"sampling": {"per_class": 30}},
-            "gpu": {"sampling": {"per_class": 500}},
-        },
+        _SAMPLED,
         sample_and_judge,
-        {"evaluations": ".0f", "recognised": ".1%", "frechet": ".2f", "precision": ".1%"}
-        | {"recall": ".1%", "coverage": ".1%"},
+        _QUALITY,
+    ),
+    "strides": Experiment(
+        "Should strides follow β, when 1000 steps become 100 or 200?",
+        _on_the_arc("DDPM, even", (100, 200, 1000), "ddpm")
+        | _on_the_arc("DDPM, β-weighted", (100, 200), "ddpm", rule="beta")
+        | _on_the_arc("DDPM, quadratic", (100, 200), "ddpm", rule="quad")
+        | _on_the_arc("DDIM, even", (10, 20))
+        | _on_the_arc("DDIM, β-weighted", (10, 20, 100), rule="beta")
+        | _on_the_arc("DDIM, quadratic", (10, 20), rule="quad"),
+        _SAMPLED,
+        sample_and_judge,
+        _QUALITY,
     ),
     "plateau": Experiment(
         "What happens while the loss hardly moves?",
@@ -148,6 +161,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         {"learned": ".2f", "small": ".2f", "large": ".2f"},
     ),
     **UVIT_ABLATIONS,
+    **DIT_ABLATIONS,
+    **SCALING,
     **BUDGETS,
     **AUTOENCODER_EXPERIMENTS,
+    **CLAIMS,
 }

@@ -20,7 +20,9 @@ from minidit.autoencoder_presets import PHOTOGRAPHS
 from minidit.classifier import Classifier
 from minidit.diffusion import Diffusion
 from minidit.sample import SAMPLERS, guided, sample
+from minidit.sequence import SequenceDiffusion, SequencePrior
 from minidit.steps import Denoiser
+from minidit.surgery import SURGERY
 from minidit.train import Recipe, fit
 from minidit.weights import load
 
@@ -40,7 +42,9 @@ def train(settings: dict, seed: int) -> tuple[nn.Module, Diffusion, dict]:
 
     Settings: `model` and `recipe` are changes of the preset "demo", `diffusion` replaces its own;
     `network`: "DiT" (the default) or "UViT"; `data`: "mnist" (the default) or "cifar10";
-    `autoencoder`: the name of weights whose latents are drawn, in place of pixels.
+    `autoencoder`: the name of weights whose latents are drawn, in place of pixels; `surgery`:
+    changes of the fresh network, {name in `SURGERY`: arguments}; `sequence_weight`: of the loss of
+    `sequence`.
     """
     run = prepare(settings, seed)
     began = time.process_time()
@@ -70,6 +74,13 @@ def prepare(settings: dict, seed: int, **recipe) -> Prepared:
     preset["network"] = settings.get("network", "DiT")
     images, labels = training_part(settings.get("data", "mnist"), settings.get("autoencoder"))
     model, diffusion, parts = presets.build(preset, tuple(images.shape[1:]), 10, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for name, arguments in settings.get("surgery", {}).items():
+            SURGERY[name](model, diffusion, **arguments)
+    if "sequence_weight" in settings:
+        prior = SequencePrior(data.to_unit(images), model.patch_size)
+        diffusion = SequenceDiffusion(diffusion, prior, settings["sequence_weight"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Prepared(
         model.to(device), diffusion, images, labels, Recipe(**(parts | {"seed": seed} | recipe))

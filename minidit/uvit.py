@@ -12,6 +12,7 @@ from minidit._validate import (
     check_times,
     plain_size,
 )
+from minidit.attention import ratio_of
 from minidit.blocks import BLOCKS, FinalLayer, LongSkip, through
 from minidit.condition import condition_mask, condition_tokens, make_condition
 from minidit.embed import TimestepEmbedder, sincos_2d, timestep_embedding
@@ -178,8 +179,7 @@ def without_skips(config: dict) -> dict:
         spare = sum(p.numel() for p in LongSkip(built["skip"], d).parameters()) * half
     per_unit = (2 * half + 1) * (2 * d + 1)  # parameters of one more inner feature, in all blocks
     inner = int(d * built["mlp_ratio"]) + round(spare / per_unit)
-    ratio = inner / d if int(d * (inner / d)) == inner else (inner + 0.5) / d
-    return config | {"skip": "none", "mlp_ratio": ratio}
+    return config | {"skip": "none", "mlp_ratio": ratio_of(inner, d)}
 
 
 # The paper's table 1: CIFAR-10 (S/2), latents of MS-COCO (S-Deep/2), ImageNet at 64² (M/4, with no
