@@ -75,7 +75,7 @@ SCALING = {
             "smoke": {
                 "recipe": {"steps": 2, "batch_size": 8},
                 "sampling": {"per_class": 7},
-                "sampling_steps": [1, 2],
+                "sampling_steps": [2, 3],
             },
             "cpu": {
                 "recipe": {"steps": 400, "batch_size": 32},
