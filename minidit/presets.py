@@ -72,7 +72,7 @@ PRESETS: dict[str, dict] = {
         data="scenes",
         model=_SCENES | {"condition": _TEXT, "block": "in_context"},
         diffusion=_LINE | {"max_weight": 10.0},
-        recipe=_LONG | {"steps": 7000, "batch_size": 64},
+        recipe=_LONG | {"steps": 6000, "batch_size": 64},
     ),
     "scenes-layout": dict(
         data="scenes",
