@@ -6,6 +6,7 @@ from minidit.ablations import UVIT_ABLATIONS
 from minidit.budgets import BUDGETS
 from minidit.claim_trials import CLAIMS
 from minidit.dit_ablations import DIT_ABLATIONS
+from minidit.listening import LISTENING
 from minidit.rates import AUTOENCODER_EXPERIMENTS
 from minidit.runner import Experiment
 from minidit.scaling import SCALING
@@ -165,5 +166,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     **SCALING,
     **BUDGETS,
     **AUTOENCODER_EXPERIMENTS,
+    **LISTENING,
     **CLAIMS,
 }
