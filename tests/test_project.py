@@ -32,7 +32,7 @@ FLOORS = {
     " train_autoencoder maps",
     3.5: "digits data pictures plot check check_diffusion check_sampling check_skips"
     " check_latents check_stages presets autoencoder_presets scenes captions obedience",
-    4: "ablations budgets rates runner trials watching experiments demo terminal commands"
+    4: "ablations bias budgets rates runner trials watching experiments demo terminal commands"
     " autoencoder_commands scene_commands",
     5: "__init__",
     6: "__main__",  # uses the package as its readers do
