@@ -43,6 +43,17 @@ def accuracy(judge: Classifier, images: Tensor, labels: Tensor) -> float:
     return (predictions(judge, images) == labels).double().mean().item()
 
 
+def matching(labels: Tensor, asked: Tensor) -> Tensor:
+    """Rows of `labels` (n,) with the labels `asked` (m,): the first ones, as far as they last.
+
+    Real images must have the labels that samples have. Drawn at random, some classes are rarer than
+    others by chance, and a few hundred of them lie further from the training images than samples.
+    """
+    counts = asked.bincount(minlength=int(labels.max()) + 1).tolist()
+    rows = [(labels == k).nonzero().flatten()[:count] for k, count in enumerate(counts)]
+    return torch.cat(rows).sort().values
+
+
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (k,) and covariance (k, k) of features (n, k), in double precision."""
     features = features.double()
