@@ -2,9 +2,9 @@
 
 A distance alone doesn't tell: a plain image is near to many others. A copy is nearer to one
 training image than to all the rest, so the distance to the nearest is divided by that to the next
-ones (arXiv 2301.13188, section 5.1). Distances are taken between the pixels, at half the resolution:
-a classifier's features, which it was trained to make alike within a class, miss copies with a little
-noise. Copies that are shifted by a pixel are missed by both.
+ones (arXiv 2301.13188, section 5.1). Distances are taken between the pixels, at half the
+resolution: a classifier's features, which it was trained to make alike within a class, miss copies
+with a little noise. Copies that are shifted by a pixel are missed by both.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """What the command line does to judge samples: figures beside those of real images.
 
 Real images are test images with the samples' labels. Precision, recall, density and coverage hold
-both to other test images. A near-copy is nearer to a training image than all of those but 1 %; about
-1 % of the real images are that near, too.
+both to other test images. A near-copy is nearer to a training image than all of those but 1 %;
+about 1 % of the real images are that near, too.
 """
 
 import time
