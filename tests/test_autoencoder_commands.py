@@ -138,7 +138,7 @@ def test_latents_are_encoded_once_and_trained_on(tmp_path, capsys):
     assert "(160, 2, 16, 16), half of them mirrored" in printed.out
     arguments = ["--weights", "auto/weights.safetensors", "--data", "cifar10", "--split", "test"]
     assert run("encode", *arguments, "--out", "test.safetensors") == 0
-    assert "(80, 2, 16, 16); mean" in capsys.readouterr().out
+    assert "(160, 2, 16, 16); mean" in capsys.readouterr().out
 
 
 def test_samples_of_latents_are_pixels(tmp_path, capsys):
