@@ -135,7 +135,7 @@ def test_latents_are_encoded_once_and_trained_on(tmp_path, capsys):
         assert "--autoencoder auto/weights.safetensors" in weights.info(path)["command"]
     assert run("encode", "--weights", "auto/weights.safetensors", "--data", "cifar10") == 0
     printed = capsys.readouterr()
-    assert "(160, 2, 16, 16), half of them mirrored" in printed.out
+    assert "(320, 2, 16, 16), half of them mirrored" in printed.out
     arguments = ["--weights", "auto/weights.safetensors", "--data", "cifar10", "--split", "test"]
     assert run("encode", *arguments, "--out", "test.safetensors") == 0
     assert "(160, 2, 16, 16); mean" in capsys.readouterr().out
