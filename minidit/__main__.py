@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from minidit import autoencoder_commands, commands
+from minidit import autoencoder_commands, commands, evaluate_commands, sample_commands
 
 EXAMPLES = """examples:
   python -m minidit demo
@@ -15,6 +15,13 @@ EXAMPLES = """examples:
       --prompt "a red three left of a small blue seven"
   python -m minidit sample --weights runs/mnist/weights.safetensors --labels 3,1,4 --out pi.npz
 """
+
+HOMES = {  # where a command is, if not in `commands`
+    "sample": sample_commands,
+    "evaluate": evaluate_commands,
+    "encode": autoencoder_commands,
+    "reconstruct": autoencoder_commands,
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,6 +119,11 @@ def _add_evaluate(subparsers) -> None:
         help="images of each class; of scenes, with seen and with held-out pairs (%(default)s)",
     )
     _add_sampling(p)
+    p.add_argument(
+        "--inception",
+        metavar="FILE",
+        help="of photographs, the usual FID as well: the file of InceptionV3's weights",
+    )
     p.add_argument("--store", action="store_true", help="add the figures to the weights' JSON file")
     p.set_defaults(run="evaluate")
 
@@ -185,8 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that a user can mend are one sentence, and exit code 2."""
     args = parser().parse_args(arguments)
     try:
-        module = commands if hasattr(commands, args.run) else autoencoder_commands
-        getattr(module, args.run)(args)
+        getattr(HOMES.get(args.run, commands), args.run)(args)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"minidit {args.command}: {error}", file=sys.stderr)
         return 2

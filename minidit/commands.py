@@ -1,29 +1,20 @@
 """What the commands of the command line do; each takes the parsed options."""
 
-import time
 from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from minidit import data, latent, plot, presets, scene_commands, weights
+from minidit import data, plot, presets, scene_commands, weights
 from minidit import evaluate as judging
 from minidit._validate import check_choice, check_positive
 from minidit.autoencoder_commands import train_autoencoder, training_set
 from minidit.autoencoder_presets import AUTOENCODERS, PHOTOGRAPHS
 from minidit.classifier import train_classifier
-from minidit.condition import ConditionEncoder
 from minidit.demo import run_demo
-from minidit.diffusion import Diffusion
 from minidit.experiments import EXPERIMENTS
-from minidit.generate import generate
 from minidit.runner import measures, run_experiment, table
-from minidit.sample import SAMPLERS
-from minidit.sample import sample as last
-from minidit.steps import State, select_steps
 from minidit.terminal import (
     Log,
     bar,
@@ -31,7 +22,6 @@ from minidit.terminal import (
     device_of,
     set_threads,
     writable,
-    write_images,
 )
 from minidit.train import fit
 
@@ -84,93 +74,6 @@ def train(args: Namespace) -> None:
     print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
 
 
-def sample(args: Namespace) -> None:
-    """Draw images with trained weights."""
-    out = writable(args.out, ".png", ".npz")
-    model, diffusion = _denoiser(args)
-    stage = _first_stage(args)
-    labels = _labels(args, model)
-    states, count = _states(args, model, diffusion, labels)
-    began = time.perf_counter()
-    with bar(count) as progress:
-        for state in states:  # noqa: B007 (the last one is what counts)
-            progress.update()
-    columns = min(10, len(labels))
-    if isinstance(model.label_embed, ConditionEncoder):
-        columns = args.per_class
-    elif args.labels is None:
-        columns = model.config["num_classes"]
-    images = _pixels(stage, state.x.cpu())
-    write_images(out, data.to_uint8(images), labels, columns)
-    print(f"wrote {out}: {len(labels)} images in {time.perf_counter() - began:.1f} s")
-
-
-def _denoiser(args: Namespace) -> weights.Loaded:
-    check_choice("--sampler", args.sampler, SAMPLERS)
-    device = device_of(args.device)
-    model, diffusion = weights.load(args.weights)
-    if diffusion is None:
-        raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
-    return weights.Loaded(model.to(device), diffusion)
-
-
-def _first_stage(args: Namespace) -> latent.FirstStage | None:
-    stage = latent.first_stage_of(args.weights, args.autoencoder)
-    if stage is not None and args.clip:
-        raise ValueError("--clip is for pixels; these weights draw latents, so leave it out")
-    return stage
-
-
-def _pixels(stage: latent.FirstStage | None, drawn: Tensor) -> Tensor:
-    """What was drawn, decoded if it is latents."""
-    return drawn if stage is None else latent.decode(stage.model, drawn)
-
-
-def _states(
-    args: Namespace,
-    model: torch.nn.Module,
-    diffusion: Diffusion,
-    labels: Tensor,
-    guidance: float | None = None,
-) -> tuple[Iterator[State], int]:
-    """A sampler's states, and how many there will be; `guidance`: instead of --guidance."""
-    steps = int(args.steps) if args.steps.isdecimal() else args.steps
-    count = len(select_steps(diffusion.schedule, steps))
-    states = generate(
-        model,
-        diffusion,
-        labels,
-        guidance=args.guidance if guidance is None else guidance,
-        sampler=args.sampler,
-        steps=steps,
-        seed=args.seed,
-        clip=args.clip,
-    )
-    return states, count
-
-
-def _labels(args: Namespace, model: torch.nn.Module) -> Tensor:
-    if args.per_class < 1:
-        raise ValueError(f"--per-class {args.per_class} must be at least 1")
-    num_classes = model.config["num_classes"]
-    if isinstance(model.label_embed, ConditionEncoder):
-        if args.labels is not None:
-            raise ValueError("--labels is for weights with classes; use --prompt or --boxes")
-        y = scene_commands.read_request(model.label_embed, args.prompt, args.boxes)
-        return y.repeat_interleave(args.per_class, dim=0)
-    if args.prompt or args.boxes:
-        raise ValueError("--prompt and --boxes are for weights of scenes; these take --labels")
-    if args.labels is None:
-        return torch.arange(num_classes).repeat(args.per_class)
-    try:
-        labels = [int(part) for part in args.labels.split(",")]
-    except ValueError:
-        raise ValueError(f"--labels {args.labels} must be numbers and commas: 3,1,4") from None
-    if not all(0 <= label < num_classes for label in labels):
-        raise ValueError(f"--labels {args.labels}: these weights know 0 … {num_classes - 1}")
-    return torch.tensor(labels)
-
-
 def classifier(args: Namespace) -> None:
     """Train a judge of samples."""
     set_threads(args.threads)
@@ -199,48 +102,6 @@ def classifier(args: Namespace) -> None:
     }
     weights.save(judge, path, info=facts)
     print(f"wrote {path}; it recognises {right:.2%} of the test images")
-
-
-def evaluate(args: Namespace) -> None:
-    """Judge samples of some weights, beside as many real images."""
-    model, diffusion = _denoiser(args)
-    stage = _first_stage(args)
-    if isinstance(model.label_embed, ConditionEncoder):
-
-        def draw(y: Tensor, guidance: float) -> Tensor:
-            states, _ = _states(args, model, diffusion, y, guidance)
-            return _pixels(stage, last(states).cpu())
-
-        return scene_commands.evaluate(args, model.label_embed, draw)
-    args.data = args.data or weights.info(args.weights).get("data", "mnist")
-    judge = judging.classifier(args.data)
-    if args.per_class * model.config["num_classes"] <= 64:
-        raise ValueError(f"--per-class {args.per_class} is too few to judge; try 100")
-    labels = torch.arange(model.config["num_classes"]).repeat(args.per_class)
-    began = time.perf_counter()
-    images = _pixels(stage, last(_states(args, model, diffusion, labels)[0]).cpu())
-    spent = time.perf_counter() - began
-    real = data.load(args.data, "test")
-    real_images = data.to_unit(real.images[: len(images)])
-    found = {
-        "samples": len(images),
-        "guidance": args.guidance,
-        "sampler": args.sampler,
-        "steps": args.steps,
-        "seed": args.seed,
-        "clip": args.clip,
-        "recognised": round(judging.accuracy(judge, images, labels), 4),
-        "frechet": round(judging.frechet_to_real(judge, images), 3),
-        "real recognised": round(
-            judging.accuracy(judge, real_images, real.labels[: len(images)]), 4
-        ),
-        "real frechet": round(judging.frechet_to_real(judge, real_images), 3),
-    }
-    for name, value in found.items():
-        print(f"{name:>16}: {value}")
-    print(f"{'seconds':>16}: {spent:.1f}")
-    if args.store:
-        weights.add_info(args.weights, "evaluations", found)
 
 
 def experiment(args: Namespace) -> None:

@@ -43,6 +43,23 @@ def accuracy(judge: Classifier, images: Tensor, labels: Tensor) -> float:
     return (predictions(judge, images) == labels).double().mean().item()
 
 
+def matching(labels: Tensor, asked: Tensor) -> Tensor:
+    """Rows of `labels` (n,) with the labels `asked` (m,): the first ones, as far as they last.
+
+    Real images must have the labels that samples have. Drawn at random, some classes are rarer than
+    others by chance, and a few hundred of them lie further from the training images than samples.
+    """
+    counts = asked.bincount(minlength=int(labels.max()) + 1).tolist()
+    rows = [(labels == k).nonzero().flatten()[:count] for k, count in enumerate(counts)]
+    return torch.cat(rows).sort().values
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (k,) and covariance (k, k) of features (n, k), in double precision."""
+    features = features.double()
+    return features.mean(dim=0), features.T.cov()
+
+
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
     """‖μ1 - μ2‖² + tr(C1 + C2 - 2·(C1·C2)^½) of two normal distributions (arXiv 1706.08500).
 
@@ -63,8 +80,7 @@ def frechet_to_real(judge: Classifier, images: Tensor) -> float:
     """
     if len(images) <= 64:
         raise ValueError(f"{len(images)} images are too few for a 64×64 covariance; give hundreds")
-    f = features(judge, images).double()
-    return frechet_distance(f.mean(dim=0), f.T.cov(), judge.mean, judge.cov)
+    return frechet_distance(*moments(features(judge, images)), judge.mean, judge.cov)
 
 
 class Reconstruction(NamedTuple):
@@ -95,7 +111,7 @@ def reconstruction(
     """
     latents = _in_batches(autoencoder.latents, images)
     restored = _in_batches(autoencoder.decode, latents).clamp(-1, 1)
-    ours, real = (features(judge, x).double() for x in (restored, images))
+    ours, real = (moments(features(judge, x)) for x in (restored, images))
     share = perplexity = None
     if isinstance(autoencoder, VQAutoencoder):
         indices = _in_batches(autoencoder.quantizer.nearest, latents)
@@ -104,7 +120,7 @@ def reconstruction(
         psnr(restored, images),
         accuracy(judge, restored, labels),
         accuracy(judge, images, labels),
-        frechet_distance(ours.mean(dim=0), ours.T.cov(), real.mean(dim=0), real.T.cov()),
+        frechet_distance(*ours, *real),
         share,
         perplexity,
     )
@@ -136,14 +152,21 @@ def neighbours(real: Tensor, samples: Tensor, k: int = 5) -> Neighbours:
     if min(len(real), len(samples)) <= k:
         raise ValueError(f"{len(real)} and {len(samples)} points are too few for k={k}; give more")
     real, samples = real.double(), samples.double()
-    across = torch.cdist(real, samples)  # (n, m)
-    # the nearest point to each is itself, at distance 0
-    around_real = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # (n,)
-    around_samples = torch.cdist(samples, samples).kthvalue(k + 1, dim=1).values  # (m,)
-    in_real = across <= around_real[:, None]  # (n, m)
+    around_real, around_samples = _reach(real, k), _reach(samples, k)  # (n,), (m,)
+    near, counts = torch.zeros(2, len(real), dtype=torch.bool), []
+    for part, reach in zip(samples.split(1000), around_samples.split(1000)):
+        across = torch.cdist(real, part)  # (n, up to 1000)
+        in_real = across <= around_real[:, None]
+        counts.append(in_real.sum(dim=0))
+        near |= torch.stack([(across <= reach).any(dim=1), in_real.any(dim=1)])
+    count, (recalled, covered) = torch.cat(counts).double(), near.double().mean(dim=1).tolist()
     return Neighbours(
-        precision=in_real.any(dim=0).double().mean().item(),
-        recall=(across <= around_samples).any(dim=1).double().mean().item(),
-        density=in_real.double().sum(dim=0).mean().item() / k,
-        coverage=in_real.any(dim=1).double().mean().item(),
+        (count > 0).double().mean().item(), recalled, count.mean().item() / k, covered
     )
+
+
+def _reach(points: Tensor, k: int) -> Tensor:
+    """How far each of the points (n, d) is from its k-th nearest other one: (n,)."""
+    # the nearest point to each is itself, at distance 0
+    parts = [torch.cdist(part, points).kthvalue(k + 1, dim=1).values for part in points.split(1000)]
+    return torch.cat(parts)

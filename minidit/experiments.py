@@ -3,6 +3,7 @@
 from functools import partial
 
 from minidit.ablations import UVIT_ABLATIONS
+from minidit.bias import BIAS
 from minidit.budgets import BUDGETS
 from minidit.claim_trials import CLAIMS
 from minidit.dit_ablations import DIT_ABLATIONS
@@ -161,6 +162,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         count_bits,
         {"learned": ".2f", "small": ".2f", "large": ".2f"},
     ),
+    **BIAS,
     **UVIT_ABLATIONS,
     **DIT_ABLATIONS,
     **SCALING,

@@ -40,8 +40,8 @@ def small_world(monkeypatch, tmp_path):
     def few(name, split="train", **options):
         channels, side = SIDES[name]
         rng = torch.Generator().manual_seed(len(split))
-        images = torch.randint(256, (80, channels, side, side), generator=rng, dtype=torch.uint8)
-        return data.Dataset(images, torch.arange(80) % 10, data.CLASSES[name], name, split)
+        images = torch.randint(256, (160, channels, side, side), generator=rng, dtype=torch.uint8)
+        return data.Dataset(images, torch.arange(160) % 10, data.CLASSES[name], name, split)
 
     def judge(name):
         if name != "cifar10":
@@ -135,10 +135,10 @@ def test_latents_are_encoded_once_and_trained_on(tmp_path, capsys):
         assert "--autoencoder auto/weights.safetensors" in weights.info(path)["command"]
     assert run("encode", "--weights", "auto/weights.safetensors", "--data", "cifar10") == 0
     printed = capsys.readouterr()
-    assert "(160, 2, 16, 16), half of them mirrored" in printed.out
+    assert "(320, 2, 16, 16), half of them mirrored" in printed.out
     arguments = ["--weights", "auto/weights.safetensors", "--data", "cifar10", "--split", "test"]
     assert run("encode", *arguments, "--out", "test.safetensors") == 0
-    assert "(80, 2, 16, 16); mean" in capsys.readouterr().out
+    assert "(160, 2, 16, 16); mean" in capsys.readouterr().out
 
 
 def test_samples_of_latents_are_pixels(tmp_path, capsys):
@@ -157,7 +157,10 @@ def test_samples_of_latents_are_pixels(tmp_path, capsys):
 
     assert run("evaluate", *own, "--data", "cifar10", "--per-class", 7, "--store") == 0
     (stored,) = weights.info("dit/weights.safetensors")["evaluations"]
-    assert stored["samples"] == 70
+    assert stored["samples"] == stored["images"] == stored["real images"] == 70
+    assert stored["real near copies"] <= 1 and stored["seed"] == 0
+    page = capsys.readouterr().out
+    assert "near copies" in page and "coverage" in page and "FID" not in page
 
     (tmp_path / "auto").rename(tmp_path / "moved")
     assert run("sample", *own, "--out", "b.npz") == 2
@@ -171,7 +174,7 @@ def test_samples_of_latents_are_pixels(tmp_path, capsys):
 def test_digits_are_not_mirrored(capsys):
     assert train("kl-mnist", "auto") == 0
     assert run("encode", "--weights", "auto/weights.safetensors") == 0
-    assert "(80, 2, 14, 14); mean" in capsys.readouterr().out
+    assert "(160, 2, 14, 14); mean" in capsys.readouterr().out
 
 
 def test_a_judge_of_photographs_is_of_the_deeper_kind(capsys):

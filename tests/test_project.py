@@ -29,11 +29,12 @@ FLOORS = {
     1: "blocks diffusion autoencoder discriminator condition sequence",
     2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint loop",
     3: "latent weights official official_dit official_uvit counts train classifier evaluate judge"
-    " train_autoencoder maps claims surgery",
+    " train_autoencoder maps claims surgery shards inception",
     3.5: "digits data pictures plot check check_diffusion check_sampling check_skips"
-    " check_latents check_stages presets autoencoder_presets scenes captions obedience",
-    4: "ablations dit_ablations scaling claim_trials listening budgets rates runner trials watching"
-    " experiments demo terminal commands autoencoder_commands scene_commands",
+    " check_latents check_stages presets autoencoder_presets scenes captions obedience copies",
+    4: "ablations dit_ablations scaling claim_trials listening bias budgets rates runner trials"
+    " watching experiments demo terminal commands autoencoder_commands scene_commands"
+    " sample_commands evaluate_commands",
     5: "__init__",
     6: "__main__",  # uses the package as its readers do
 }

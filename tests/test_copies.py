@@ -1,0 +1,134 @@
+"""Planted copies of training images are found, and fresh images are none."""
+
+import sys
+
+import pytest
+import torch
+
+from minidit import data, evaluate, evaluate_commands
+from minidit.__main__ import main
+from minidit.bias import BIAS
+from minidit.classifier import Classifier
+from minidit.copies import near_copies, nearest
+from minidit.evaluate import matching
+from minidit.inception import WEIGHTS, inception, inception_features
+
+
+def noise(n, seed, side=8):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.rand(n, 1, side, side, generator=rng) * 2 - 1
+
+
+def test_the_nearest_is_found_and_its_distance_is_of_half_the_resolution():
+    training = torch.zeros(4, 1, 4, 4)
+    for k, level in enumerate((-1.0, 0.0, 0.5, 1.0)):
+        training[k] = level
+    found = nearest(torch.full((1, 1, 4, 4), 0.1), training, others=2)
+    assert found.index.tolist() == [1]
+    assert found.distance.item() == pytest.approx(0.1 * 2, abs=1e-5)  # four pixels: √4
+    assert found.ratio.item() == pytest.approx(0.1 / ((0.4 + 0.9) / 2), abs=1e-4)
+
+
+def test_copies_are_found_whatever_their_order_and_fresh_images_are_none():
+    training, unseen = noise(300, 0), nearest(noise(200, 1), noise(300, 0))
+    planted = training[torch.arange(250, 0, -1)]  # more than one chunk
+    exact = nearest(planted, training)
+    assert exact.index.tolist() == list(range(250, 0, -1))
+    slightly = (planted + 0.05 * noise(250, 2)).clamp(-1, 1)
+    assert near_copies(exact, unseen) == near_copies(nearest(slightly, training), unseen) == 1
+    fresh = nearest(noise(200, 3), training)
+    assert near_copies(fresh, unseen) <= 0.05
+    assert near_copies(unseen, unseen, share=0.1) == pytest.approx(0.1)
+
+
+def test_whole_numbers_are_the_same_images():
+    training = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8)
+    whole, floats = nearest(training, training), nearest(data.to_unit(training), training)
+    assert torch.equal(whole.index, torch.arange(60))
+    torch.testing.assert_close(whole.ratio, floats.ratio)
+
+
+@pytest.mark.parametrize(
+    "training, sentence", [((60, 3, 8, 8), "3 channels"), ((50, 1, 8, 8), "50 training images")]
+)
+def test_what_does_not_fit_is_refused(training, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        nearest(noise(5, 0), torch.zeros(training))
+    with pytest.raises(ValueError, match="share=1 must lie between"):
+        near_copies(*[nearest(noise(5, 0), noise(60, 1))] * 2, share=1)
+
+
+def test_real_images_have_the_labels_that_were_asked_for():
+    labels = torch.tensor([2, 0, 0, 1, 2, 0])
+    assert matching(labels, torch.tensor([0, 2, 0])).tolist() == [0, 1, 2]
+    assert matching(labels, torch.tensor([1, 1])).tolist() == [3], "as far as they last"
+
+
+@pytest.fixture
+def small_world(monkeypatch):
+    """160 training images, as many test images, and an untrained judge."""
+
+    def load(name, split="train"):
+        images = data.to_uint8(noise(160, len(split), 28))
+        return data.Dataset(images, torch.arange(160) % 10, data.CLASSES[name], name, split)
+
+    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(evaluate, "classifier", lambda name: Classifier(1, 10, width=2).eval())
+
+
+def test_samples_that_are_training_images_are_told_from_real_ones(small_world):
+    train = data.load("mnist")
+    copied, real = evaluate_commands.compare(
+        "mnist", data.to_unit(train.images[:70]), train.labels[:70]
+    )
+    assert copied["images"] == real["images"] == 70
+    assert copied["near copies"] == 1 and real["near copies"] <= 0.1
+    assert {"recognised", "frechet", "precision", "recall", "density", "coverage"} <= real.keys()
+
+
+def test_real_samples_are_no_part_of_their_reference(small_world):
+    test = data.load("mnist", "test")
+    mine, real = evaluate_commands.compare(
+        "mnist", data.to_unit(test.images[:70]), test.labels[:70]
+    )
+    assert mine == real and real["coverage"] < 1
+
+
+# --- the usual FID --------------------------------------------------------------------------------
+
+
+def test_without_library_or_file_a_sentence_says_what_to_get(monkeypatch, tmp_path, capsys):
+    command = ["evaluate", "--weights", "dit-mnist", "--inception", "x.pth"]
+    assert main(command) == 2 and "not for mnist" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    name = "torch_fidelity.feature_extractor_inceptionv3"
+    monkeypatch.setitem(sys.modules, name, None)
+    command[2] = "dit-cifar10"
+    assert main(command) == 2 and 'pip install "minidit[fid]"' in capsys.readouterr().err
+    fake = type("M", (), {"FeatureExtractorInceptionV3": None})
+    monkeypatch.setitem(sys.modules, "torch_fidelity", fake)
+    monkeypatch.setitem(sys.modules, name, fake)
+    assert main([*command[:-1], str(tmp_path / "no.pth")]) == 2
+    error = capsys.readouterr().err
+    assert "no.pth is missing; get it from https://github.com/" in error and WEIGHTS in error
+    (tmp_path / "other.pth").write_bytes(b"other")
+    with pytest.raises(ValueError, match="doesn't begin with 6726825d"):
+        inception(tmp_path / "other.pth")
+
+
+def test_inception_features_are_joined_in_order():
+    images = torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8)
+    network = torch.nn.Module()
+    network.forward = lambda x: (x.flatten(1).float(),)
+    found = inception_features(network, images, batch_size=2)
+    assert torch.equal(found, images.flatten(1).float())
+
+
+# --- bias -----------------------------------------------------------------------------------------
+
+
+def test_the_experiment_names_its_sources_and_numbers():
+    entry = BIAS["sample-size"]
+    assert set(entry.scales) == {"smoke", "cpu", "gpu"}
+    assert entry.variants["dit-mnist, 200 images"] == {"of": "dit-mnist", "n": 200}
+    assert entry.variants["real, balanced, 100 images"]["of"] == "real, balanced"
