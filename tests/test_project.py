@@ -29,7 +29,7 @@ FLOORS = {
     1: "blocks diffusion autoencoder discriminator condition sequence",
     2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint loop",
     3: "latent weights official official_dit official_uvit counts train classifier evaluate judge"
-    " train_autoencoder maps claims surgery",
+    " train_autoencoder maps claims surgery shards",
     3.5: "digits data pictures plot check check_diffusion check_sampling check_skips"
     " check_latents check_stages presets autoencoder_presets scenes captions obedience",
     4: "ablations dit_ablations scaling claim_trials budgets rates runner trials watching"
