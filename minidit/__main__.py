@@ -62,7 +62,8 @@ def _add_train(subparsers) -> None:
         help="train a network; the same command again goes on where it stopped",
         description="Train a DiT, a U-ViT or an autoencoder. The folder --out receives "
         "checkpoint.pt, log.csv and, at the end, weights.safetensors. Stop it when you like: the "
-        "same command goes on, to the bit.",
+        "same command goes on, to the bit. On several GPUs or machines: torchrun … -m minidit "
+        "train …, with the same arguments.",
     )
     p.add_argument(
         "--data", help="digits, mnist, cifar10 or scenes (default: the preset's, or mnist)"
@@ -79,6 +80,13 @@ def _add_train(subparsers) -> None:
     p.add_argument("--lr", type=float, help="instead of the preset's")
     p.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
     p.add_argument("--save-every", type=int, default=100, help="steps (%(default)s)")
+    p.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        help="compute a batch in so many parts, for want of memory; same result (%(default)s)",
+    )
+    p.add_argument("--compile", action="store_true", help="torch.compile the network")
     p.add_argument("--threads", type=int, help="processor threads (default: all)")
     p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     p.set_defaults(run="train")

@@ -1,5 +1,6 @@
 """What the commands of the command line do with autoencoders and their latents."""
 
+import os
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,11 @@ def train_autoencoder(args: Namespace) -> None:
     args.data = args.data or preset["data"]
     if args.autoencoder is not None:
         raise ValueError(f"--autoencoder: {args.preset} is one itself; leave the option out")
+    if args.accumulate > 1 or args.compile or "WORLD_SIZE" in os.environ:
+        raise ValueError(
+            "--accumulate, --compile and torchrun are for diffusion models; an autoencoder trains "
+            "in one process"
+        )
     recipe = presets.recipe_of(
         preset["recipe"],
         steps=args.steps,

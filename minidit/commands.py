@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from minidit import data, plot, presets, scene_commands, weights
+from minidit import data, plot, presets, scene_commands, shards, weights
 from minidit import evaluate as judging
 from minidit._validate import check_choice, check_positive
 from minidit.autoencoder_commands import train_autoencoder, training_set
@@ -23,7 +23,6 @@ from minidit.terminal import (
     set_threads,
     writable,
 )
-from minidit.train import fit
 
 
 def demo(args: Namespace) -> None:
@@ -49,22 +48,22 @@ def train(args: Namespace) -> None:
         lr=args.lr,
         seed=args.seed,
     )
-    train = data.load(args.data)
-    stage, images, copies = training_set(args, train.images)
+    device = shards.join(device_of(args.device))
+    with shards.first_process_first():
+        train = data.load(args.data)
+        stage, images, copies = training_set(args, train.images)
     model, diffusion, _ = presets.build(
         args.preset, tuple(images.shape[1:]), len(train.classes), args.seed
     )
+    asked = torch.cat([data.asked(train, model.label_embed)] * copies)
+    run = shards.ShardedRun(
+        model.to(device), diffusion, images, asked, recipe, args.accumulate, args.compile
+    )
+    if not run.writes:
+        run.go(out, args.save_every)
+        return shards.leave()
     with Log(out / "log.csv", recipe.steps) as log:
-        average = fit(
-            model.to(device_of(args.device)),
-            diffusion,
-            images,
-            torch.cat([data.asked(train, model.label_embed)] * copies),
-            recipe=recipe,
-            out=out,
-            save_every=args.save_every,
-            report=log,
-        )
+        average = run.go(out, args.save_every, report=log)
     if log.bar is None:
         print(f"all {recipe.steps} steps were taken before")
     path = out / "weights.safetensors"
@@ -72,6 +71,7 @@ def train(args: Namespace) -> None:
     facts = {"data": args.data, "recipe": asdict(recipe), "command": command}
     weights.save(average, path, diffusion, facts, stage.link if stage is not None else None)
     print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
+    shards.leave()
 
 
 def classifier(args: Namespace) -> None:

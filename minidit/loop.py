@@ -50,6 +50,8 @@ class Loop:
     What is to be learned says `loss`, which subclasses define.
     """
 
+    writes = True  # checkpoints; of several processes that share a run, only one does
+
     def __init__(
         self, model: nn.Module, recipe: Recipe, images: Tensor, labels: Tensor | None = None
     ) -> None:
@@ -65,6 +67,12 @@ class Loop:
     def loss(self, rng: torch.Generator) -> Tensor:
         """The loss of the next step, a scalar; all that is random in it comes from `rng`."""
         raise NotImplementedError
+
+    def backward(self, rng: torch.Generator) -> Tensor:
+        """Leave the gradient of the next step's loss in the weights; the loss, without a graph."""
+        loss = self.loss(rng)
+        loss.backward()
+        return loss.detach()
 
     def after(self, rng: torch.Generator) -> None:
         """What else a step does, once the weights have moved; `rng` goes on after `loss`."""
@@ -84,8 +92,7 @@ class Loop:
         """
         position = self.done if position is None else position
         recipe, rng = self.recipe, step_generator(self.recipe.seed, self.done, self.device)
-        loss = self.loss(rng)
-        loss.backward()
+        loss = self.backward(rng)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             rate = learning_rate(position, recipe.steps, peak, recipe.warmup, recipe.cooldown)
@@ -95,7 +102,7 @@ class Loop:
         self.ema.update(self.model, self.done)
         self.after(rng)
         self.done += 1
-        return loss.detach() + 0 * norm  # not finite if the gradient isn't
+        return loss + 0 * norm  # not finite if the gradient isn't
 
     def settings(self) -> dict:
         """What makes it this run and no other, as plain values."""
@@ -154,7 +161,7 @@ class Loop:
                 passed = (time.perf_counter() - began) / seconds
                 position = max(position, self.recipe.steps * passed)
             ends = position >= self.recipe.steps
-            saves = path is not None and (self.done % save_every == 0 or ends)
+            saves = self.writes and path is not None and (self.done % save_every == 0 or ends)
             if saves or self.done % every == 0 or ends:
                 mean = _finite_mean(losses, self.done, self.recipe, path)
                 losses.clear()

@@ -29,6 +29,7 @@ class Run(Loop):
         _check_data(images, labels, model)
         super().__init__(model, recipe, images, labels)
         self.diffusion = diffusion
+        self.network: nn.Module = model  # what is called: the model, or the model wrapped
 
     def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Images in [-1, 1] or latents, and labels, some of them dropped."""
@@ -37,14 +38,21 @@ class Run(Loop):
             return x0, None
         return x0, self.model.label_embed.drop(self.labels[rows], rng)
 
-    def loss(self, rng: torch.Generator) -> Tensor:
-        """The mean of a batch's losses."""
+    def inputs(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """All that is random in a step: images, times, noise and labels of a batch."""
         x0, y = self.batch(rng)
         t = draw_times(self.recipe.times, len(self.diffusion), len(x0), rng)
-        noise = torch.randn(x0.shape, generator=rng, device=self.device)
+        return x0, t, torch.randn(x0.shape, generator=rng, device=self.device), y
+
+    def mean_loss(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
+        """The mean of the images' losses, on a GPU in mixed precision if the recipe says so."""
         half = self.recipe.mixed_precision and self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            return self.diffusion.loss(self.model, x0, t, noise, y).mean()
+            return self.diffusion.loss(self.network, x0, t, noise, y).mean()
+
+    def loss(self, rng: torch.Generator) -> Tensor:
+        """The mean of a batch's losses."""
+        return self.mean_loss(*self.inputs(rng))
 
     def settings(self) -> dict:
         """What makes it this run and no other, as plain values."""
