@@ -75,6 +75,7 @@ def _add_train(subparsers) -> None:
         help="a name in minidit.presets or minidit.autoencoder_presets (%(default)s)",
     )
     p.add_argument("--autoencoder", help="whose latents to train on (default: the preset's)")
+    p.add_argument("--start", help="weights to start from, as far as they fit (the preset's)")
     p.add_argument("--steps", type=int, help="instead of the preset's")
     p.add_argument("--batch-size", type=int, help="instead of the preset's")
     p.add_argument("--lr", type=float, help="instead of the preset's")

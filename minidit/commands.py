@@ -41,6 +41,7 @@ def train(args: Namespace) -> None:
     out, preset = Path(args.out), presets.PRESETS[args.preset]
     args.data = args.data or preset.get("data", "mnist")
     args.autoencoder = args.autoencoder or preset.get("autoencoder")
+    args.start = args.start or preset.get("start")
     recipe = presets.recipe_of(
         preset["recipe"],
         steps=args.steps,
@@ -55,6 +56,8 @@ def train(args: Namespace) -> None:
     model, diffusion, _ = presets.build(
         args.preset, tuple(images.shape[1:]), len(train.classes), args.seed
     )
+    if args.start is not None:
+        weights.start_from(model, args.start)
     asked = torch.cat([data.asked(train, model.label_embed)] * copies)
     run = shards.ShardedRun(
         model.to(device), diffusion, images, asked, recipe, args.accumulate, args.compile
@@ -67,7 +70,7 @@ def train(args: Namespace) -> None:
     if log.bar is None:
         print(f"all {recipe.steps} steps were taken before")
     path = out / "weights.safetensors"
-    command = command_of(args, "data preset autoencoder steps batch-size lr seed threads out")
+    command = command_of(args, "data preset autoencoder start steps batch-size lr seed threads out")
     facts = {"data": args.data, "recipe": asdict(recipe), "command": command}
     weights.save(average, path, diffusion, facts, stage.link if stage is not None else None)
     print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")

@@ -33,9 +33,10 @@ _LAYOUT = dict(
 # the noise weigh more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT
 # whose positions start as large as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in
 # latents of the autoencoder that they name. "scenes-text" and "scenes-layout": the recipe of
-# "mnist" for networks that read a caption or boxes; an hour or two. Words are part of the sequence:
-# a network that attended to them from outside hardly heard them in as many steps. What they ask for
-# is decided while noise is much, so errors made where it is little weigh less.
+# "mnist" for networks that attend to a caption's words, or to boxes; about an hour. The one for
+# captions starts from what the one for boxes has learnt about drawing: from nothing it hardly heard
+# its words in twice as many steps. What a caption asks for is decided while noise is much, so
+# errors made where it is little weigh less.
 # "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
 # starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
@@ -70,9 +71,10 @@ PRESETS: dict[str, dict] = {
     ),
     "scenes-text": dict(
         data="scenes",
-        model=_SCENES | {"condition": _TEXT, "block": "in_context"},
+        model=_SCENES | {"condition": _TEXT},
+        start="dit-scenes-layout",
         diffusion=_LINE | {"max_weight": 10.0},
-        recipe=_LONG | {"steps": 6000, "batch_size": 64},
+        recipe=_LONG | {"steps": 2400, "batch_size": 64, "muon_lr": 0.01},
     ),
     "scenes-layout": dict(
         data="scenes",

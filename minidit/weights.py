@@ -103,6 +103,24 @@ def load(name: str | Path) -> Loaded:
     return Loaded(model.eval(), diffusion)
 
 
+def start_from(model: nn.Module, name: str | Path) -> list[str]:
+    """Copy into a fresh network what fits of other weights, and name what stays as it was drawn.
+
+    What fits has the same name and shape. An encoder of another kind of condition (`condition`)
+    keeps its own blocks: they have another language to learn. Raises ValueError if nothing fits.
+    """
+    own, other = model.state_dict(), load(name).model.state_dict()
+    fits = {
+        key: tensor
+        for key, tensor in other.items()
+        if key in own and own[key].shape == tensor.shape and "label_embed.blocks" not in key
+    }
+    if not fits:
+        raise ValueError(f"start={str(name)!r} has no tensor that fits this network; leave it out")
+    model.load_state_dict(fits, strict=False)
+    return [key for key in own if key not in fits]
+
+
 def autoencoder_of(name: str | Path) -> dict | None:
     """Which autoencoder's latents these weights draw: name and sha256; None if they draw pixels."""
     return _read(find(name))[1].get("autoencoder")
