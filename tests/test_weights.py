@@ -212,3 +212,30 @@ def test_shipped_weights_load_and_are_small(name):
     path = weights.shipped_folder() / f"{name}.safetensors"
     assert path.stat().st_size < 12e6
     assert weights.info(name)["sha256"] and load(name).model is not None
+
+
+def test_a_start_from_other_weights_takes_what_fits(tiny_dit, awaken, tmp_path):
+    torch.manual_seed(0)
+    labels, path = tiny_dit(), tmp_path / "labels.safetensors"
+    awaken(labels)
+    save(labels, path, Diffusion(linear()))
+    words = dict(encoder="text", words=["red", "blue"], length=3, depth=1)
+    told = tiny_dit(num_classes=0, condition=words)
+    before = {key: tensor.clone() for key, tensor in told.state_dict().items()}
+    fresh = weights.start_from(told, path)
+    assert fresh and all(key.startswith("label_embed.") for key in fresh)
+    for key, tensor in told.state_dict().items():
+        source = before if key in fresh else labels.state_dict()
+        assert torch.equal(tensor, source[key]), key
+    assert not torch.equal(before["final.proj.weight"], told.state_dict()["final.proj.weight"])
+    again = tiny_dit(num_classes=0, condition=words)
+    save(told, tmp_path / "told.safetensors", Diffusion(linear()))
+    fresh = weights.start_from(again, tmp_path / "told.safetensors")
+    assert fresh and all(key.startswith("label_embed.blocks.") for key in fresh)
+
+
+def test_a_start_from_weights_of_which_nothing_fits_is_refused(tiny_dit, tmp_path):
+    path = tmp_path / "judge.safetensors"
+    save(Classifier(), path)
+    with pytest.raises(ValueError, match="start=.*judge.*leave it out"):
+        weights.start_from(tiny_dit(), path)
