@@ -102,7 +102,7 @@ SCALING = {
                 "recipe": {"batch_size": 32},
                 "budget": 400,
                 "sampling": {"per_class": 30},
-                "sampling_steps": [20],
+                "sampling_steps": [5],
             },
             "gpu": {
                 "recipe": {"batch_size": 128},
