@@ -32,10 +32,11 @@ def train_autoencoder(args: Namespace) -> None:
     args.data = args.data or preset["data"]
     if args.autoencoder is not None:
         raise ValueError(f"--autoencoder: {args.preset} is one itself; leave the option out")
-    if args.accumulate > 1 or args.compile or "WORLD_SIZE" in os.environ:
+    others = args.start is not None or args.accumulate != 1 or args.compile
+    if others or "WORLD_SIZE" in os.environ:
         raise ValueError(
-            "--accumulate, --compile and torchrun are for diffusion models; an autoencoder trains "
-            "in one process"
+            "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "
+            "out, an autoencoder trains from nothing in one process"
         )
     recipe = presets.recipe_of(
         preset["recipe"],

@@ -35,6 +35,10 @@ def inception(path: str | Path) -> torch.nn.Module:
         raise ValueError(
             f"{path} isn't {WEIGHTS}: its sha256 doesn't begin with {begin}; get it from {ORIGIN}"
         )
+    try:  # the library would run what is pickled in the file; this refuses all but tensors
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise ValueError(f"{path} holds more than tensors; get it from {ORIGIN}") from error
     return FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
     )

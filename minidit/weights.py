@@ -109,11 +109,14 @@ def start_from(model: nn.Module, name: str | Path) -> list[str]:
     What fits has the same name and shape. An encoder of another kind of condition (`condition`)
     keeps its own blocks: they have another language to learn. Raises ValueError if nothing fits.
     """
-    own, other = model.state_dict(), load(name).model.state_dict()
+    other = load(name).model
+    encoders = [type(getattr(network, "label_embed", None)) for network in (model, other)]
+    kept = "label_embed.blocks." if encoders[0] is not encoders[1] else None
+    own = model.state_dict()
     fits = {
         key: tensor
-        for key, tensor in other.items()
-        if key in own and own[key].shape == tensor.shape and "label_embed.blocks" not in key
+        for key, tensor in other.state_dict().items()
+        if key in own and own[key].shape == tensor.shape and not (kept and key.startswith(kept))
     }
     if not fits:
         raise ValueError(f"start={str(name)!r} has no tensor that fits this network; leave it out")

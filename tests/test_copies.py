@@ -1,11 +1,13 @@
 """Planted copies of training images are found, and fresh images are none."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from minidit import data, evaluate, evaluate_commands
+from minidit import inception as inception_module
 from minidit.__main__ import main
 from minidit.bias import BIAS
 from minidit.classifier import Classifier
@@ -114,6 +116,17 @@ def test_without_library_or_file_a_sentence_says_what_to_get(monkeypatch, tmp_pa
     (tmp_path / "other.pth").write_bytes(b"other")
     with pytest.raises(ValueError, match="doesn't begin with 6726825d"):
         inception(tmp_path / "other.pth")
+
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "pwned",))
+
+    # eight digits of a sha256 can be forged, so they aren't all that guards the file
+    monkeypatch.setattr(inception_module, "file_sha256", lambda path: "6726825d" + "0" * 56)
+    torch.save({"weights": Payload()}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="holds more than tensors"):
+        inception(tmp_path / "other.pth")
+    assert not (tmp_path / "pwned").exists()
 
 
 def test_inception_features_are_joined_in_order():

@@ -228,10 +228,16 @@ def test_a_start_from_other_weights_takes_what_fits(tiny_dit, awaken, tmp_path):
         source = before if key in fresh else labels.state_dict()
         assert torch.equal(tensor, source[key]), key
     assert not torch.equal(before["final.proj.weight"], told.state_dict()["final.proj.weight"])
-    again = tiny_dit(num_classes=0, condition=words)
+    awaken(told)
     save(told, tmp_path / "told.safetensors", Diffusion(linear()))
-    fresh = weights.start_from(again, tmp_path / "told.safetensors")
-    assert fresh and all(key.startswith("label_embed.blocks.") for key in fresh)
+    again = tiny_dit(num_classes=0, condition=words)
+    assert weights.start_from(again, tmp_path / "told.safetensors") == [], "the same kind: all"
+    boxes = dict(encoder="layout", kinds=["one"], colours=["red"], length=3, depth=1)
+    fresh = weights.start_from(
+        tiny_dit(num_classes=0, condition=boxes), tmp_path / "told.safetensors"
+    )
+    assert any(key.startswith("label_embed.blocks.") for key in fresh), "another language"
+    assert "final.proj.weight" not in fresh and "label_embed.norm.weight" not in fresh
 
 
 def test_a_start_from_weights_of_which_nothing_fits_is_refused(tiny_dit, tmp_path):
