@@ -20,7 +20,7 @@ from minidit._validate import check_choice, check_positive
 
 SCALES = ("smoke", "cpu", "gpu")
 # may be large, and nothing has diverged
-COSTS = ("parameters", "tokens", "steps", "processor seconds")
+COSTS = ("parameters", "tokens", "MMACs", "steps", "processor seconds")
 
 
 @dataclass(frozen=True)
