@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from minidit import data, evaluate, latent, presets
+from minidit._validate import check_choice
 from minidit.autoencoder_presets import PHOTOGRAPHS
 from minidit.classifier import Classifier
 from minidit.diffusion import Diffusion
@@ -40,17 +41,18 @@ def train_and_judge(settings: dict, seed: int) -> dict:
 def train(settings: dict, seed: int) -> tuple[nn.Module, Diffusion, dict]:
     """The averaged network after training, its process, and what it was and took.
 
-    Settings: `model` and `recipe` are changes of the preset "demo", `diffusion` replaces its own;
-    `network`: "DiT" (the default) or "UViT"; `data`: "mnist" (the default) or "cifar10";
+    Settings: `model` and `recipe` are changes of the preset `preset` (default: "demo"), `diffusion`
+    replaces its own; `network`: "DiT" or "UViT"; `data`: "mnist" (the default) or "cifar10";
     `autoencoder`: the name of weights whose latents are drawn, in place of pixels; `surgery`:
     changes of the fresh network, {name in `SURGERY`: arguments}; `sequence_weight`: of the loss of
     `sequence`.
     """
     run = prepare(settings, seed)
-    began = time.process_time()
+    began, spent = time.perf_counter(), time.process_time()
     average = fit(run.model, run.diffusion, run.images, run.labels, recipe=run.recipe)
     took = {
-        "processor seconds": round(time.process_time() - began, 1),
+        "training seconds": round(time.perf_counter() - began, 1),
+        "processor seconds": round(time.process_time() - spent, 1),
         "parameters": sum(p.numel() for p in average.parameters()),
     }
     return average, run.diffusion, took | configuration(run)
@@ -68,10 +70,11 @@ class Prepared(NamedTuple):
 
 def prepare(settings: dict, seed: int, **recipe) -> Prepared:
     """A fresh network, its process and the data; settings as for `train`, `recipe`: more of it."""
-    demo = presets.PRESETS["demo"]
-    preset = {part: demo[part] | settings.get(part, {}) for part in ("model", "recipe")}
-    preset["diffusion"] = settings.get("diffusion", demo["diffusion"])
-    preset["network"] = settings.get("network", "DiT")
+    name = settings.get("preset", "demo")
+    check_choice("preset", name, presets.PRESETS)
+    own = {"network": "DiT"} | presets.PRESETS[name]
+    preset = {part: own[part] | settings.get(part, {}) for part in ("model", "recipe")}
+    preset |= {part: settings.get(part, own[part]) for part in ("diffusion", "network")}
     images, labels = training_part(settings.get("data", "mnist"), settings.get("autoencoder"))
     model, diffusion, parts = presets.build(preset, tuple(images.shape[1:]), 10, seed)
     with torch.random.fork_rng():

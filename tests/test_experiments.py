@@ -249,10 +249,17 @@ def test_a_training_trial_tells_what_it_did(few):
     json.dumps(run)
 
 
+def test_a_training_trial_starts_from_a_preset_that_it_names(few):
+    run = trained(preset="uvit-mnist")
+    assert run["network"] == "UViT" and run["recipe"]["cooldown"] == 0.7
+    with pytest.raises(ValueError, match="preset='nist' is unknown"):
+        trained(preset="nist")
+
+
 def test_equal_seeds_give_equal_results_and_others_other_ones(few):
     one, two, other = trained(), trained(), trained(seed=1)
     for run in (one, two, other):
-        run.pop("processor seconds")
+        assert run.pop("training seconds") > 0 and run.pop("processor seconds") > 0
     assert one == two
     assert one["frechet"] != other["frechet"] and one["real"] == other["real"]
 
