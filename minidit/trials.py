@@ -141,7 +141,9 @@ def judge_samples(
     `options`, its arguments (default: 20 DDIM steps); `per_class`, images of each (default 30);
     `fold`: sample with f² channels, see `Folded`; `variance`: "large" or "small", in place of a
     learned one. With one seed, all start from the same noise. `name`, `autoencoder`: the data set
-    that they are samples of (default: MNIST), and what decodes them.
+    that they are samples of (default: MNIST), and what decodes them. Among what is found:
+    `evaluations`, how often the sampler asked; `passes`, how often an image went through the
+    network.
     """
     guidance = sampling.get("guidance", {"scale": 2.0})
     sampler, options = sampling.get("sampler", "ddim"), {"steps": 20} | sampling.get("options", {})
@@ -157,12 +159,15 @@ def judge_samples(
     if "variance" in sampling:
         settled["variance"] = sampling["variance"]
         denoiser, diffusion = with_variance(denoiser, diffusion, sampling["variance"])
-    denoiser = Counted(denoiser)
+    denoiser, passes = Counted(denoiser), []
+    hook = model.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
     states = SAMPLERS[sampler](denoiser, diffusion, x, asked.to(device), generator=rng, **options)
     images = pixel_shuffle(sample(states), fold).cpu()
+    hook.remove()
     if autoencoder is not None:
         images = latent.decode(latent.first_stage(autoencoder).model, images)
-    return {"evaluations": denoiser.calls, **judge(images, asked, name), "sampling": settled}
+    counts = {"evaluations": denoiser.calls, "passes": sum(passes) / len(asked)}
+    return {**counts, **judge(images, asked, name), "sampling": settled}
 
 
 class Folded(nn.Module):

@@ -32,7 +32,8 @@ FLOORS = {
     " train_autoencoder maps claims surgery shards inception",
     3.5: "digits data pictures plot check check_diffusion check_sampling check_skips"
     " check_latents check_stages presets autoencoder_presets scenes captions obedience copies",
-    4: "ablations dit_ablations scaling claim_trials listening bias budgets rates runner trials"
+    4: "ablations dit_ablations scaling claim_trials sampler_trials listening bias budgets rates"
+    " runner trials"
     " watching experiments demo terminal commands autoencoder_commands scene_commands"
     " sample_commands evaluate_commands",
     5: "__init__",
