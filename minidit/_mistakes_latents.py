@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from minidit._mistakes import Mistakes
@@ -34,6 +35,45 @@ KL_FROM_STANDARD: Mistakes = {
     ),
     "the images are added up, too; one number for each": (
         lambda mean, logvar: kl_from_standard(mean, logvar).sum()
+    ),
+}
+
+# --- the nearest code -----------------------------------------------------------------------------
+
+
+def _nearest(
+    far: Callable[[Tensor, Tensor], Tensor] = torch.cdist,
+    points: Callable[[Tensor], Tensor] = lambda z: rearrange(z, "b c h w -> (b h w) c"),
+    out: str = "(b h w) c -> b c h w",
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Every vector replaced by the code at the least `far` (points, codes); `out`: the shape."""
+
+    def quantised(z: Tensor, table: Tensor) -> Tensor:
+        b, c, h, w = z.shape
+        codes = table[far(points(z), table).argmin(dim=1)]  # (b·h·w, c)
+        return rearrange(codes, out, b=b, h=h, w=w)
+
+    return quantised
+
+
+quantise = _nearest()
+
+
+def _indices(z: Tensor, table: Tensor) -> Tensor:
+    return torch.cdist(rearrange(z, "b c h w -> b h w c"), table).argmin(dim=-1)
+
+
+QUANTISE: Mistakes = {
+    "the code with the largest product is taken; a long code wins without being near": (
+        _nearest(far=lambda points, table: -points @ table.T)
+    ),
+    "the farthest code is taken": _nearest(far=lambda points, table: -torch.cdist(points, table)),
+    "a reshape alone makes vectors of neighbouring pixels; a vector is the c channels of a place": (
+        _nearest(points=lambda z: z.reshape(-1, z.shape[1]))
+    ),
+    "these are the numbers of the codes; give the codes themselves, table[…]": _indices,
+    "the channels are left at the end; move them back, (b, c, h, w)": (
+        _nearest(out="(b h w) c -> b h w c")
     ),
 }
 

@@ -7,6 +7,40 @@ from torch import Tensor
 
 from minidit._mistakes import Mistakes
 
+# --- DDPM's step ---------------------------------------------------------------------------------
+
+
+def _ancestral(
+    spread: Callable[[Tensor], Tensor] = lambda log_variance: (0.5 * log_variance).exp(),
+    noisy: Callable[[Tensor], Tensor] = lambda t: t > 0,
+) -> Callable:
+    """A step back; `spread`: the factor of the noise, `noisy`: the steps that have noise."""
+
+    def step(mean: Tensor, log_variance: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return mean + noisy(t)[:, None] * spread(log_variance) * noise
+
+    return step
+
+
+ancestral_step = _ancestral()
+
+ANCESTRAL_STEP: Mistakes = {
+    "the noise is multiplied by the variance; its factor is the standard deviation, e^(½ log Σ)": (
+        _ancestral(spread=torch.exp)
+    ),
+    "the noise is multiplied by the logarithm itself; its factor is e^(½ log Σ)": (
+        _ancestral(spread=lambda log_variance: log_variance)
+    ),
+    "the last step, t = 0, adds noise, too; it ends at the mean": (
+        _ancestral(noisy=torch.ones_like)
+    ),
+    "no step adds noise; only the last one, t = 0, has none": _ancestral(noisy=torch.zeros_like),
+    "t[0] decides for all; each point has a t of its own": (
+        _ancestral(noisy=lambda t: (t[:1] > 0).expand(len(t)))
+    ),
+    "t = 1 has no noise either; the last step is t = 0": _ancestral(noisy=lambda t: t > 1),
+}
+
 # --- DDIM's step ----------------------------------------------------------------------------------
 
 

@@ -85,7 +85,8 @@ def alike(a: object, b: object, tolerance: float = 0.0) -> bool:
         return both and all(isinstance(a, kind) == isinstance(b, kind) for kind in _APART)
     if not isinstance(a, Tensor) or a.shape != b.shape:
         return False
-    return torch.allclose(a.double(), b.double(), rtol=0, atol=tolerance)
+    # a mistake that leads to NaN is recognised by its NaN; what is right has none
+    return torch.allclose(a.double(), b.double(), rtol=0, atol=tolerance, equal_nan=True)
 
 
 def difference(got: object, wanted: Tensor, same: Callable) -> str:

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from minidit import _mistakes, embed, patches
 from minidit._verdict import Verdict, alike, difference, judge, outcome, unwritten
-from minidit.check_diffusion import (  # noqa: F401 - one public place for all checks
+from minidit.check_attention import (  # noqa: F401 - one public place for all checks
+    adaln_step,
+    attention,
+    cross_attention_step,
+    in_context_step,
+    key_mask,
+)
+from minidit.check_conditions import mirrored_layout, word_numbers  # noqa: F401
+from minidit.check_diffusion import (  # noqa: F401
     adaln_zero_step,
     block_parameters,
     ema_update,
@@ -24,12 +32,26 @@ from minidit.check_diffusion import (  # noqa: F401 - one public place for all c
     q_sample,
     x0_from_v,
 )
+from minidit.check_guidance import (  # noqa: F401
+    guidance,
+    guidance_w,
+    negative_guidance,
+    ramped_guidance,
+)
 from minidit.check_latents import (  # noqa: F401
     kl_from_standard,
     latent_scale,
+    quantise,
     straight_through,
 )
-from minidit.check_sampling import ddim_step, derivatives, respaced_betas  # noqa: F401
+from minidit.check_likelihood import grey_probability, variational_term  # noqa: F401
+from minidit.check_property import property_test  # noqa: F401
+from minidit.check_sampling import (  # noqa: F401
+    ancestral_step,
+    ddim_step,
+    derivatives,
+    respaced_betas,
+)
 from minidit.check_skips import inner_width, long_skip, u_walk  # noqa: F401
 from minidit.check_stages import to_pixels, token_count, with_mirrors  # noqa: F401
 

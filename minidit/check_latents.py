@@ -28,6 +28,17 @@ def kl_from_standard(fn: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     return judge("kl_from_standard", fn, package, cases, wrong, tolerance=1e-4)
 
 
+def quantise(fn: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
+    """Check `fn(z, table)`: (b, c, h, w), codes (K, c) → the nearest codes, (b, c, h, w)."""
+    table = torch.tensor([[0.2, 0.1, -0.3], [0.9, -0.8, 0.5], [-0.6, 0.4, 0.9], [3.0, -2.0, 4.0]])
+    cases = {
+        "two images": (_waves(2, 3, 2, 2, 1), table),
+        "a wide image": (_waves(1, 3, 2, 4, 30), table),
+        "one place": (_waves(1, 2, 1, 1, 5), table[:, :2]),
+    }
+    return judge("quantise", fn, mistakes.quantise, cases, mistakes.QUANTISE, tolerance=1e-5)
+
+
 def straight_through(fn: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """Check `fn(z, codes)`, (b, c, h, w): values of the codes, the gradient to z, none to codes."""
 

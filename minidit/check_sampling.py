@@ -13,6 +13,21 @@ _X = torch.tensor([[1.5, -0.5], [0.25, 2.0], [-1.0, 0.75]])
 _EPS = torch.tensor([[0.5, -1.25], [2.0, 0.75], [-0.5, 1.0]])
 
 
+def ancestral_step(fn: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """Check `fn(mean, log_variance, noise, t)`, a step of DDPM: three times (b, d), (b,) → (b, d).
+
+    The last step, t = 0, adds no noise.
+    """
+    logs = torch.tensor([[-1.0, -2.5], [-0.5, -3.0], [-4.0, -1.5]])
+    cases = {
+        "three points in the middle": (_X, logs, _EPS, torch.tensor([40, 7, 1])),
+        "one of three at the end": (_X, logs, _EPS, torch.tensor([9, 0, 2])),
+        "the last step": (_X[:1], logs[:1], _EPS[:1], torch.tensor([0])),
+    }
+    right, wrong = mistakes.ancestral_step, mistakes.ANCESTRAL_STEP
+    return judge("ancestral_step", fn, right, cases, wrong, tolerance=1e-5)
+
+
 def ddim_step(fn: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     """Check `fn(x_t, eps, now, after)`, ᾱ where x is and where it goes: (b, d), (b,) → (b, d)."""
     cases = {

@@ -37,7 +37,7 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def fingerprint(images: Tensor, labels: Tensor | None) -> dict:
-    """Enough of a data set to notice that it is another one."""
+    """Enough of a data set, (n, c, h, w) and (n, …), to notice that it is another one."""
     sample = images[:: max(1, len(images) // 64)].double().sum().item()
     facts = {"shape": list(images.shape), "sum": sample, "labels": None}
     if labels is not None:

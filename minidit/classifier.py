@@ -108,7 +108,7 @@ def _residual_stages(c: int, w: int) -> nn.Sequential:
 
 
 def jitter(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image turned by up to 12°, scaled by up to 10 % and shifted by up to 2 pixels of 28."""
+    """Images (b, c, h, w), each turned by 12°, scaled by 10 % and shifted by 2 pixels, at most."""
     u = torch.rand(5, len(images), generator=rng, device=rng.device) * 2 - 1  # (5, b) in [-1, 1]
     angle, scale = u[0] * math.radians(12), 1 + 0.1 * u[1]
     shear = 0.1 * u[2]
@@ -119,7 +119,7 @@ def jitter(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def flip_and_shift(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image mirrored or not, and shifted by up to 4 pixels; what comes in is mirrored too."""
+    """Images (b, c, h, w), mirrored or not, shifted by up to 4 pixels; what comes in, too."""
     b, _, height, width = images.shape
     flip, *shift = torch.rand(3, b, generator=rng, device=rng.device)  # each (b,)
     rows, columns = ((s * 9).long() for s in shift)  # 0 … 8, where 4 leaves the image in place

@@ -56,7 +56,7 @@ class ConditionEncoder(nn.Module):
         return F.pad(there, (1, 0), value=True)
 
     def drop(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Replace whole conditions by the null condition with probability `dropout`."""
+        """Replace whole conditions of (b, m, …) by the null one with probability `dropout`."""
         if self.null_label is None:
             return y
         dropped = torch.rand(len(y), generator=generator, device=y.device) < self.dropout
@@ -67,7 +67,7 @@ class ConditionEncoder(nn.Module):
         raise NotImplementedError
 
     def check(self, y: Tensor, batch: int | None = None) -> None:
-        """Raise TypeError or ValueError unless y is what this encoder reads."""
+        """Raise TypeError or ValueError unless y (b, m, …) is what this encoder reads."""
         raise NotImplementedError
 
     def embed(self, y: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ _NEEDED = {
 
 
 def check_condition(encoder: nn.Module | None, y: Tensor | None, batch: int) -> None:
-    """Raise where y is missing, given in vain, or not what the encoder reads."""
+    """Raise where y, (b,) or (b, m, …), is missing, in vain, or not what the encoder reads."""
     if (y is None) != (encoder is None):
         raise ValueError(
             f"y=None, but this network needs {_NEEDED[isinstance(encoder, ConditionEncoder)]}"

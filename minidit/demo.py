@@ -58,7 +58,10 @@ def run_demo(
 
 
 def picture(out: Path, images: Tensor, film: list[Tensor], mnist: Tensor) -> None:
-    """One PNG: samples, a column per class; beside them the shipped weights'; a film below."""
+    """One PNG: samples (n, 1, 28, 28), a column per class; a film of states (k, 1, 28, 28) below.
+
+    `mnist` (n, 1, 28, 28): what the shipped weights draw, which stands beside the samples.
+    """
     import os
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -131,11 +131,11 @@ class Diffusion:
         )
 
     def velocity(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """v = α̇·x_0 + σ̇·ε, the direction in which x_t moves along its path."""
+        """v = α̇·x_0 + σ̇·ε, in which direction x_t moves: twice (b, c, h, w), (b,)."""
         return self._at("alpha_dot", t, x0) * x0 + self._at("sigma_dot", t, x0) * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should answer: the noise, the image or the velocity."""
+        """What the network should answer, (b, c, h, w): the noise, the image or the velocity."""
         if self.predict == "v":
             return self.velocity(x0, noise, t)
         return noise if self.predict == "eps" else x0
@@ -153,7 +153,7 @@ class Diffusion:
         return tuple(output.chunk(2, dim=1)) if self.learn_sigma else (output, None)
 
     def to_x0(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
-        """The image that a prediction (ε, x0 or v) stands for, given x_t."""
+        """The image that a prediction (ε, x0 or v) stands for, given x_t; all (b, c, h, w)."""
         if self.predict == "x0":
             return prediction
         if self.predict == "v":
@@ -164,11 +164,11 @@ class Diffusion:
         )
 
     def to_eps(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
-        """The noise that must be in x_t if its image is x0."""
+        """The noise that must be in x_t (b, c, h, w) if its image is x0."""
         return (self._at("inverse_alpha", t, x_t) * x_t - x0) / self._at("noise_ratio", t, x_t)
 
     def variances(self, x_t: Tensor, t: Tensor, fraction: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Σ and log Σ: between β̃_t (fraction -1) and β_t (fraction 1) in the log, or fixed."""
+        """Σ and log Σ, (b, c, h, w): between β̃_t (fraction -1) and β_t (1) in the log, or fixed."""
         small = self._at("posterior_log_variance", t, x_t)
         if fraction is not None:
             large = self._at("log_step_variance", t, x_t)
@@ -183,7 +183,7 @@ class Diffusion:
     def p_mean_variance(
         self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool | float = False
     ) -> Prediction:
-        """p(x_s | x_t) from the network's output at step t; for `clip` see `clip_image`."""
+        """p(x_s | x_t), x_t (b, c, h, w), from the network's output; `clip`: see `clip_image`."""
         prediction, fraction = self.split(output, x_t)
         x0 = clip_image(self.to_x0(x_t, t, prediction), clip)
         variance, log_variance = self.variances(x_t, t, fraction)

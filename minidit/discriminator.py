@@ -39,12 +39,12 @@ class PatchDiscriminator(nn.Module):
 
 
 def hinge_loss(real: Tensor, false: Tensor) -> Tensor:
-    """The critic's loss from its opinions on real and on false images: each should pass ±1."""
+    """The critic's loss, a scalar, from opinions (b, 1, h, w): real and false should pass ±1."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + false).mean())
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
-    """‖∇ reconstruction‖ / ‖∇ adversarial‖, gradients of both losses with respect to `last`.
+    """‖∇ reconstruction‖ / ‖∇ adversarial‖, gradients of both losses (scalars) for `last`.
 
     `last`: the decoder's last weights. The critic then pulls as hard as the reconstruction does.
     """

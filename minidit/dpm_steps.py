@@ -54,7 +54,7 @@ class Walk:
         return self.numbers[k]
 
     def predict(self, x: Tensor, k: int) -> Tensor:
-        """The prediction d at node k; the image it stands for goes to `foreseen`."""
+        """The prediction d (b, c, h, w) at node k; the image it stands for goes to `foreseen`."""
         t = torch.full((x.shape[0],), k, device=x.device)
         number = self.diffusion.schedule.at("steps", t, x).flatten()  # (b,)
         prediction, _ = self.diffusion.split(self.model(x, number, self.y), x)

@@ -36,7 +36,7 @@ def predictions(judge: Classifier, images: Tensor) -> Tensor:
 
 
 def accuracy(judge: Classifier, images: Tensor, labels: Tensor) -> float:
-    """The share of images that the classifier takes for their label, 0 … 1."""
+    """The share of images (n, c, h, w) that the classifier takes for their label, 0 … 1."""
     if labels.shape != images.shape[:1]:
         shape = tuple(labels.shape)
         raise ValueError(f"labels have shape {shape} for {len(images)} images; one label an image")

@@ -118,7 +118,7 @@ def cached(
     flips: bool = False,
     report: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """`encode`, or what an earlier call stored in the file `path` (*.safetensors).
+    """`encode` (n, c, h, w), or what an earlier call stored in the file `path` (*.safetensors).
 
     The file knows the sha256 of the autoencoder's weights, of the images and of its own content:
     if one of them is another, the images are encoded anew, and the file is replaced.

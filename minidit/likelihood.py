@@ -14,7 +14,7 @@ def normal_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) 
 
 
 def normal_cdf(z: Tensor) -> Tensor:
-    """The standard normal's distribution function, by the papers' tanh approximation."""
+    """The standard normal's distribution function of any shape, by the papers' tanh formula."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
 
 

@@ -57,7 +57,7 @@ def first_stage(args: Namespace) -> latent.FirstStage | None:
 
 
 def pixels(stage: latent.FirstStage | None, drawn: Tensor) -> Tensor:
-    """What was drawn, decoded if it is latents."""
+    """What was drawn, (n, c, h, w), decoded if it is latents."""
     return drawn if stage is None else latent.decode(stage.model, drawn)
 
 

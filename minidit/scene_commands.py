@@ -81,7 +81,7 @@ def parts(encoder: ConditionEncoder, each: int) -> Iterator[Part]:
 
 
 def judged(judge: nn.Module, encoder: ConditionEncoder, images: Tensor, part: Part) -> dict:
-    """The obedience of images to what a part asks for, as the encoder is told it."""
+    """The obedience of images (n, 3, h, w) to what a part asks for, as the encoder is told it."""
     if isinstance(encoder, TextEncoder):
         found = obedience.caption_obedience(judge, images, part.captions)
     else:

@@ -88,7 +88,7 @@ class Schedule:
 
     @property
     def noise_ratio(self) -> Tensor:
-        """(T,) σ_t/α_t."""
+        """σ_t/α_t, noise over signal, (T,)."""
         return self.sigma / self.alpha
 
     @property
@@ -207,7 +207,7 @@ def scaled_linear(T: int = 1000, first: int = 0) -> Schedule:
 def continuous(
     log_alpha: Callable[[Tensor], Tensor], T: int = 1000, name: str = "custom"
 ) -> Schedule:
-    """A variance-preserving process from its log α(u), which falls from 0 at u = 0.
+    """A variance-preserving process from its log α(u), (T,) → (T,), which falls from 0 at u = 0.
 
     The tables are T moments, u = 1/T … 1, and the network is told 999·u.
     """
@@ -218,7 +218,7 @@ def continuous(
 
 
 def on_circle(log_alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """α and σ with α² + σ² = 1; σ doesn't cancel where α is nearly 1."""
+    """α and σ of the shape of log α, α² + σ² = 1; σ doesn't cancel where α is nearly 1."""
     return log_alpha.exp(), (-(2 * log_alpha).expm1()).sqrt()
 
 

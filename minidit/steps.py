@@ -32,7 +32,7 @@ def walk(schedule: Schedule, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def draw_noise(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise like x, drawn where the generator lives (the CPU if there is none)."""
+    """Standard normal noise of the shape of x, drawn where the generator lives (or on the CPU)."""
     device = generator.device if generator is not None else "cpu"
     return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
 

@@ -86,7 +86,7 @@ class Log:
 
 
 def write_images(out: Path, images: Tensor, labels: Tensor, columns: int) -> None:
-    """A sheet of images (*.png), or the arrays themselves (*.npz)."""
+    """Images (n, c, h, w) as a sheet (*.png), or the arrays themselves (*.npz)."""
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.stem + ".part" + out.suffix)
     if out.suffix == ".npz":

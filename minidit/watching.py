@@ -81,7 +81,7 @@ def _look(model: nn.Module, diffusion: Diffusion, settings: dict, seed: int) -> 
 
 
 def by_tenth(losses: Tensor) -> list[float]:
-    """The means of `held_out_loss` over the tenths of the steps, the clean images first."""
+    """The means of `held_out_loss`, (n,), over the tenths of the steps, the clean images first."""
     return [round(part.item(), 5) for part in losses.reshape(TENTHS, -1).mean(dim=1)]
 
 
@@ -133,7 +133,7 @@ _SHOWN = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700
 def bits_by_variance(
     model: nn.Module, diffusion: Diffusion, x0: Tensor, y: Tensor | None, seed: int, batch: int = 20
 ) -> dict[str, Bits]:
-    """The bound with the learned variance, and with both fixed ones in its place.
+    """The bound of x0 (n, c, h, w) with the learned variance, and with both fixed ones instead.
 
     All three see the same noise, so the network is asked once, and its answers are heard again.
     """

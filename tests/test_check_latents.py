@@ -35,7 +35,16 @@ def by_loops(latents):
     return math.sqrt(len(numbers) / sum((z - mean) ** 2 for z in numbers))
 
 
+def nearest_by_loops(z, table):
+    out = torch.empty_like(z)
+    for i, j, k in torch.cartesian_prod(*(torch.arange(z.shape[a]) for a in (0, 2, 3))):
+        far = (table - z[i, :, j, k]).square().sum(dim=1)
+        out[i, :, j, k] = table[far.argmin()]
+    return out
+
+
 RIGHT = {
+    "quantise": nearest_by_loops,
     "kl_from_standard": by_distributions,
     "straight_through": Through.apply,
     "latent_scale": by_loops,
@@ -62,6 +71,7 @@ def test_what_is_checked_is_what_the_package_does():
     found = quantizer(z)
     codes = quantizer.lookup(found.indices)
     assert torch.allclose(hints.straight_through(z, codes), found.codes, atol=1e-6)
+    assert torch.equal(hints.quantise(z, quantizer.table), codes)
     model = KLAutoencoder(1, 2, width=4, multipliers=(1, 2))
     images = torch.rand(6, 1, 8, 8) * 2 - 1
     with torch.no_grad():
@@ -72,6 +82,7 @@ def test_what_is_checked_is_what_the_package_does():
 # --- wrong, each with its own hint ----------------------------------------------------------------
 
 WRONG = {
+    "quantise": hints.QUANTISE,
     "kl_from_standard": hints.KL_FROM_STANDARD,
     "straight_through": hints.STRAIGHT_THROUGH,
     "latent_scale": hints.LATENT_SCALE,
@@ -107,6 +118,38 @@ def test_other_mistakes_are_told_without_a_cause(name, mistake, words):
 )
 def test_what_looks_the_same_has_the_same_hint(same, other):
     assert other in repr(check.straight_through(same))
+
+
+def codes_of(far):
+    def fn(z, table):
+        points = z.permute(0, 2, 3, 1)
+        return table[far(points, table)].permute(0, 3, 1, 2)
+
+    return fn
+
+
+@pytest.mark.parametrize(
+    "fn, words",
+    [
+        (codes_of(lambda z, table: (z @ table.T).argmax(-1)), "the largest product"),
+        (codes_of(lambda z, table: torch.cdist(z, table).argmax(-1)), "the farthest"),
+        (
+            lambda z, table: (
+                table[(z.reshape(-1, 1, z.shape[1]) - table).norm(dim=2).argmin(1)]
+                .reshape(len(z), *z.shape[2:], -1)
+                .movedim(-1, 1)
+            ),
+            "a reshape alone",
+        ),
+        (
+            lambda z, table: (z[:, None] - table[:, :, None, None]).norm(dim=2).argmin(1),
+            "the numbers of the codes",
+        ),
+        (lambda z, table: nearest_by_loops(z, table).permute(0, 2, 3, 1), "left at the end"),
+    ],
+)
+def test_quantise_by_a_student(fn, words):
+    assert words in repr(check.quantise(fn)).partition("likeliest cause")[2]
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -24,6 +24,13 @@ def by_the_package(x_t, eps, now, after):
     return torch.stack(rows)
 
 
+def point_by_point(mean, log_variance, noise, t):
+    normals = torch.distributions.Normal(mean, log_variance.exp().sqrt())
+    quantile = torch.distributions.Normal(0, 1).cdf(noise.double())
+    steps = torch.distributions.Normal(mean.double(), normals.scale.double()).icdf(quantile)
+    return torch.stack([m if k == 0 else s.float() for m, s, k in zip(mean, steps, t)])
+
+
 def stride_by_stride(alphas_cumprod, steps):
     before, found = torch.tensor(1.0), []
     for step in steps:
@@ -47,7 +54,11 @@ def unequal(*arguments):
 
 @pytest.mark.parametrize(
     ("name", "fn"),
-    [("respaced_betas", stride_by_stride), ("derivatives", fitted)],
+    [
+        ("ancestral_step", point_by_point),
+        ("respaced_betas", stride_by_stride),
+        ("derivatives", fitted),
+    ],
 )
 def test_right_ones_pass(name, fn):
     verdict = getattr(check, name)(fn)
@@ -83,6 +94,19 @@ def foresee(x, e, a):
 def mix(x0, e, b):
     return column(b) ** 0.5 * x0 + (1 - column(b)) ** 0.5 * e
 
+
+def spread(factor, t):
+    return factor * (t.unsqueeze(1) > 0)
+
+
+ANCESTRAL_STEP = {
+    "by the variance": lambda m, logs, e, t: m + spread(logs.exp(), t) * e,
+    "by the logarithm itself": lambda m, logs, e, t: m + spread(logs, t) * e,
+    "adds noise, too": lambda m, logs, e, t: m + logs.exp().sqrt() * e,
+    "no step adds noise": lambda m, logs, e, t: m.clone(),
+    "t[0] decides": lambda m, logs, e, t: m + (logs.exp().sqrt() * e if t[0] > 0 else 0),
+    "t = 1 has no noise": lambda m, logs, e, t: m + spread(logs.exp().sqrt(), t // 2) * e,
+}
 
 DDIM_STEP = {
     "is not divided": lambda x, e, a, b: mix(foresee(x, e, a) * column(a) ** 0.5, e, b),
@@ -141,6 +165,7 @@ DERIVATIVES = {
 }
 
 STUDENTS = {
+    "ancestral_step": (ANCESTRAL_STEP, hints.ANCESTRAL_STEP),
     "ddim_step": (DDIM_STEP, hints.DDIM_STEP),
     "respaced_betas": (RESPACED_BETAS, hints.RESPACED_BETAS),
     "derivatives": (DERIVATIVES, hints.DERIVATIVES),

@@ -1,0 +1,131 @@
+"""Checks of sentences and layouts: right ones pass, and every hint is given for its mistake."""
+
+import pytest
+import torch
+
+from minidit import Tokenizer, check
+from minidit import _mistakes_conditions as hints
+
+# --- right, written in other ways than the package's ----------------------------------------------
+
+
+def by_the_package(caption, words, length):
+    return Tokenizer(words, length).encode(caption)[0]
+
+
+def with_a_dictionary(caption, words, length):
+    number = dict(zip(words, range(1, len(words) + 1)))
+    ids = torch.zeros(length, dtype=torch.int64)
+    for place, word in enumerate(caption.replace(",", "").split()):
+        ids[place] = number[word]
+    return ids
+
+
+def row_by_row(rows):
+    out = []
+    for kind, colour, left, top, right, bottom in rows.tolist():
+        box = [kind, colour, 1 - right, top, 1 - left, bottom]
+        out.append(box if kind > 0 else [0.0] * 6)
+    return torch.tensor(out)
+
+
+RIGHT = [
+    ("word_numbers", by_the_package),
+    ("word_numbers", with_a_dictionary),
+    ("mirrored_layout", row_by_row),
+]
+
+
+@pytest.mark.parametrize(("name", "fn"), RIGHT)
+def test_right_ones_pass(name, fn):
+    verdict = getattr(check, name)(fn)
+    assert verdict and repr(verdict).startswith(f"✓ {name} is right"), verdict
+
+
+def test_a_layout_that_is_changed_in_place_is_named():
+    def in_place(rows):
+        rows[:, [2, 4]] = 1 - rows[:, [4, 2]]
+        return rows
+
+    assert "changes its input in place" in repr(check.mirrored_layout(in_place))
+
+
+# --- wrong, each with the words that its hint must hold -------------------------------------------
+
+
+def numbered(caption, words):
+    return [words.index(word) + 1 for word in caption.replace(",", "").split()]
+
+
+def padded(ids, length):
+    return torch.tensor((ids + [0] * length)[:length])
+
+
+WORD_NUMBERS = {
+    "a comma is part": lambda caption, words, length: padded(
+        [words.index(word) + 1 for word in caption.split(" ") if word], length
+    ),
+    "has number 0": lambda caption, words, length: torch.nn.functional.pad(
+        torch.tensor(numbered(caption, words)) - 1, (0, length - len(numbered(caption, words)))
+    ),
+    "stand in front": lambda caption, words, length: torch.tensor(
+        [0] * (length - len(numbered(caption, words))) + numbered(caption, words)
+    ),
+    "ends with its words": lambda caption, words, length: torch.tensor(numbered(caption, words)),
+    "one zero too many": lambda caption, words, length: torch.tensor(
+        numbered(caption, words) + [0] * length
+    ),
+}
+
+
+def boxes(change):
+    """The rows that aren't padding changed: left, top, right, bottom → the same."""
+
+    def fn(rows):
+        out = [[*row[:2], *change(*row[2:])] if row[0] else [0.0] * 6 for row in rows.tolist()]
+        return torch.tensor(out)
+
+    return fn
+
+
+MIRRORED_LAYOUT = {
+    "left is now right of right": boxes(lambda x1, y1, x2, y2: (1 - x1, y1, 1 - x2, y2)),
+    "top and bottom": boxes(lambda x1, y1, x2, y2: (x1, 1 - y2, x2, 1 - y1)),
+    "stays zeros": lambda rows: torch.cat(
+        [rows[:, :2], 1 - rows[:, 4:5], rows[:, 3:4], 1 - rows[:, 2:3], rows[:, 5:]], dim=1
+    ),
+    "too, and left": lambda rows: torch.cat(
+        [rows[:, :2], 1 - rows[:, 2:3], rows[:, 3:4], 1 - rows[:, 4:5], rows[:, 5:]], dim=1
+    ),
+    "only the left edge": boxes(lambda x1, y1, x2, y2: (1 - x2, y1, x2, y2)),
+}
+
+STUDENTS = {
+    "word_numbers": (WORD_NUMBERS, hints.WORD_NUMBERS),
+    "mirrored_layout": (MIRRORED_LAYOUT, hints.MIRRORED_LAYOUT),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [(name, words) for name, (wrong, _) in STUDENTS.items() for words in wrong]
+)
+def test_each_mistake_gets_its_hint(name, words):
+    verdict = getattr(check, name)(STUDENTS[name][0][words])
+    assert not verdict and f"✗ {name}" in repr(verdict)
+    assert words in repr(verdict).partition("likeliest cause")[2], verdict
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_hint_has_its_student(name):
+    wrong, table = STUDENTS[name]
+    assert len(wrong) == len(table)
+    for hint in table:
+        assert sum(words in hint for words in wrong) == 1, hint
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_stub_is_still_to_be_written(name):
+    def stub(*arguments):
+        raise NotImplementedError("exercise 1")
+
+    assert repr(getattr(check, name)(stub)) == f"○ {name} is still to be written: exercise 1"
