@@ -10,6 +10,7 @@ from minidit.rates import AUTOENCODER_EXPERIMENTS
 from minidit.runner import Experiment
 from minidit.sampler_trials import SAMPLING
 from minidit.scaling import SCALING
+from minidit.speedrun import SPEEDRUN
 from minidit.trials import train_and_judge
 from minidit.watching import count_bits, watch_training
 
@@ -71,6 +72,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         count_bits,
         {"learned": ".2f", "small": ".2f", "large": ".2f"},
     ),
+    **SPEEDRUN,
     **SAMPLING,
     **BIAS,
     **UVIT_ABLATIONS,

@@ -28,15 +28,16 @@ _LAYOUT = dict(
     length=scenes.SLOTS,
 )
 
-# "demo": a minute or two on two cores. "mnist": the shipped weights. "mnist-sigma": noise and
-# variance predicted on DDPM's schedule, as in the paper, but with a recipe for one core: errors of
-# the noise weigh more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT
-# whose positions start as large as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in
-# latents of the autoencoder that they name. "scenes-text" and "scenes-layout": the recipe of
-# "mnist" for networks that attend to a caption's words, or to boxes; about an hour. The one for
-# captions starts from what the one for boxes has learnt about drawing: from nothing it hardly heard
-# its words in twice as many steps. What a caption asks for is decided while noise is much, so
-# errors made where it is little weigh less.
+# "demo": a minute or two on two cores. "speedrun": as soon as possible; experiment "speedrun"
+# undoes it part by part. "mnist": the shipped weights. "mnist-sigma": noise and variance predicted
+# on DDPM's schedule, as in the paper, but with a recipe for one core: errors of the noise weigh
+# more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT whose positions
+# start as large as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in latents of the
+# autoencoder that they name. "scenes-text" and "scenes-layout": the recipe of "mnist" for networks
+# that attend to a caption's words, or to boxes; about an hour. The one for captions starts from
+# what the one for boxes has learnt about drawing: from nothing it hardly heard its words in twice
+# as many steps. What a caption asks for is decided while noise is much, so errors made where it is
+# little weigh less.
 # "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
 # starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
@@ -45,6 +46,19 @@ PRESETS: dict[str, dict] = {
         diffusion=_LINE,
         recipe=dict(
             steps=600, batch_size=64, optimizer="muon", lr=2e-3, times="logit_normal", warmup=20
+        ),
+    ),
+    "speedrun": dict(
+        model=dict(patch_size=7, hidden_size=64, depth=2, num_heads=4, label_std=1.0),
+        diffusion=dict(schedule="linear", predict="x0", weight="v", max_weight=25.0),
+        recipe=dict(
+            steps=1600,
+            batch_size=32,
+            optimizer="muon",
+            lr=5e-3,
+            times="logit_normal",
+            warmup=20,
+            cooldown=0.8,
         ),
     ),
     "mnist": dict(model=_SMALL, diffusion=_LINE, recipe=_LONG),

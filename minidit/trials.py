@@ -51,6 +51,7 @@ def train(settings: dict, seed: int) -> tuple[nn.Module, Diffusion, dict]:
     began, spent = time.perf_counter(), time.process_time()
     average = fit(run.model, run.diffusion, run.images, run.labels, recipe=run.recipe)
     took = {
+        "steps": run.recipe.steps,
         "training seconds": round(time.perf_counter() - began, 1),
         "processor seconds": round(time.process_time() - spent, 1),
         "parameters": sum(p.numel() for p in average.parameters()),

@@ -127,3 +127,27 @@ def test_scaling_covers_sizes_and_patches_down_to_single_pixels():
     models = [settings["model"] for settings in EXPERIMENTS["dit-scaling"].variants.values()]
     assert {model["patch_size"] for model in models} == {7, 4, 2, 1}
     assert len({model["hidden_size"] for model in models}) == 3 and len(models) >= 9
+
+
+def test_speedrun_undoes_its_recipe_part_by_part():
+    experiment = EXPERIMENTS["speedrun"]
+
+    def prepared(name):
+        run = trials.prepare(experiment.variants[name], 0)
+        return trials.configuration(run)
+
+    base = prepared("the recipe")
+    steps = base["recipe"].pop("steps")
+    for name in experiment.variants:
+        found = prepared(name)
+        ratio = found["recipe"].pop("steps") / steps
+        if name in ("the recipe", "half the steps", "twice the steps"):
+            assert found == base
+        else:
+            assert found != base, name
+        if name.startswith("paper's recipe"):
+            assert ratio == int(name.split()[2])
+            assert found["recipe"]["lr"] == 1e-4 and found["diffusion"]["predict"] == "eps"
+    settings = merge(experiment.variants["twice the steps"], SMALL)
+    run = experiment.trial(settings, 0)
+    assert all(format(run[column], form) for column, form in experiment.columns.items())

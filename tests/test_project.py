@@ -34,7 +34,7 @@ FLOORS = {
     " check_guidance check_latents check_likelihood check_property check_sampling check_skips"
     " check_stages presets autoencoder_presets scenes captions obedience copies",
     4: "ablations dit_ablations scaling claim_trials sampler_trials listening bias budgets rates"
-    " runner trials"
+    " runner trials speedrun"
     " watching experiments demo terminal commands autoencoder_commands scene_commands"
     " sample_commands evaluate_commands",
     5: "__init__",
