@@ -99,9 +99,7 @@ def write_images(out: Path, images: Tensor, labels: Tensor, columns: int) -> Non
     os.replace(part, out)
 
 
-def write_frames(
-    frames: list[Tensor], columns: int, film: Path | None, strip: Path | None
-) -> None:
+def write_frames(frames: list[Tensor], columns: int, film: Path | None, strip: Path | None) -> None:
     """Every state of a sampler's run, (n, c, h, w) each, as an animated PNG and as a strip.
 
     The film shows all images in a grid of so many columns; the strip has a row for each image, with

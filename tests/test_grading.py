@@ -33,29 +33,62 @@ def patchify(images, patch):
 """
 
 
-@pytest.fixture
-def grade(tmp_path):
-    """Grade a submission: (exit code, what is printed, the results file)."""
-    folder = tmp_path / "course"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+SUBMISSIONS = {  # by name: the file, or None for the example's own, and options
+    "example": (None, []),
+    "right": (RIGHT, []),
+    "phoning": (PHONING, []),
+    "hints left out": (PHONING, ["--no-hints"]),
+    "no Python": ("def patchify(:", []),
+    "leaving": ("raise SystemExit(0)", []),
+}
+RUN_ALL = """
+import contextlib, json, sys, pytest
+for name, arguments in json.load(sys.stdin).items():
+    with open(name + ".txt", "w", encoding="utf-8") as out, contextlib.redirect_stdout(out):
+        code = pytest.main(arguments)
+    with open(name + ".code", "w") as file:
+        file.write(str(int(code)))
+"""
 
-    def run(source, *options):
-        results = tmp_path / "results.json"
-        command = [sys.executable, "-m", "pytest", "-q", str(folder), "--results", str(results)]
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """Every submission graded in one process: {name: (exit code, what is printed, results)}."""
+    folder = tmp_path_factory.mktemp("course")
+    shutil.copytree(EXAMPLE, folder / "hidden", ignore=shutil.ignore_patterns("__pycache__"))
+    runs = {}
+    for name, (source, options) in SUBMISSIONS.items():
+        runs[name] = [
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "hidden",
+            "--results",
+            f"{name}.json",
+            *options,
+        ]
         if source is not None:
-            (tmp_path / "homework.py").write_text(source, encoding="utf-8")
-            command += ["--submission", str(tmp_path / "homework.py")]
-        done = subprocess.run(
-            [*command, *options],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
+            (folder / name).mkdir()
+            (folder / name / "homework.py").write_text(source, encoding="utf-8")
+            runs[name] += ["--submission", f"{name}/homework.py"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL],
+        input=json.dumps(runs),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return {
+        name: (
+            int((folder / f"{name}.code").read_text()),
+            (folder / f"{name}.txt").read_text(encoding="utf-8"),
+            json.loads((folder / f"{name}.json").read_text(encoding="utf-8")),
         )
-        written = json.loads(results.read_text(encoding="utf-8")) if results.exists() else None
-        return done.returncode, done.stdout + done.stderr, written
-
-    return run
+        for name in runs
+    }
 
 
 def scores(results):
@@ -64,8 +97,8 @@ def scores(results):
     return dict(zip(names, (test["score"] for test in results["tests"])))
 
 
-def test_the_example_gets_its_points_and_its_hints(grade):
-    code, printed, results = grade(None)
+def test_the_example_gets_its_points_and_its_hints(graded):
+    code, printed, results = graded["example"]
     assert code == 1 and "points: 4 of 12" in printed, printed
     assert scores(results) == {
         "patchify": 0,
@@ -80,23 +113,23 @@ def test_the_example_gets_its_points_and_its_hints(grade):
     assert "no function ddim_step" in said["test_part[ddim_step]"]
 
 
-def test_a_right_submission_gets_all_points(grade):
-    code, printed, results = grade(RIGHT)
+def test_a_right_submission_gets_all_points(graded):
+    code, printed, results = graded["right"]
     assert code == 0 and "points: 12 of 12" in printed, printed
     assert results["score"] == sum(test["max_score"] for test in results["tests"]) == 12
     assert {test["output"] for test in results["tests"]} == {""}
 
 
-def test_the_network_is_closed_and_hints_can_be_left_out(grade):
-    _, printed, results = grade(PHONING)
+def test_the_network_is_closed_and_hints_can_be_left_out(graded):
+    _, printed, results = graded["phoning"]
     assert results["score"] == 2 and "the network is closed" in printed, printed
-    _, printed, results = grade(PHONING, "--no-hints")
+    _, printed, results = graded["hints left out"]
     assert results["score"] == 2 and "network" not in printed, printed
     assert {test["output"] for test in results["tests"]} == {""}
 
 
-@pytest.mark.parametrize("source", ["def patchify(:", "raise SystemExit(0)"])
-def test_a_submission_that_cannot_be_imported_gets_none(grade, source):
-    code, printed, results = grade(source)
+@pytest.mark.parametrize("name", ["no Python", "leaving"])
+def test_a_submission_that_cannot_be_imported_gets_none(graded, name):
+    code, printed, results = graded[name]
     assert (code, results["score"]) == (1, 0), printed
     assert "homework.py can't be imported" in printed

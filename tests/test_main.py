@@ -106,8 +106,8 @@ def test_samples_as_a_film_and_a_strip(trained, tmp_path):
 
     paths = {name: str(tmp_path / f"{name}.png") for name in ("out", "film", "strip")}
     arguments = [part for name, path in paths.items() for part in (f"--{name}", path)]
-    weights = str(trained / "weights.safetensors")
-    assert main(["sample", "--weights", weights, "--labels", "3,1", "--steps", "12", *arguments]) == 0
+    arguments += ["--weights", str(trained / "weights.safetensors"), "--labels", "3,1"]
+    assert main(["sample", "--steps", "12", *arguments]) == 0
 
     out, film, strip = (Image.open(path) for path in paths.values())
     drawn = np.asarray(out.convert("L")).astype(int)  # through a colour map, which may round

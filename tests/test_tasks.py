@@ -61,7 +61,7 @@ def test_no_command_and_help_list_the_commands(tasks, capsys):
 def test_unknown_command_is_one_sentence(tasks, capsys):
     assert tasks.main(["tset"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "tasks.py: no command 'tset'; there are: demo, lab, notebooks, test"
+        "tasks.py: no command 'tset'; there are: demo, lab, notebooks, site, test"
     ]
     assert tasks.steps == []
 

@@ -108,7 +108,8 @@ class Renderer(IPythonRenderer):
         """Code within a line; a file of the package becomes a link to its source."""
         code = super().codespan(text)
         if re.fullmatch(r"minidit/\w+\.py", text) and (ROOT / text).is_file():
-            return f'<a href="{posixpath.relpath(text, posixpath.dirname(self.page.path))}">{code}</a>'
+            link = posixpath.relpath(text, posixpath.dirname(self.page.path))
+            return f'<a href="{link}">{code}</a>'
         return code
 
 

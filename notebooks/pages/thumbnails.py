@@ -15,11 +15,11 @@ SIZE = (240, 150)
 # piece as fits, from its upper left corner ("corner").
 FIGURES = {
     "00": ("hundred = torch.arange(10)", "corner"),
-    "01": ("ax.plot(*path[:, :10]", "corner"),
+    "01": ("ax.plot(*path[:, :10]", "whole"),
     "02": ("patch_of_pixel =", "whole"),
     "03": ('plot.maps({"e(t)"', "whole"),
     "04": ('for y, text in enumerate(boxes.split("|"))', "whole"),
-    "05": ('part = torch.tensor([one["average"]', "whole"),
+    "05": ('["average"]["loss by tenth of t"] for one', "whole"),
     "06": ("scales = [0, 1, 1.5, 3, 8]", "corner"),
     "07": ("for ax, (name, paths) in zip(axes, walks", "whole"),
     "08": ("ax.annotate(", "whole"),
