@@ -87,6 +87,13 @@ def test_missing_module_is_one_sentence(tasks, capsys, monkeypatch, module):
     assert not os.path.exists(tasks.VENV)
 
 
+def test_the_site_is_built_by_the_environments_python(tasks):
+    assert tasks.main(["site", "--out", "pages"]) == 5
+    script = os.path.join(tasks.ROOT, "notebooks", "pages", "build.py")
+    assert tasks.calls == [[tasks.venv_python(), script, "--out", "pages"]]
+    assert (SOURCE.parent / os.path.relpath(script, tasks.ROOT)).is_file()
+
+
 # --- the stamp ------------------------------------------------------------------------------------
 
 
