@@ -50,7 +50,8 @@ def render(path: str) -> Page:
     else:
         page.title = path
         page.body = f"<h1>{escape(path)}</h1>\n{_source(path, text)}"
-    page.body = re.sub(r"<table.*?</table>", _in_a_box, page.body, flags=re.DOTALL)
+    table = r'<div class="table" tabindex="0">\g<0></div>'  # scrolls where the page is narrower
+    page.body = re.sub(r"<table.*?</table>", table, page.body, flags=re.DOTALL)
     page.body = re.sub(r'\b(href|src)="([^"]*)"', lambda m: _bent(m, page), page.body)
     if not page.title:
         page.title = _plain(page.headings[0][2]) if page.headings else path
@@ -132,11 +133,6 @@ def _jupyter_anchor(title: str) -> str:
     return title.strip().replace(" ", "-")
 
 
-def _in_a_box(table: re.Match) -> str:
-    """A table that scrolls by itself where the page is narrower."""
-    return f'<div class="table" tabindex="0">{table[0]}</div>'
-
-
 def _bent(attribute: re.Match, page: Page) -> str:
     """A link or picture, led to its place in the site if it names a file of the repository."""
     name, link = attribute[1], unescape(attribute[2])
@@ -159,7 +155,7 @@ def _source(path: str, text: str) -> str:
         lexer = get_lexer_for_filename(path)
     except ClassNotFound:
         lexer = TextLexer()
-    return highlight(text, lexer, HtmlFormatter(lineanchors="L", anchorlinenos=False))
+    return highlight(text, lexer, HtmlFormatter())
 
 
 # --- notebooks ------------------------------------------------------------------------------------
