@@ -29,6 +29,7 @@ FIGURES = {
     "12": ("plot.dots({key: panels[key] for key in FORMS}", "whole"),
     "13": ("plot.maps(tables, columns=2", "whole"),
     "14": ('label="a lenient test"', "whole"),
+    "15": ("back = there_and_back_wrongly(colour, 4)", "whole"),
 }
 
 
