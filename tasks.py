@@ -35,6 +35,7 @@ usage: python3 tasks.py COMMAND [ARGUMENTS]
   test        run the tests, and every notebook against its stored outputs
   lab         open the notebooks in JupyterLab
   notebooks   execute the notebooks anew and store them: all, or those named (00, 02_patchify, ...)
+  site        make web pages of the notebooks in the folder site/, and check their links
 
 Arguments are handed on: `python3 tasks.py demo --help`, `python3 tasks.py test -k patches`.
 The first call makes the environment .venv, which takes a few minutes; the next calls start at once.
@@ -110,7 +111,12 @@ def notebooks(extra):
     )
 
 
-COMMANDS = {"demo": demo, "test": test, "lab": lab, "notebooks": notebooks}
+def site(extra):
+    """Build the pages from the stored notebooks; relative paths mean the caller's folder."""
+    return run([venv_python(), os.path.join(ROOT, "notebooks", "pages", "build.py")] + extra)
+
+
+COMMANDS = {"demo": demo, "test": test, "lab": lab, "notebooks": notebooks, "site": site}
 
 
 def run(command, **options):

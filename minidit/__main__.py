@@ -114,6 +114,8 @@ def _add_sample(subparsers) -> None:
     )
     _add_sampling(p)
     p.add_argument("--out", default="samples.png", help="FILE.png or FILE.npz (%(default)s)")
+    p.add_argument("--film", help="FILE.png: all steps as an animated PNG, too")
+    p.add_argument("--strip", help="FILE.png: a row for each image, time to the right, too")
     p.set_defaults(run="sample")
 
 

@@ -14,20 +14,25 @@ from minidit.diffusion import Diffusion
 from minidit.generate import generate
 from minidit.sample import SAMPLERS
 from minidit.steps import State, select_steps
-from minidit.terminal import bar, device_of, writable, write_images
+from minidit.terminal import bar, device_of, writable, write_frames, write_images
 
 
 def sample(args: Namespace) -> None:
     """Draw images with trained weights."""
     out = writable(args.out, ".png", ".npz")
+    film = args.film and writable(args.film, ".png", option="--film")
+    strip = args.strip and writable(args.strip, ".png", option="--strip")
     model, diffusion = denoiser(args)
     stage = first_stage(args)
     labels = _labels(args, model)
     steps, count = states(args, model, diffusion, labels)
     began = time.perf_counter()
+    frames = []
     with bar(count) as progress:
-        for state in steps:  # noqa: B007 (the last one is what counts)
+        for state in steps:
             progress.update()
+            if film or strip:
+                frames.append(state.x.cpu())
     columns = min(10, len(labels))
     if isinstance(model.label_embed, ConditionEncoder):
         columns = args.per_class
@@ -36,6 +41,8 @@ def sample(args: Namespace) -> None:
     images = pixels(stage, state.x.cpu())
     write_images(out, data.to_uint8(images), labels, columns)
     print(f"wrote {out}: {len(labels)} images in {time.perf_counter() - began:.1f} s")
+    if film or strip:
+        write_frames([data.to_uint8(pixels(stage, x)) for x in frames], columns, film, strip)
 
 
 def denoiser(args: Namespace) -> weights.Loaded:

@@ -32,11 +32,11 @@ def set_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def writable(out: str, *suffixes: str) -> Path:
+def writable(out: str, *suffixes: str, option: str = "--out") -> Path:
     """The path of a file to be written; what is wrong with it is said before the work begins."""
     path = Path(out)
     if path.suffix not in suffixes:
-        raise ValueError(f"--out {out} must end in {' or '.join(suffixes)}")
+        raise ValueError(f"{option} {out} must end in {' or '.join(suffixes)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -97,3 +97,19 @@ def write_images(out: Path, images: Tensor, labels: Tensor, columns: int) -> Non
 
         imsave(part, plot.tile(images, columns), cmap="gray", vmin=0, vmax=255)
     os.replace(part, out)
+
+
+def write_frames(frames: list[Tensor], columns: int, film: Path | None, strip: Path | None) -> None:
+    """Every state of a sampler's run, (n, c, h, w) each, as an animated PNG and as a strip.
+
+    The film shows all images in a grid of so many columns; the strip has a row for each image, with
+    nine of its states from left to right.
+    """
+    if film is not None:
+        part = film.with_name(film.name + ".part")
+        part.write_bytes(plot.film([plot.tile(frame, columns) for frame in frames], scale=2))
+        os.replace(part, film)
+    if strip is not None:
+        picked = np.linspace(0, len(frames) - 1, min(9, len(frames))).round().astype(int)
+        rows = torch.stack([frames[i] for i in picked], dim=1).flatten(0, 1)  # (n · 9, c, h, w)
+        write_images(strip, rows, torch.empty(0), len(picked))

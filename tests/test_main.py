@@ -101,6 +101,26 @@ def test_samples_depend_on_the_seed_alone(trained, tmp_path):
     assert (first == again).all() and (first != other).any()
 
 
+def test_samples_as_a_film_and_a_strip(trained, tmp_path):
+    from PIL import Image
+
+    paths = {name: str(tmp_path / f"{name}.png") for name in ("out", "film", "strip")}
+    arguments = [part for name, path in paths.items() for part in (f"--{name}", path)]
+    arguments += ["--weights", str(trained / "weights.safetensors"), "--labels", "3,1"]
+    assert main(["sample", "--steps", "12", *arguments]) == 0
+
+    out, film, strip = (Image.open(path) for path in paths.values())
+    drawn = np.asarray(out.convert("L")).astype(int)  # through a colour map, which may round
+    assert drawn.shape == (28, 2 * 28 + 2)
+    assert (film.size, film.n_frames) == ((2 * (2 * 28 + 2), 2 * 28), 12)
+    film.seek(11)  # the last state is what was drawn, every pixel enlarged to four
+    assert abs(np.asarray(film.convert("L"))[::2, ::2] - drawn).max() <= 1
+    strip = np.asarray(strip.convert("L"))
+    assert strip.shape == (2 * 28 + 2, 9 * 30 - 2), "a row for each image, nine of twelve steps"
+    assert (strip[:28, -28:] == drawn[:, :28]).all()
+    assert (strip[:28, :28] != strip[:28, -28:]).any()
+
+
 def test_samples_as_a_picture(trained, tmp_path):
     from matplotlib.image import imread
 
@@ -120,6 +140,8 @@ def test_samples_as_a_picture(trained, tmp_path):
         ([*TRAIN, "--lr", "-1", "--out", "x"], ["lr=-1", "above 0"]),
         (["sample", "--weights", "dit-nobody"], ["dit-nobody", "shipped"]),
         (["sample", "--weights", "WEIGHTS", "--out", "x.gif"], ["x.gif", ".png"]),
+        (["sample", "--weights", "WEIGHTS", "--film", "x.gif"], ["--film x.gif", ".png"]),
+        (["sample", "--weights", "WEIGHTS", "--strip", "x.npz"], ["--strip x.npz", ".png"]),
         (["sample", "--weights", "WEIGHTS", "--labels", "3,a"], ["3,a", "3,1,4"]),
         (["sample", "--weights", "WEIGHTS", "--labels", "12"], ["12", "0 … 9"]),
         (["sample", "--weights", "WEIGHTS", "--steps", "2000"], ["2000", "1000"]),

@@ -89,6 +89,12 @@ def test_conda_environment_equals_the_pip_route():
     assert pip == ["-c constraints.txt", f"torch=={pins(python)['torch']}", "-e .[dev]"]
 
 
+def test_one_version_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (\S+)$", citation, re.MULTILINE) == [PROJECT["version"]]
+    assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a bash script")
 def test_the_readme_test_command_is_what_ci_runs(tmp_path):
     (tmp_path / ".ci").mkdir()

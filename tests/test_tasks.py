@@ -61,7 +61,7 @@ def test_no_command_and_help_list_the_commands(tasks, capsys):
 def test_unknown_command_is_one_sentence(tasks, capsys):
     assert tasks.main(["tset"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "tasks.py: no command 'tset'; there are: demo, lab, notebooks, test"
+        "tasks.py: no command 'tset'; there are: demo, lab, notebooks, site, test"
     ]
     assert tasks.steps == []
 
@@ -85,6 +85,13 @@ def test_missing_module_is_one_sentence(tasks, capsys, monkeypatch, module):
     assert f"no `{module}` module" in line
     assert "apt install python3." in line
     assert not os.path.exists(tasks.VENV)
+
+
+def test_the_site_is_built_by_the_environments_python(tasks):
+    assert tasks.main(["site", "--out", "pages"]) == 5
+    script = os.path.join(tasks.ROOT, "notebooks", "pages", "build.py")
+    assert tasks.calls == [[tasks.venv_python(), script, "--out", "pages"]]
+    assert (SOURCE.parent / os.path.relpath(script, tasks.ROOT)).is_file()
 
 
 # --- the stamp ------------------------------------------------------------------------------------

@@ -1,0 +1,83 @@
+"""A thumbnail for each notebook, cut from one of its own stored figures."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+from PIL import Image, ImageChops
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = Path(__file__).resolve().parent / "thumbnails"
+SIZE = (240, 150)
+
+# The figure of which cell, by a piece of its code, and how much of it: all ("whole"), or as large a
+# piece as fits, from its upper left corner ("corner").
+FIGURES = {
+    "00": ("hundred = torch.arange(10)", "corner"),
+    "01": ("ax.plot(*path[:, :10]", "whole"),
+    "02": ("patch_of_pixel =", "whole"),
+    "03": ('plot.maps({"e(t)"', "whole"),
+    "04": ('for y, text in enumerate(boxes.split("|"))', "whole"),
+    "05": ('["average"]["loss by tenth of t"] for one', "whole"),
+    "06": ("scales = [0, 1, 1.5, 3, 8]", "corner"),
+    "07": ("for ax, (name, paths) in zip(axes, walks", "whole"),
+    "08": ("ax.annotate(", "whole"),
+    "09": ("plot.show(torch.cat([x[:10], *channels", "corner"),
+    "10": ("plot.strip(guesses", "corner"),
+    "11": ('draw("text", encode(prompts)', "corner"),
+    "12": ("plot.dots({key: panels[key] for key in FORMS}", "whole"),
+    "13": ("plot.maps(tables, columns=2", "whole"),
+    "14": ('label="a lenient test"', "whole"),
+    "15": ("back = there_and_back_wrongly(colour, 4)", "whole"),
+}
+
+
+def refresh() -> list[str]:
+    """Draw the thumbnails anew where they would look different; returns the files that changed."""
+    FOLDER.mkdir(exist_ok=True)
+    changed = []
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        target = FOLDER / f"{path.stem}.png"
+        image = thumbnail(path)
+        if not target.is_file() or difference(Image.open(target), image) > 0:
+            image.save(target, optimize=True)
+            changed.append(target.relative_to(ROOT).as_posix())
+    return changed
+
+
+def thumbnail(path: Path) -> Image.Image:
+    """The thumbnail of a notebook: its figure in FIGURES or, without one, its first.
+
+    Raises ValueError if the notebook has no such figure.
+    """
+    code, part = FIGURES.get(path.name[:2], ("", "whole"))
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code" and code in "".join(cell["source"]):
+            for output in cell["outputs"]:
+                if "image/png" in output.get("data", {}):
+                    data = base64.b64decode("".join(output["data"]["image/png"]))
+                    return _small(Image.open(io.BytesIO(data)).convert("RGB"), part)
+    raise ValueError(f"{path.name} has no figure from a cell with {code!r}; see FIGURES")
+
+
+def _small(figure: Image.Image, part: str) -> Image.Image:
+    """A figure without its margins, small and in few colours."""
+    white = Image.new("RGB", figure.size, "white")
+    figure = figure.crop(ImageChops.difference(figure, white).getbbox())
+    width, height = SIZE
+    if part == "corner":
+        scale = max(width / figure.width, height / figure.height)
+        figure = figure.crop((0, 0, round(width / scale), round(height / scale)))
+        figure = figure.resize(SIZE, Image.Resampling.LANCZOS)
+    else:
+        figure.thumbnail(SIZE, Image.Resampling.LANCZOS)
+    sheet = Image.new("RGB", SIZE, "white")
+    sheet.paste(figure, ((width - figure.width) // 2, (height - figure.height) // 2))
+    return sheet.quantize(64, dither=Image.Dither.NONE)
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """The mean difference of two pictures of one size, 0 … 255."""
+    gap = ImageChops.difference(one.convert("RGB"), other.convert("RGB")).convert("L")
+    return sum(i * n for i, n in enumerate(gap.histogram())) / (gap.width * gap.height)
