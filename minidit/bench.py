@@ -9,7 +9,7 @@ import torch
 
 from minidit._validate import check_choice, check_positive
 from minidit.contest import NETWORKS, SCALE, SIZES, STEPS, TASKS, Contest
-from minidit.peak import peak
+from minidit.peak import peaks
 from minidit.products import onednn_is_exact
 from minidit.runner import machine
 from minidit.timing import median_and_quartiles, product, take_turns
@@ -45,10 +45,11 @@ def bench(
                 row = {"size": size, "network": network, "task": task}
                 row |= _row(contest, task, repeats, seconds)
                 if task == "training step":
-                    row |= {"differences": apart, "MiB": _memory(row, contest.batch, device)}
+                    row["differences"] = apart
                 rows.append(row)
                 report(f"{size}, {network}, {task}: {ratio(row)[0]:.2f} times as fast")
             del contest
+    _add_memory([row for row in rows if row["task"] == "training step"], device)
     return {"rows": rows, "compiled": compiled, "at once": batch} | where(device)
 
 
@@ -78,9 +79,15 @@ def _row(contest: Contest, task: str, repeats: int, seconds: float) -> dict:
     }
 
 
-def _memory(row: dict, batch: int, device: torch.device) -> dict[str, float | None]:
-    question = {"size": row["size"], "network": row["network"], "batch": batch}
-    return {who: peak(question | {"who": who}, device) for who in ("plain", "package")}
+def _add_memory(rows: list[dict], device: torch.device) -> None:
+    """What the contestants of these rows need, under the key "MiB"."""
+    both = ("plain", "package")
+    keys = ("size", "network", "batch")
+    found = iter(
+        peaks([{k: row[k] for k in keys} | {"only": w} for row in rows for w in both], device)
+    )
+    for row in rows:
+        row["MiB"] = {who: next(found) for who in both}
 
 
 def ratio(row: dict) -> tuple[float, float, float]:

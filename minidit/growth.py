@@ -16,7 +16,7 @@ from minidit._validate import check_positive
 from minidit.bench import where
 from minidit.contest import Contest
 from minidit.counts import table as counted
-from minidit.peak import peak
+from minidit.peak import peaks
 from minidit.timing import median_and_quartiles, take_turns
 
 BASE = {"tokens": 49, "width": 128, "depth": 6, "batch": 32}
@@ -53,15 +53,16 @@ def growth(
         steps = {
             str(v): c.contestants("training step")["package"] for v, c in zip(values, contests)
         }
+        memory = peaks([{"size": size, "only": "package"} for size in sizes], device)
         spent = take_turns(steps, repeats, device, seconds)
         found[axis] = [
             {
                 "value": value,
                 "FLOPs": contest.flops("training step"),
                 "seconds": [round(s, 7) for s in spent[str(value)]],
-                "MiB": peak({"size": size, "who": "package"}, device),
+                "MiB": mib,
             }
-            for value, size, contest in zip(values, sizes, contests)
+            for value, contest, mib in zip(values, contests, memory)
         ]
         report(f"{axis}: " + ", ".join(f"{p['value']} {_ms(p):.1f} ms" for p in found[axis]))
     return {"base": BASE, "axes": found} | where(device)
