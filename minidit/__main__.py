@@ -3,7 +3,13 @@
 import argparse
 import sys
 
-from minidit import autoencoder_commands, commands, evaluate_commands, sample_commands
+from minidit import (
+    autoencoder_commands,
+    bench_commands,
+    commands,
+    evaluate_commands,
+    sample_commands,
+)
 
 EXAMPLES = """examples:
   python -m minidit demo
@@ -21,6 +27,7 @@ HOMES = {  # where a command is, if not in `commands`
     "evaluate": evaluate_commands,
     "encode": autoencoder_commands,
     "reconstruct": autoencoder_commands,
+    "bench": bench_commands,
 }
 
 
@@ -42,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         _add_encode,
         _add_reconstruct,
         _add_experiment,
+        bench_commands.add_bench,
     ):
         add(subparsers)
     return top

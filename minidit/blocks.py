@@ -19,7 +19,7 @@ from minidit.attention import Attention, Mlp
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """FiLM: x·(1 + scale) + shift for every token. x: (b, n, d); shift, scale: (b, d)."""
-    return x * (1 + scale[:, None]) + shift[:, None]
+    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
 
 
 class Block(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
+from minidit.products import quick_products
 from minidit.sample import SAMPLERS, guided
 from minidit.steps import State
 
@@ -31,7 +32,12 @@ def generate(
     device = next(model.parameters()).device
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn((len(labels), model.in_channels, *model.size), generator=rng).to(device)
-    denoiser = model if guidance == 1 else guided(model, guidance)
+    network = model if guidance == 1 else guided(model, guidance)
+
+    def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        with quick_products(model):
+            return network(x, t, y)
+
     run = SAMPLERS[sampler]
     y = labels.to(device)
     return run(denoiser, diffusion, x, y, steps=steps, clip=clip, generator=rng)

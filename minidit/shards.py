@@ -7,7 +7,7 @@ would, and computes its share; so the sum is the same run, but for the order of 
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -90,8 +90,13 @@ class ShardedRun(Run):
             on_gpu = self.device.type == "cuda"
             self.network = DistributedDataParallel(model, [self.device] if on_gpu else None)
         self.waiting = getattr(self.network, "no_sync", nullcontext)  # without averaging gradients
+        self.compiled = compiled
         if compiled:
             self.network = torch.compile(self.network)
+
+    def products(self) -> AbstractContextManager:
+        """A compiled network's products are the compiler's own."""
+        return nullcontext() if self.compiled else super().products()
 
     def backward(self, rng: torch.Generator) -> Tensor:
         """The gradient of the whole batch's mean loss, share by share; the mean."""

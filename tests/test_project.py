@@ -25,7 +25,8 @@ MODULES = {path.stem: path for path in sorted((ROOT / "minidit").glob("*.py"))}
 # An import may point down or stay on its floor, never up. Names with a leading underscore are
 # helpers of everybody and live on floor 0. Floor 3.5 is for what only floor 4 and readers use.
 FLOORS = {
-    0: "patches embed attention schedule steps likelihood muon gaussian quantize encoder tokenizer",
+    0: "patches embed attention schedule steps likelihood muon gaussian quantize encoder tokenizer"
+    " products",
     1: "blocks diffusion autoencoder discriminator condition sequence",
     2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint loop",
     3: "latent weights official official_dit official_uvit counts train classifier evaluate judge"
@@ -35,7 +36,8 @@ FLOORS = {
     " check_stages presets autoencoder_presets scenes captions obedience copies",
     4: "ablations dit_ablations scaling claim_trials sampler_trials listening bias budgets rates"
     " runner trials speedrun"
-    " watching experiments demo terminal commands autoencoder_commands scene_commands"
+    " watching experiments plain plain_weights plain_training contest timing peak bench growth"
+    " profiles bench_commands demo terminal commands autoencoder_commands scene_commands"
     " sample_commands evaluate_commands",
     5: "__init__",
     6: "__main__",  # uses the package as its readers do

@@ -1,0 +1,278 @@
+"""The benchmark: both contestants do the same work, and tables come from the file alone."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from minidit import bench, growth, profiles
+from minidit.__main__ import main
+from minidit.contest import TOLERANCE, Contest
+from minidit.counts import count
+from minidit.dit import DiT
+from minidit.peak import peaks
+from minidit.plain_weights import plain
+from minidit.timing import median_and_quartiles, product, take_turns
+from minidit.uvit import UViT
+
+TINY = {
+    "model": dict(
+        input_size=8,
+        patch_size=4,
+        in_channels=1,
+        hidden_size=32,
+        depth=2,
+        num_heads=2,
+        num_classes=3,
+    ),
+    "batch": (8, 8),
+}
+NETWORKS = ("DiT", "U-ViT")
+CPU = torch.device("cpu")
+
+
+# --- equal work -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_both_compute_the_same(network):
+    found = Contest(TINY, network).differences()
+    assert set(found) == {"outputs", "loss", "gradients", "samples"}
+    assert max(found.values()) < 1e-4
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_losses_stay_together_over_some_steps(network):
+    """The same batches for both: what clipping, AdamW and the average do is the same, too."""
+    contest = Contest(TINY, network)
+    run, rng = contest.run, torch.Generator()
+    ours, theirs = [], []
+    for step in range(6):
+        x0, t, noise, y = run.inputs(rng.manual_seed(step))
+        theirs.append(contest.plain.learn(x0, t, noise, y))
+        run.inputs = lambda rng, drawn=(x0, t, noise, y): drawn
+        ours.append(run.step().item())
+        del run.inputs
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert len(set(ours)) == 6
+
+
+def test_a_difference_is_found():
+    contest = Contest(TINY)
+    with torch.no_grad():
+        contest.plain.model.blocks[1].attn.v.weight[0, 0] += 0.5
+    with pytest.raises(ArithmeticError, match="outputs"):
+        contest.differences()
+
+
+@pytest.mark.parametrize("network", [DiT, UViT])
+def test_both_have_the_same_size_and_cost(network):
+    model = network(**TINY["model"], learn_sigma=False)
+    copy = plain(model)
+    assert sum(p.numel() for p in copy.parameters()) == count(model).parameters
+    inputs = torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
+    macs = count(copy, inputs).macs  # without its attention, which isn't the package's class
+    attention = sum(v for k, v in count(model).parts.items() if k.endswith("attn"))
+    assert macs + attention == count(model).macs
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        DiT(8, 4, 1, 32, 2, 2, num_classes=3, learn_sigma=False, block="adaln"),
+        UViT(8, 4, 1, 32, 2, 2, num_classes=3, skip="add"),
+        DiT(8, 4, 1, 32, 2, 2, num_classes=3, learn_sigma=False, class_dropout_prob=0.0),
+    ],
+)
+def test_other_choices_have_no_plain_version(model):
+    with pytest.raises(ValueError, match="no plain version"):
+        plain(model)
+
+
+# --- timing ---------------------------------------------------------------------------------------
+
+
+def test_contestants_take_turns():
+    order = []
+    calls = {name: lambda name=name: (order.append(name), time.sleep(0.002)) for name in "ab"}
+    found = take_turns(calls, 3, CPU, seconds=0.001)
+    assert "".join(order[-6:]) == "ababab"
+    assert all(len(v) == 3 and min(v) >= 0.002 for v in found.values())
+
+
+def test_a_turn_is_many_short_calls():
+    count = []
+    take_turns({"a": lambda: (count.append(1), time.sleep(0.0005))}, 1, CPU, seconds=0.02)
+    assert len(count) > 4
+
+
+def test_median_and_quartiles():
+    assert median_and_quartiles([5.0, 1.0, 2.0, 4.0, 3.0]) == (3.0, 2.0, 4.0)
+    assert median_and_quartiles([7.0]) == (7.0, 7.0, 7.0)
+
+
+def test_the_ceilings_product_is_float32():
+    multiply, flops = product(CPU, torch.float32)
+    assert flops == 2 * 1024**3
+    assert multiply().dtype == torch.float32
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def row(**changes):
+    return {
+        "size": "small",
+        "network": "DiT",
+        "task": "training step",
+        "batch": 100,
+        "FLOPs": 8 * 10**9,
+        "seconds": {"plain": [0.2, 0.4, 0.3], "package": [0.1, 0.1, 0.2]},
+        "ceiling": {"float32": 160 * 10**9},
+        "MiB": {"plain": 200.4, "package": 100.0},
+    } | changes
+
+
+HEAD = {
+    "revision": "abc",
+    "torch": "2.13.0",
+    "threads": 2,
+    "device": "x86_64",
+    "platform": "cpu",
+    "vectors": "AVX512",
+    "compiled": False,
+}
+
+
+def test_a_page_from_what_was_measured():
+    text = bench.page({"rows": [row(), row(task="sampling", MiB={})]} | HEAD)
+    lines = text.splitlines()
+    first, second = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[-2:])
+    assert first == [
+        "small", "DiT", "training step", "100", "300.0 (250.0…350.0)", "100.0 (100.0…150.0)",
+        "2.00 (1.75…3.00)", "27", "80", "17% of 160", "50% of 160", "200", "100", "1000.0",
+    ]  # fmt: skip
+    assert second[-3:] == ["–", "–", "1000.0"]
+    assert "2 threads" in text and "revision abc" in text
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_growth_fits_what_is_a_power_and_a_line():
+    assert growth.power([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
+    flops = [10**9 * k for k in (1, 5, 20)]
+    points = [{"FLOPs": f, "seconds": [0.01 + f / 5e10]} for f in flops]
+    overhead, rate = growth.straight_line({"axes": {"batch": points}})
+    assert (overhead, rate) == (pytest.approx(0.01), pytest.approx(5e10))
+
+
+def test_growth_on_paper():
+    """XL/2: 118.6 billion multiply-accumulates, 256 images, 400,000 steps: a week on an A100."""
+    points = [
+        {"value": v, "FLOPs": v * 10**9, "seconds": [0.02 * v], "MiB": 10.0 * v} for v in (1, 2)
+    ]
+    text = growth.page({"axes": {"batch": points}, "base": growth.BASE} | HEAD)
+    assert "| 400K steps | 7.3e+19 | 6.8 days | 2.1 days | 0.3 days | 46 years |" in text
+    assert "| batch | **power** | 1.00 | | 1.00 |" in text
+    assert "not measurement" in text
+
+
+def test_a_profile_names_operations_and_adds_up():
+    found = profiles.profiles(TINY, steps=2)
+    assert found["batch"] == 8
+    for operations in found["operations"].values():
+        assert any(name.endswith("mm") and spent > 0 for name, (spent, _) in operations.items())
+    text = profiles.page(found | {"size": "tiny"})
+    shares = [line.split("|")[3] for line in text.splitlines() if "%" in line]
+    assert sum(float(share.strip(" %")) for share in shares) == pytest.approx(200, abs=2)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_the_command_stores_what_it_measures(tmp_path, capsys):
+    out = tmp_path / "new" / "bench.json"
+    arguments = ["bench", "--sizes", "small", "--networks", "DiT", "--repeats", "2", "--batch", "4"]
+    arguments += ["--seconds", "0.001", "--threads", "1", "--device", "cpu", "--out", str(out)]
+    assert main(arguments) == 0
+    results = json.loads(out.read_text())
+    assert [r["task"] for r in results["rows"]] == ["forward", "training step", "sampling"]
+    assert {"revision", "torch", "threads", "device"} <= results.keys()
+    for r in results["rows"]:
+        assert r["batch"] == (1 if r["task"] == "sampling" else 4)
+        assert all(len(v) == 2 and min(v) > 0 for v in r["seconds"].values())
+    assert all(v < TOLERANCE for v in results["rows"][1]["differences"].values())
+    page = out.with_suffix(".md").read_text()
+    assert page in capsys.readouterr().out and page == bench.page(results)
+
+    out.with_suffix(".md").unlink()
+    stored = out.read_bytes()
+    assert main([*arguments, "--page"]) == 0  # from the file: nothing is measured again
+    assert out.with_suffix(".md").read_text() == page and out.read_bytes() == stored
+    assert sorted(path.name for path in out.parent.iterdir()) == ["bench.json", "bench.md"]
+
+
+def test_growth_is_measured_and_drawn(tmp_path):
+    from matplotlib.image import imread
+
+    results = growth.growth(axes={"batch": (1, 64)}, repeats=2, seconds=0.001)
+    one, many = results["axes"]["batch"]
+    assert many["FLOPs"] == 64 * one["FLOPs"] and min(one["seconds"]) > 0
+    if sys.platform == "linux":  # weights, gradients, moments and average: 1.9 million each
+        assert 5 * 7 < one["MiB"] < many["MiB"]
+    out = tmp_path / "growth.json"
+    out.write_text(json.dumps(results))
+    assert main(["bench", "--growth", "--page", "--out", str(out)]) == 0
+    assert out.with_suffix(".md").read_text() == growth.page(results)
+    assert imread(out.with_suffix(".png")).std() > 0.05
+
+
+def test_memory_that_could_not_be_measured_is_an_error():
+    if sys.platform != "linux":
+        pytest.skip("measured on Linux only")
+    with pytest.raises(OSError, match="size='huge'"):
+        peaks([{"size": "huge", "only": "plain"}], CPU)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--sizes", "huge"], ["huge", "small"]),
+        (["--networks", "CNN"], ["CNN", "U-ViT"]),
+        (["--seconds", "0"], ["--seconds 0", "above 0"]),
+        (["--repeats", "0"], ["repeats=0", "at least 1"]),
+        (["--batch", "0"], ["batch=0", "at least 1"]),
+        (["--threads", "0"], ["--threads 0", "at least 1"]),
+        (["--device", "tpu"], ["tpu", "cuda"]),
+        (["--out", "bench.txt"], ["bench.txt", ".json"]),
+        (["--page", "--out", "none.json"], ["none.json"]),
+        (["--page", "--out", "damaged.json"], ["damaged.json", "measure again"]),
+        (["--page", "--growth", "--out", "other.json"], ["other.json", "axes"]),
+    ],
+)
+def test_errors_are_one_sentence(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged.json").write_text("{")
+    (tmp_path / "other.json").write_text('{"rows": []}')
+    assert main(["bench", *arguments]) == 2
+    message = capsys.readouterr().err.strip()
+    assert len(message.splitlines()) == 1
+    for word in words:
+        assert word in message
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    """Beyond torch's own: what draws, shows progress or compiles is loaded when it is needed."""
+    program = (
+        "import sys, torch\n"
+        "before = set(sys.modules)\n"
+        "import minidit\n"
+        "new = {name.split('.')[0] for name in sys.modules.keys() - before}\n"
+        "print(*sorted(new - sys.stdlib_module_names - {'torch', 'numpy'}))\n"
+        "print(*[name for name in ('torch._dynamo', 'torch._inductor') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["einops minidit safetensors", ""]
