@@ -20,6 +20,7 @@ from minidit._validate import check_choice
 from minidit.autoencoder_presets import PHOTOGRAPHS
 from minidit.classifier import Classifier
 from minidit.diffusion import Diffusion
+from minidit.products import quick_products
 from minidit.sample import SAMPLERS, guided, sample
 from minidit.sequence import SequenceDiffusion, SequencePrior
 from minidit.steps import Denoiser
@@ -163,7 +164,8 @@ def judge_samples(
     denoiser, passes = Counted(denoiser), []
     hook = model.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
     states = SAMPLERS[sampler](denoiser, diffusion, x, asked.to(device), generator=rng, **options)
-    images = pixel_shuffle(sample(states), fold).cpu()
+    with quick_products(getattr(model, "model", model)):  # a folded network holds the network
+        images = pixel_shuffle(sample(states), fold).cpu()
     hook.remove()
     if autoencoder is not None:
         images = latent.decode(latent.first_stage(autoencoder).model, images)
