@@ -38,6 +38,7 @@ def _sampled(weights: str, name: str, counts: tuple, sampler: str = "ddim", **op
 _on_the_line = partial(_sampled, "dit-mnist")
 _on_the_arc = partial(_sampled, "dit-mnist-sigma", clip=True)
 _at_two = partial(_on_the_arc, scale=2.0)
+_weaker = partial(_on_the_arc, scale=1.5)
 _SAMPLED = {
     "smoke": {"sampling": {"per_class": 7}},
     "cpu": {"sampling": {"per_class": 30}},
@@ -116,7 +117,11 @@ SAMPLING: dict[str, Experiment] = {
             "ddpm",
             variance="small",
             interval=[0, 799],
-        ),
+        )
+        | _weaker("DDPM, learned variance, s = 1.5", (50, 25), "ddpm")
+        | _weaker("DDPM, small variance, s = 1.5", (25, 15, 10), "ddpm", variance="small")
+        | _weaker("DDIM, half random (η = 0.5), s = 1.5", (15, 10), eta=0.5)
+        | _weaker("DPM-Solver++ 2, even in λ, s = 1.5", (10,), **_LAMBDA),
         {
             "smoke": {"sampling": {"per_class": 7}},
             "cpu": {"sampling": {"per_class": 100}},
