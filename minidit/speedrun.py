@@ -37,8 +37,8 @@ def _paper(times: int) -> dict:
 
 _WEIGHT = PRESETS["demo"]["diffusion"]["max_weight"]
 _UNDONE = {
-    "width 128, 6 blocks": _with(0.12, model={"hidden_size": 128, "depth": 6}),
-    "patches of 4": _with(0.4, model={"patch_size": 4}),
+    "width 128, 6 blocks": _with(0.23, model={"hidden_size": 128, "depth": 6}),
+    "patches of 4": _with(0.6, model={"patch_size": 4}),
     "AdamW for all weights": _with(1.2, recipe={"optimizer": "adamw"}),
     "AdamW's rate 2e-3": _with(recipe={"lr": 2e-3}),
     "little noise weighs up to 400 times": _with(diffusion={"max_weight": _WEIGHT}),
