@@ -1,7 +1,7 @@
 """The notebooks as one course: they begin and end alike, lead to each other, and leave no file out.
 
-A new module passes once some notebook names it: a row in the table "What you own now" of the
-notebook that explains it, with the file in backticks, such as `minidit/patches.py`.
+A new module passes once a notebook names it: a row in its table "What you own now", with the file
+in backticks, such as `minidit/patches.py`.
 """
 
 import ast
@@ -18,8 +18,7 @@ FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MODULES = {path.stem: path for path in sorted((ROOT / "minidit").glob("*.py"))}
 
-# Sections that every notebook has, in this order. The first draws with what is given, the claims
-# lab goes from claim to claim, and the bug hunt is exercises from first to last.
+# Sections of every notebook, in this order; three have a road of their own.
 SECTIONS = ["The idea", "By hand", "Break it", "Exercises", "What you own now"]
 OTHERWISE = {
     "00": ["The idea", "What you have used"],
@@ -162,7 +161,7 @@ def test_every_file_of_the_package_is_explained(module):
     patterns = {pattern for path in NOTEBOOKS for pattern in named(markdown(path))}
     assert any(fnmatch(module, pattern) for pattern in patterns), (
         f"no notebook names `minidit/{module}.py`: add a row to the table 'What you own now' of "
-        "the notebook that explains it, or to 'The rest of the house' at the end of notebook 15"
+        "the notebook that explains it, or to 'The rest of the house' in notebook 15"
     )
 
 
