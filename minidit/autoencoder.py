@@ -5,7 +5,6 @@ section 3.1 and appendix G).
 import torch
 from torch import Tensor, nn
 
-from minidit._pixels import as_unit
 from minidit._validate import check_images, check_positive
 from minidit.encoder import Decoder, Encoder
 from minidit.gaussian import DiagonalGaussian
@@ -64,7 +63,8 @@ class Autoencoder(nn.Module):
         check_images(images, self.in_channels)
         total, squares, count = 0.0, 0.0, 0
         for part in images.split(batch_size):
-            z = self.latents(as_unit(part).to(self.scale.device)).double()
+            part = part.float() / 127.5 - 1 if part.dtype == torch.uint8 else part
+            z = self.latents(part.to(self.scale.device)).double()
             total, squares = total + z.sum().item(), squares + z.square().sum().item()
             count += z.numel()
         variance = squares / max(count, 1) - (total / max(count, 1)) ** 2
