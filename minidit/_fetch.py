@@ -1,14 +1,12 @@
 """Getting a file whole: download it, check it, and only then give it its name."""
 
 import hashlib
-import os
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
+
+from ._files import replacing
 
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 20
@@ -61,19 +59,3 @@ def _download(url: str, source: Source, target: Path) -> Path:
         if digest.hexdigest() != source.sha256:
             raise OSError(f"what came has another SHA-256, {digest.hexdigest()}")
     return target
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary neighbour; it takes the name `path` at the end, on an error it vanishes.
-
-    So nobody ever finds half a file under that name, whatever interrupts the writer.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minidit._pixels import to_unit
 from minidit._validate import check_images, check_positive
 from minidit.loop import step_generator
 
@@ -75,7 +76,8 @@ def feature_distance(judge: Classifier, images: Tensor, others: Tensor) -> Tenso
     return torch.stack([(a - b).square().sum(dim=1).mean() for a, b in units]).mean()
 
 
-def _conv(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
+def convolution(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
+    """3×3 without bias, normalised, at least zero: (b, c_in, h, w) → (b, c_out, h/stride, …)."""
     return nn.Sequential(
         nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()
     )
@@ -84,7 +86,10 @@ def _conv(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
 def _plain_stages(c: int, w: int) -> nn.Sequential:
     """(b, c, 28, 28) → (b, w, 14, 14) → (b, 2w, 14, 14) → (b, 2w, 7, 7) → (b, 4w, 7, 7)."""
     return nn.Sequential(
-        _conv(c, w, 2), _conv(w, 2 * w), _conv(2 * w, 2 * w, 2), _conv(2 * w, 4 * w)
+        convolution(c, w, 2),
+        convolution(w, 2 * w),
+        convolution(2 * w, 2 * w, 2),
+        convolution(2 * w, 4 * w),
     )
 
 
@@ -93,7 +98,7 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.convs = nn.Sequential(_conv(channels, channels), _conv(channels, channels))
+        self.convs = nn.Sequential(*(convolution(channels, channels) for _ in range(2)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) → (b, c, h, w)."""
@@ -103,8 +108,8 @@ class _Residual(nn.Module):
 def _residual_stages(c: int, w: int) -> nn.Sequential:
     """(b, c, 32, 32) → (b, w, 32, 32) → (b, 2w, 16, 16) → (b, 4w, 8, 8) → (b, 4w, 4, 4)."""
     steps = [(w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w)]
-    down = [nn.Sequential(_conv(a, b, 2), _Residual(b)) for a, b in steps]
-    return nn.Sequential(_conv(c, w), *down)
+    down = [nn.Sequential(convolution(a, b, 2), _Residual(b)) for a, b in steps]
+    return nn.Sequential(convolution(c, w), *down)
 
 
 def jitter(images: Tensor, rng: torch.Generator) -> Tensor:
@@ -131,6 +136,31 @@ def flip_and_shift(images: Tensor, rng: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[image, y[:, :, None], x[:, None]].permute(0, 3, 1, 2)
 
 
+def one_cycle(
+    model: nn.Module,
+    loss: Callable[[torch.Generator], Tensor],
+    steps: int,
+    lr: float,
+    seed: int,
+    report: Callable[[int, float], None] | None,
+) -> None:
+    """Train a judge, and freeze it: the learning rate rises to `lr` and falls to nothing.
+
+    `loss(rng)`: that of a batch, a scalar; all that is random in it comes from the step's `rng`.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
+    for step in range(steps):
+        value = loss(step_generator(seed, step))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        cycle.step()
+        if report is not None:
+            report(step + 1, value.item())
+    model.eval().requires_grad_(False)
+
+
 @torch.random.fork_rng()  # the caller's random numbers stay what they were
 def train_classifier(
     images: Tensor,
@@ -151,21 +181,14 @@ def train_classifier(
     torch.manual_seed(seed)
     model = Classifier(images.shape[1], int(labels.max()) + 1, residual=photographs)
     move = flip_and_shift if photographs else jitter
-    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
-    for step in range(steps):
-        rng = step_generator(seed, step)
+
+    def loss(rng: torch.Generator) -> Tensor:
         rows = torch.randint(len(images), (batch_size,), generator=rng)
-        x = move(images[rows].float() / 127.5 - 1, rng)
-        loss = F.cross_entropy(model(x), labels[rows], label_smoothing=0.05)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        cycle.step()
-        if report is not None:
-            report(step + 1, loss.item())
-    model.eval().requires_grad_(False)
-    features = torch.cat([model.features(x.float() / 127.5 - 1) for x in images.split(1000)])
+        x = move(to_unit(images[rows]), rng)
+        return F.cross_entropy(model(x), labels[rows], label_smoothing=0.05)
+
+    one_cycle(model, loss, steps, lr, seed, report)
+    features = torch.cat([model.features(to_unit(x)) for x in images.split(1000)])
     model.mean.copy_(features.double().mean(dim=0))
     model.cov.copy_(features.double().T.cov())
     return model

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from minidit._pixels import as_unit
 from minidit._validate import check_images, check_positive
-from minidit.data import to_unit
 
 OTHERS = 50  # the next nearest training images, whose mean distance is the measure
 SHARE = 0.01  # of unseen real images: as near as these to a training image is suspicious
@@ -60,12 +60,7 @@ def near_copies(found: Nearest, unseen: Nearest, share: float = SHARE) -> float:
 
 def _halved(images: Tensor) -> Tensor:
     """(n, c, h, w) → (n, c·h/2·w/2), the mean of every 2 × 2 pixels."""
-    return torch.cat(
-        [
-            avg_pool2d(to_unit(part) if part.dtype == torch.uint8 else part, 2).flatten(1)
-            for part in images.split(1000)
-        ]
-    )
+    return torch.cat([avg_pool2d(as_unit(part), 2).flatten(1) for part in images.split(1000)])
 
 
 def _parts(images: Tensor) -> tuple[Tensor, ...]:

@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from . import _readers, captions, digits, scenes
 from ._fetch import DownloadError
+from ._pixels import to_uint8, to_unit
 from ._validate import check_choice
 from .condition import ConditionEncoder, TextEncoder
 
@@ -117,17 +117,3 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
     if (clone / "README.md").is_file():
         return clone
     return Path.home() / ".cache" / "minidit"
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """uint8 in 0..255, any shape → float32 in -1..1, the range that the networks see."""
-    if images.dtype != torch.uint8:
-        raise TypeError(f"images has dtype {images.dtype}; to_unit takes uint8 in 0..255")
-    return images.float() / 127.5 - 1
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """Floats, nominally -1..1, any shape → uint8 in 0..255: rounded, and clamped outside."""
-    if not x.is_floating_point():
-        raise TypeError(f"x has dtype {x.dtype}; to_uint8 takes floats in -1..1")
-    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

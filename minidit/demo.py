@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from minidit import data, evaluate, presets, weights
+from minidit._files import replacing
 from minidit.generate import generate
 from minidit.sample import sample
 from minidit.train import Recipe, fit
@@ -62,8 +63,6 @@ def picture(out: Path, images: Tensor, film: list[Tensor], mnist: Tensor) -> Non
 
     `mnist` (n, 1, 28, 28): what the shipped weights draw, which stands beside the samples.
     """
-    import os
-
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -83,7 +82,5 @@ def picture(out: Path, images: Tensor, film: list[Tensor], mnist: Tensor) -> Non
         axes.set_title(title, loc="left", fontsize=12)
         axes.axis("off")
     figure.tight_layout()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.stem + ".part" + out.suffix)
-    figure.savefig(part)
-    os.replace(part, out)
+    with replacing(out) as file:
+        figure.savefig(file, format="png")

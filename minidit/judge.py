@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minidit._pixels import to_unit
 from minidit._validate import check_images, check_positive
-from minidit.train import step_generator
+from minidit.classifier import convolution, one_cycle
 
 CELL = 4  # pixels along a cell of the grid
 NEAR = 2.5  # a cell is near an object if its middle is, along both axes, this many pixels at most
@@ -29,7 +30,7 @@ class SceneJudge(nn.Module):
         self.config = dict(kinds=kinds, colours=colours, width=width)
         self.parts = (1, kinds, colours, 4)
         widths = [(3, 1, 1), (1, 2, 2), (2, 2, 1), (2, 4, 2), (4, 4, 1), (4, 4, 1)]
-        convs = [_conv(a if a == 3 else a * width, b * width, stride) for a, b, stride in widths]
+        convs = [convolution(a if a == 3 else a * width, b * width, s) for a, b, s in widths]
         self.convs = nn.Sequential(*convs, nn.Conv2d(4 * width, sum(self.parts), 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -62,12 +63,6 @@ class SceneJudge(nn.Module):
         first = kept.int().argsort(dim=1, descending=True, stable=True)[:, :FOUND]
         rows = (rows * kept[..., None]).gather(1, first[..., None].expand(-1, -1, 6))
         return rows
-
-
-def _conv(c_in: int, c_out: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()
-    )
 
 
 def middles(images: Tensor) -> Tensor:
@@ -119,19 +114,13 @@ def train_judge(
     check_positive(steps=steps, batch_size=batch_size)
     torch.manual_seed(seed)
     judge = SceneJudge(int(objects[..., 0].max()), int(objects[..., 1].max()))
-    optimizer = torch.optim.AdamW(judge.parameters(), lr, weight_decay=0.05)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
-    for step in range(steps):
-        rng = step_generator(seed, step)
+
+    def loss(rng: torch.Generator) -> Tensor:
         rows = torch.randint(len(images), (batch_size,), generator=rng)
-        x = images[rows].float() / 127.5 - 1
+        x = to_unit(images[rows])
         strength = 0.2 * torch.rand(len(x), 1, 1, 1, generator=rng)
         x = x + strength * torch.randn(x.shape, generator=rng)
-        loss = judge_loss(judge, x, objects[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        cycle.step()
-        if report is not None:
-            report(step + 1, loss.item())
-    return judge.eval().requires_grad_(False)
+        return judge_loss(judge, x, objects[rows])
+
+    one_cycle(judge, loss, steps, lr, seed, report)
+    return judge

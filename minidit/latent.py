@@ -4,17 +4,17 @@ on the latents with `fit`, decode what it draws.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from minidit import weights
+from minidit._files import replacing
 from minidit._validate import check_images, check_latents
 from minidit.autoencoder import Autoencoder
 
@@ -121,7 +121,8 @@ def cached(
     """`encode` (n, c, h, w), or what an earlier call stored in the file `path` (*.safetensors).
 
     The file knows the sha256 of the autoencoder's weights, of the images and of its own content:
-    if one of them is another, the images are encoded anew, and the file is replaced.
+    if one of them is another, the images are encoded anew, and the file is replaced. Raises OSError
+    before anything is encoded if the file can't be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -129,12 +130,10 @@ def cached(
     source = {"autoencoder": stage.sha256, "images": _sha256(images), "flips": flips}
     latents = _read(path, source)
     if latents is None:
-        latents = encode(stage.model, images, flips=flips, report=report)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        note = source | {"content": _sha256(latents)}
-        save_file({"latents": latents}, part, metadata={"minidit": json.dumps(note)})
-        os.replace(part, path)
+        with replacing(path) as file:  # first, so that it fails before the work, not after it
+            latents = encode(stage.model, images, flips=flips, report=report)
+            note = source | {"content": _sha256(latents)}
+            file.write(save({"latents": latents}, {"minidit": json.dumps(note)}))
     return latents
 
 

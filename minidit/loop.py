@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from minidit._pixels import as_unit
 from minidit._validate import check_images, check_positive
 from minidit.checkpoint import fingerprint, read_checkpoint, write_checkpoint
 from minidit.products import quick_products
@@ -84,8 +85,7 @@ class Loop:
         rows = torch.randint(
             len(self.images), (self.recipe.batch_size,), generator=rng, device=self.device
         )
-        x0 = self.images[rows]  # (b, c, h, w)
-        return (x0.float() / 127.5 - 1 if x0.dtype == torch.uint8 else x0), rows
+        return as_unit(self.images[rows]), rows
 
     def step(self, position: float | None = None) -> Tensor:
         """Take the next step; its loss, a tensor: reading it is what waits for the device.

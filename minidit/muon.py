@@ -10,8 +10,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+ITERATIONS = 5  # of `orthogonalize`
 
-def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
+
+def orthogonalize(matrices: Tensor) -> Tensor:
     """U·Vᵀ of each matrix U·S·Vᵀ, roughly: all singular values are brought near 1.
 
     Shape: (k, rows, columns). Each iteration maps a singular value s to 3.4445·s - 4.775·s³ +
@@ -25,11 +27,11 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     gram = x @ x.mT  # (k, m, m)
     left = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    for i in range(iterations):
+    for i in range(ITERATIONS):
         p = b * gram + c * gram @ gram
         p.diagonal(dim1=1, dim2=2).add_(a)
         left = p @ left if i else p
-        if i < iterations - 1:
+        if i < ITERATIONS - 1:
             gram = p @ (p @ gram)  # p and gram commute
     x = left @ x
     return x.mT if tall else x

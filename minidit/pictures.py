@@ -22,13 +22,11 @@ def pixels(images: Tensor | np.ndarray) -> np.ndarray:
     return array[..., 0] if array.shape[3] == 1 else array
 
 
-def tile(
-    images: Tensor | np.ndarray, columns: int | None = None, gap: int = 2, background: int = 255
-) -> np.ndarray:
+def tile(images: Tensor | np.ndarray, columns: int | None = None, gap: int = 2) -> np.ndarray:
     """Lay images out row by row in a grid of `columns` (10 at most unless told).
 
     Shapes: (n, c, h, w) → uint8 (H, W) for c = 1, (H, W, 3) for c = 3, with `gap` pixels of
-    `background` grey (0 … 255) between the images.
+    white between the images.
     """
     array = pixels(images)
     n, h, w = array.shape[:3]
@@ -36,7 +34,7 @@ def tile(
     check_positive(images=n, columns=columns)
     rows = -(-n // columns)
     shape = rows * (h + gap) - gap, columns * (w + gap) - gap
-    sheet = np.full(shape + array.shape[3:], background, dtype=np.uint8)
+    sheet = np.full(shape + array.shape[3:], 255, dtype=np.uint8)
     for i, image in enumerate(array):
         top, left = i // columns * (h + gap), i % columns * (w + gap)
         sheet[top : top + h, left : left + w] = image

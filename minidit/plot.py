@@ -5,7 +5,6 @@ draws a figure ends with plt.show() and returns None; what makes pixels or bytes
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minidit._files import replacing
 from minidit.pictures import film, pixels, tile  # noqa: F401 - one public place for pictures
 
 # The palette of Okabe and Ito: told apart with any kind of colour vision.
@@ -64,9 +64,8 @@ def figure(
             if out is None:
                 plt.show()
             else:
-                part = out.with_name(out.name + ".part")
-                fig.savefig(part, format="png")
-                os.replace(part, out)
+                with replacing(out) as file:
+                    fig.savefig(file, format="png")
         finally:
             plt.close(fig)
 

@@ -6,7 +6,6 @@ missing, where and how a run is kept, and how several seeds become one row of a 
 
 import json
 import math
-import os
 import platform
 import subprocess
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from minidit._files import replacing
 from minidit._validate import check_choice, check_positive
 
 SCALES = ("smoke", "cpu", "gpu")
@@ -151,10 +151,8 @@ def _read(path: Path) -> dict:
 
 
 def _store(results: dict, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(part, path)
+    with replacing(path) as file:
+        file.write((json.dumps(results, indent=1) + "\n").encode())
 
 
 def rows(results: dict, scale: str | None = None) -> dict[str, list[dict]]:

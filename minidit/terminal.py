@@ -1,6 +1,5 @@
 """What commands share: the device, threads, files to be written, the bar, the log of a run."""
 
-import os
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minidit import plot
+from minidit._files import replacing
 
 
 def device_of(name: str | None) -> torch.device:
@@ -87,16 +87,14 @@ class Log:
 
 def write_images(out: Path, images: Tensor, labels: Tensor, columns: int) -> None:
     """Images (n, c, h, w) as a sheet (*.png), or the arrays themselves (*.npz)."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.stem + ".part" + out.suffix)
-    if out.suffix == ".npz":
-        arrays = images.permute(0, 2, 3, 1).squeeze(-1).numpy()  # (n, h, w[, c])
-        np.savez_compressed(part, images=arrays, labels=labels.numpy())
-    else:
-        from matplotlib.image import imsave
+    with replacing(out) as file:
+        if out.suffix == ".npz":
+            arrays = images.permute(0, 2, 3, 1).squeeze(-1).numpy()  # (n, h, w[, c])
+            np.savez_compressed(file, images=arrays, labels=labels.numpy())
+        else:
+            from matplotlib.image import imsave
 
-        imsave(part, plot.tile(images, columns), cmap="gray", vmin=0, vmax=255)
-    os.replace(part, out)
+            imsave(file, plot.tile(images, columns), cmap="gray", vmin=0, vmax=255, format="png")
 
 
 def write_frames(frames: list[Tensor], columns: int, film: Path | None, strip: Path | None) -> None:
@@ -106,9 +104,8 @@ def write_frames(frames: list[Tensor], columns: int, film: Path | None, strip: P
     nine of its states from left to right.
     """
     if film is not None:
-        part = film.with_name(film.name + ".part")
-        part.write_bytes(plot.film([plot.tile(frame, columns) for frame in frames], scale=2))
-        os.replace(part, film)
+        with replacing(film) as file:
+            file.write(plot.film([plot.tile(frame, columns) for frame in frames], scale=2))
     if strip is not None:
         picked = np.linspace(0, len(frames) - 1, min(9, len(frames))).round().astype(int)
         rows = torch.stack([frames[i] for i in picked], dim=1).flatten(0, 1)  # (n · 9, c, h, w)

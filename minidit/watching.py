@@ -57,9 +57,9 @@ def watch_training(settings: dict, seed: int) -> dict:
     }
 
 
-def _means(losses: list[float], size: int = 10) -> list[float]:
+def _means(losses: list[float]) -> list[float]:
     """Of every ten steps one mean."""
-    parts = [losses[k : k + size] for k in range(0, len(losses), size)]
+    parts = [losses[k : k + 10] for k in range(0, len(losses), 10)]
     return [sum(part) / len(part) for part in parts]
 
 

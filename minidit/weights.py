@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from minidit._files import replacing
 from minidit._validate import check_choice
 from minidit.autoencoder import KLAutoencoder, VQAutoencoder
 from minidit.classifier import Classifier
@@ -149,7 +150,8 @@ def add_info(name: str | Path, key: str, entry: dict) -> None:
     path = find(name).with_suffix(".json")
     note = info(name)
     note.setdefault(key, []).append(entry)
-    _write(path, json.dumps(note, indent=1) + "\n")
+    with replacing(path) as file:
+        file.write((json.dumps(note, indent=1) + "\n").encode())
 
 
 def known(name: str | Path) -> bool:
@@ -199,12 +201,6 @@ def _check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None
             f"{path} doesn't fit the network in {len(wrong)} tensors; the first is {k}: "
             f"{given.get(k, 'missing')} in the file, {own.get(k, 'absent')} in the network"
         )
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def file_sha256(path: Path) -> str:

@@ -6,6 +6,8 @@ from hypothesis import settings
 
 from minidit import DiT
 
+pytest.register_assert_rewrite("students")  # a test that fails shows its values there, too
+
 # One thread: faster for tensors this small, and kinder to whatever else runs on the machine.
 torch.set_num_threads(1)
 

@@ -7,6 +7,7 @@ tables of mistakes; a last test sees to it that every hint has its student.
 import math
 
 import pytest
+import students
 import torch
 from einops import rearrange
 from torch.nn import functional as F
@@ -75,25 +76,21 @@ def package_drop(y, null_label, probability):
     return embedder.drop(y)
 
 
-@pytest.mark.parametrize(
-    ("judge", "fn"),
-    [
-        (check.patchify, patchify),
-        (check.patchify, loops),
-        (check.patchify, unfolded),
-        (check.unpatchify, package_unpatchify),
-        (check.unpatchify, folded),
-        (check.positions, sincos_2d),
-        (check.positions, positions_by_loops),
-        (check.timestep_embedding, timestep_embedding),
-        (check.timestep_embedding, complex_times),
-        (check.label_dropout, drop),
-        (check.label_dropout, package_drop),
-    ],
-)
-def test_right_ones_pass(judge, fn):
-    verdict = judge(fn)
-    assert verdict and "✓" in repr(verdict) and "right" in repr(verdict), verdict
+RIGHT = [
+    ("patchify", patchify),
+    ("patchify", loops),
+    ("patchify", unfolded),
+    ("unpatchify", package_unpatchify),
+    ("unpatchify", folded),
+    ("positions", sincos_2d),
+    ("positions", positions_by_loops),
+    ("timestep_embedding", timestep_embedding),
+    ("timestep_embedding", complex_times),
+    ("label_dropout", drop),
+    ("label_dropout", package_drop),
+]
+
+test_right_ones_pass = students.right(RIGHT)
 
 
 # --- wrong, each with the words that its hint must hold -------------------------------------------
@@ -251,23 +248,9 @@ STUDENTS = {
     "timestep_embedding": (TIMES, _mistakes.TIMES),
 }
 
-
-@pytest.mark.parametrize(
-    ("name", "words"), [(name, words) for name, (wrong, _) in STUDENTS.items() for words in wrong]
-)
-def test_each_mistake_gets_its_hint(name, words):
-    verdict = getattr(check, name)(STUDENTS[name][0][words])
-    assert not verdict
-    assert f"✗ {name}" in repr(verdict)
-    assert words in repr(verdict).partition("likeliest cause")[2], verdict
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_every_hint_has_its_student(name):
-    wrong, hints = STUDENTS[name]
-    assert len(wrong) == len(hints)
-    for hint in hints:
-        assert sum(words in hint for words in wrong) == 1, hint
+test_each_mistake_gets_its_hint = students.wrong(STUDENTS)
+test_every_hint_has_its_student = students.complete(STUDENTS)
+test_a_stub_is_still_to_be_written = students.stubs([*STUDENTS, "label_dropout"])
 
 
 # --- label dropout: found by counting, not by comparing -------------------------------------------
@@ -322,16 +305,6 @@ def test_label_dropout_leaves_the_global_generator_as_it_was():
 
 
 # --- what no table explains -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", [*STUDENTS, "label_dropout"])
-def test_a_stub_is_no_failure_but_still_to_be_written(name):
-    def stub(*arguments):
-        raise NotImplementedError("exercise 1")
-
-    verdict = getattr(check, name)(stub)
-    assert not verdict
-    assert repr(verdict) == f"○ {name} is still to be written: exercise 1"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Checks of sentences and layouts: right ones pass, and every hint is given for its mistake."""
 
-import pytest
+import students
 import torch
 
 from minidit import Tokenizer, check
@@ -35,11 +35,7 @@ RIGHT = [
     ("mirrored_layout", row_by_row),
 ]
 
-
-@pytest.mark.parametrize(("name", "fn"), RIGHT)
-def test_right_ones_pass(name, fn):
-    verdict = getattr(check, name)(fn)
-    assert verdict and repr(verdict).startswith(f"✓ {name} is right"), verdict
+test_right_ones_pass = students.right(RIGHT)
 
 
 def test_a_layout_that_is_changed_in_place_is_named():
@@ -105,27 +101,6 @@ STUDENTS = {
     "mirrored_layout": (MIRRORED_LAYOUT, hints.MIRRORED_LAYOUT),
 }
 
-
-@pytest.mark.parametrize(
-    ("name", "words"), [(name, words) for name, (wrong, _) in STUDENTS.items() for words in wrong]
-)
-def test_each_mistake_gets_its_hint(name, words):
-    verdict = getattr(check, name)(STUDENTS[name][0][words])
-    assert not verdict and f"✗ {name}" in repr(verdict)
-    assert words in repr(verdict).partition("likeliest cause")[2], verdict
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_every_hint_has_its_student(name):
-    wrong, table = STUDENTS[name]
-    assert len(wrong) == len(table)
-    for hint in table:
-        assert sum(words in hint for words in wrong) == 1, hint
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_a_stub_is_still_to_be_written(name):
-    def stub(*arguments):
-        raise NotImplementedError("exercise 1")
-
-    assert repr(getattr(check, name)(stub)) == f"○ {name} is still to be written: exercise 1"
+test_each_mistake_gets_its_hint = students.wrong(STUDENTS)
+test_every_hint_has_its_student = students.complete(STUDENTS)
+test_a_stub_is_still_to_be_written = students.stubs(STUDENTS)

@@ -1,10 +1,9 @@
 """Checks of guidance: right ones pass, and every hint is given for its mistake."""
 
-import pytest
+import students
 import torch
 
 from minidit import _mistakes_guidance as hints
-from minidit import check
 from minidit.sample import guided
 
 # --- right, written in other ways than the package's ----------------------------------------------
@@ -41,11 +40,7 @@ RIGHT = [
     ("negative_guidance", weighed),
 ]
 
-
-@pytest.mark.parametrize(("name", "fn"), RIGHT)
-def test_right_ones_pass(name, fn):
-    verdict = getattr(check, name)(fn)
-    assert verdict and repr(verdict).startswith(f"✓ {name} is right"), verdict
+test_right_ones_pass = students.right(RIGHT)
 
 
 # --- wrong, each with the words that its hint must hold -------------------------------------------
@@ -120,27 +115,6 @@ STUDENTS = {
     "negative_guidance": (NEGATIVE_GUIDANCE, hints.NEGATIVE_GUIDANCE),
 }
 
-
-@pytest.mark.parametrize(
-    ("name", "words"), [(name, words) for name, (wrong, _) in STUDENTS.items() for words in wrong]
-)
-def test_each_mistake_gets_its_hint(name, words):
-    verdict = getattr(check, name)(STUDENTS[name][0][words])
-    assert not verdict and f"✗ {name}" in repr(verdict)
-    assert words in repr(verdict).partition("likeliest cause")[2], verdict
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_every_hint_has_its_student(name):
-    wrong, table = STUDENTS[name]
-    assert len(wrong) == len(table)
-    for hint in table:
-        assert sum(words in hint for words in wrong) == 1, hint
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_a_stub_is_still_to_be_written(name):
-    def stub(*arguments):
-        raise NotImplementedError("exercise 1")
-
-    assert repr(getattr(check, name)(stub)) == f"○ {name} is still to be written: exercise 1"
+test_each_mistake_gets_its_hint = students.wrong(STUDENTS)
+test_every_hint_has_its_student = students.complete(STUDENTS)
+test_a_stub_is_still_to_be_written = students.stubs(STUDENTS)

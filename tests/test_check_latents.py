@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import students
 import torch
 
 from minidit import KLAutoencoder, Quantizer, check
@@ -43,18 +44,14 @@ def nearest_by_loops(z, table):
     return out
 
 
-RIGHT = {
-    "quantise": nearest_by_loops,
-    "kl_from_standard": by_distributions,
-    "straight_through": Through.apply,
-    "latent_scale": by_loops,
-}
+RIGHT = [
+    ("quantise", nearest_by_loops),
+    ("kl_from_standard", by_distributions),
+    ("straight_through", Through.apply),
+    ("latent_scale", by_loops),
+]
 
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_ones_pass(name):
-    verdict = getattr(check, name)(RIGHT[name])
-    assert verdict and repr(verdict).startswith(f"✓ {name} is right"), verdict
+test_right_ones_pass = students.right(RIGHT)
 
 
 def test_either_divisor_passes():
@@ -81,18 +78,15 @@ def test_what_is_checked_is_what_the_package_does():
 
 # --- wrong, each with its own hint ----------------------------------------------------------------
 
-WRONG = {
+TABLES = {
     "quantise": hints.QUANTISE,
     "kl_from_standard": hints.KL_FROM_STANDARD,
     "straight_through": hints.STRAIGHT_THROUGH,
     "latent_scale": hints.LATENT_SCALE,
 }
 
-
-@pytest.mark.parametrize("name, hint", [(n, hint) for n, all_ in WRONG.items() for hint in all_])
-def test_a_mistake_is_named(name, hint):
-    verdict = getattr(check, name)(WRONG[name][hint])
-    assert not verdict and hint in repr(verdict), verdict
+test_each_mistake_gets_its_hint = students.wrong(students.of_the_package(TABLES))
+test_a_stub_is_still_to_be_written = students.stubs(TABLES)
 
 
 @pytest.mark.parametrize(
@@ -150,11 +144,3 @@ def codes_of(far):
 )
 def test_quantise_by_a_student(fn, words):
     assert words in repr(check.quantise(fn)).partition("likeliest cause")[2]
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_a_stub_is_still_to_be_written(name):
-    def stub(*arguments):
-        raise NotImplementedError("exercise 1")
-
-    assert "is still to be written: exercise 1" in repr(getattr(check, name)(stub))

@@ -2,10 +2,10 @@
 
 import math
 
-import pytest
+import students
 import torch
 
-from minidit import Diffusion, check, linear
+from minidit import Diffusion, linear
 from minidit import _mistakes_likelihood as hints
 from minidit.likelihood import discretized_log_likelihood
 
@@ -38,11 +38,7 @@ def point_by_point(m1, l1, m2, l2, x0, t):
 
 RIGHT = [("grey_probability", exact), ("variational_term", point_by_point)]
 
-
-@pytest.mark.parametrize(("name", "fn"), RIGHT)
-def test_right_ones_pass(name, fn):
-    verdict = getattr(check, name)(fn)
-    assert verdict and repr(verdict).startswith(f"✓ {name} is right"), verdict
+test_right_ones_pass = students.right(RIGHT)
 
 
 def test_the_term_is_that_of_the_package():
@@ -133,27 +129,6 @@ STUDENTS = {
     "variational_term": (VARIATIONAL_TERM, hints.VARIATIONAL_TERM),
 }
 
-
-@pytest.mark.parametrize(
-    ("name", "words"), [(name, words) for name, (wrong, _) in STUDENTS.items() for words in wrong]
-)
-def test_each_mistake_gets_its_hint(name, words):
-    verdict = getattr(check, name)(STUDENTS[name][0][words])
-    assert not verdict and f"✗ {name}" in repr(verdict)
-    assert words in repr(verdict).partition("likeliest cause")[2], verdict
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_every_hint_has_its_student(name):
-    wrong, table = STUDENTS[name]
-    assert len(wrong) == len(table)
-    for hint in table:
-        assert sum(words in hint for words in wrong) == 1, hint
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_a_stub_is_still_to_be_written(name):
-    def stub(*arguments):
-        raise NotImplementedError("exercise 1")
-
-    assert repr(getattr(check, name)(stub)) == f"○ {name} is still to be written: exercise 1"
+test_each_mistake_gets_its_hint = students.wrong(STUDENTS)
+test_every_hint_has_its_student = students.complete(STUDENTS)
+test_a_stub_is_still_to_be_written = students.stubs(STUDENTS)

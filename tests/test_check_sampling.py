@@ -1,7 +1,7 @@
 """Checks of samplers: right ones pass, and every hint is given for its mistake."""
 
 import numpy as np
-import pytest
+import students
 import torch
 
 from minidit import _mistakes_sampling as hints
@@ -52,17 +52,13 @@ def unequal(*arguments):
     return hints.ddim_step(*arguments) + 0.1
 
 
-@pytest.mark.parametrize(
-    ("name", "fn"),
-    [
-        ("ancestral_step", point_by_point),
-        ("respaced_betas", stride_by_stride),
-        ("derivatives", fitted),
-    ],
-)
-def test_right_ones_pass(name, fn):
-    verdict = getattr(check, name)(fn)
-    assert verdict and repr(verdict).startswith(f"✓ {name} is right"), verdict
+RIGHT = [
+    ("ancestral_step", point_by_point),
+    ("respaced_betas", stride_by_stride),
+    ("derivatives", fitted),
+]
+
+test_right_ones_pass = students.right(RIGHT)
 
 
 def test_the_packages_ddim_passes_where_its_levels_are_between_image_and_noise():
@@ -171,27 +167,6 @@ STUDENTS = {
     "derivatives": (DERIVATIVES, hints.DERIVATIVES),
 }
 
-
-@pytest.mark.parametrize(
-    ("name", "words"), [(name, words) for name, (wrong, _) in STUDENTS.items() for words in wrong]
-)
-def test_each_mistake_gets_its_hint(name, words):
-    verdict = getattr(check, name)(STUDENTS[name][0][words])
-    assert not verdict and f"✗ {name}" in repr(verdict)
-    assert words in repr(verdict).partition("likeliest cause")[2], verdict
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_every_hint_has_its_student(name):
-    wrong, table = STUDENTS[name]
-    assert len(wrong) == len(table)
-    for hint in table:
-        assert sum(words in hint for words in wrong) == 1, hint
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_a_stub_is_still_to_be_written(name):
-    def stub(*arguments):
-        raise NotImplementedError("exercise 1")
-
-    assert repr(getattr(check, name)(stub)) == f"○ {name} is still to be written: exercise 1"
+test_each_mistake_gets_its_hint = students.wrong(STUDENTS)
+test_every_hint_has_its_student = students.complete(STUDENTS)
+test_a_stub_is_still_to_be_written = students.stubs(STUDENTS)

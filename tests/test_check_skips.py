@@ -1,6 +1,6 @@
 """Checks of long skips: right ones pass, and every hint is given for its mistake."""
 
-import pytest
+import students
 import torch
 from torch.nn import functional as F
 
@@ -32,13 +32,9 @@ def by_search(d, depth):
     return min(range(4 * d, 6 * d), key=lambda inner: abs(total(inner) - with_skips))
 
 
-RIGHT = {"long_skip": two_matrices, "u_walk": recursive, "inner_width": by_search}
+RIGHT = [("long_skip", two_matrices), ("u_walk", recursive), ("inner_width", by_search)]
 
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_ones_pass(name):
-    verdict = getattr(check, name)(RIGHT[name])
-    assert verdict and repr(verdict).startswith(f"✓ {name} is right"), verdict
+test_right_ones_pass = students.right(RIGHT)
 
 
 def test_what_is_checked_is_what_the_network_does(awaken):
@@ -139,14 +135,9 @@ STUDENTS = {
     "inner_width": (INNER_WIDTH, hints.INNER_WIDTH),
 }
 
-
-@pytest.mark.parametrize(
-    ("name", "words"), [(name, words) for name, (wrong, _) in STUDENTS.items() for words in wrong]
-)
-def test_each_mistake_gets_its_hint(name, words):
-    verdict = getattr(check, name)(STUDENTS[name][0][words])
-    assert not verdict and f"✗ {name}" in repr(verdict)
-    assert words in repr(verdict).partition("likeliest cause")[2], verdict
+test_each_mistake_gets_its_hint = students.wrong(STUDENTS)
+test_every_hint_has_its_student = students.complete(STUDENTS)
+test_a_stub_is_still_to_be_written = students.stubs(STUDENTS)
 
 
 def test_added_tokens_get_the_hint_of_wrongly_joined_ones():
@@ -177,19 +168,3 @@ def test_a_width_that_is_no_whole_number_or_rounded_down_is_not_right():
     exact = lambda d, depth: 4 * d + (2 * d * d + d) * (depth // 2) / ((depth + 1) * (2 * d + 1))  # noqa: E731
     assert not check.inner_width(exact)
     assert not check.inner_width(lambda d, depth: int(exact(d, depth)))
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_every_hint_has_its_student(name):
-    wrong, table = STUDENTS[name]
-    assert len(wrong) == len(table)
-    for hint in table:
-        assert sum(words in hint for words in wrong) == 1, hint
-
-
-@pytest.mark.parametrize("name", STUDENTS)
-def test_a_stub_is_still_to_be_written(name):
-    def stub(*arguments):
-        raise NotImplementedError("exercise 1")
-
-    assert repr(getattr(check, name)(stub)) == f"○ {name} is still to be written: exercise 1"

@@ -1,9 +1,9 @@
 """Checks of the ways between pixels and latents: right ones pass, every hint has its mistake."""
 
-import pytest
+import students
 import torch
 
-from minidit import KLAutoencoder, check, latent
+from minidit import KLAutoencoder, latent
 from minidit import _mistakes_stages as hints
 
 
@@ -25,13 +25,9 @@ def by_limits(decode, latents, scale):
     )
 
 
-RIGHT = {"token_count": by_area, "with_mirrors": one_by_one, "to_pixels": by_limits}
+RIGHT = [("token_count", by_area), ("with_mirrors", one_by_one), ("to_pixels", by_limits)]
 
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_ones_pass(name):
-    verdict = getattr(check, name)(RIGHT[name])
-    assert verdict and repr(verdict).startswith(f"✓ {name} is right"), verdict
+test_right_ones_pass = students.right(RIGHT)
 
 
 def test_what_is_checked_is_what_the_package_does():
@@ -46,28 +42,13 @@ def test_what_is_checked_is_what_the_package_does():
     assert hints.token_count(8, 8, model.factor, 2) == z[0, 0].numel() // 4
 
 
-@pytest.mark.parametrize(
-    "name, hint, mistake",
-    [
-        (name, hint, mistake)
-        for name, all_of_it in {
-            "token_count": hints.TOKEN_COUNT,
-            "with_mirrors": hints.WITH_MIRRORS,
-            "to_pixels": hints.TO_PIXELS,
-        }.items()
-        for hint, mistake in all_of_it.items()
-    ],
-)
-def test_every_mistake_gets_its_own_hint(name, hint, mistake):
-    verdict = getattr(check, name)(mistake)
-    assert not verdict and hint in repr(verdict), verdict
+# --- wrong, each with its own hint ----------------------------------------------------------------
 
+TABLES = {
+    "token_count": hints.TOKEN_COUNT,
+    "with_mirrors": hints.WITH_MIRRORS,
+    "to_pixels": hints.TO_PIXELS,
+}
 
-@pytest.mark.parametrize("name", RIGHT)
-def test_a_stub_is_neither(name):
-    def stub(*arguments):
-        raise NotImplementedError("exercise 7")
-
-    assert "○" in repr(getattr(check, name)(stub)) and "exercise 7" in repr(
-        getattr(check, name)(stub)
-    )
+test_each_mistake_gets_its_hint = students.wrong(students.of_the_package(TABLES))
+test_a_stub_is_still_to_be_written = students.stubs(TABLES)

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidit import _readers, data, digits
-from minidit._fetch import Source, fetch, replacing
+from minidit._fetch import Source, fetch
+from minidit._files import replacing
 
 # ------------------------------------------------------------------------------- made-up files
 

@@ -1,5 +1,7 @@
 """Latent diffusion: encoded once, trained on by any network, decoded; and a cache to be trusted."""
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -145,7 +147,7 @@ def cache(stage, tmp_path, monkeypatch):
         pictures = images() if pictures is None else pictures
         return latent.cached(path, stage, pictures, **options), sum(counted)
 
-    call.path = path
+    call.path, call.counted = path, counted
     return call
 
 
@@ -208,11 +210,18 @@ def test_a_kill_while_writing_leaves_the_old_cache(cache, monkeypatch):
     def die(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(latent.os, "replace", die)
+    monkeypatch.setattr(os, "replace", die)
     with pytest.raises(KeyboardInterrupt):
         cache(flips=True)
     assert cache.path.read_bytes() == before
     assert cache()[1] == 0
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(cache):
+    cache.path.parent.write_text("no folder")
+    with pytest.raises(OSError):
+        cache()
+    assert cache.counted == []
 
 
 @pytest.mark.parametrize(

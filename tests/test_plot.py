@@ -14,12 +14,12 @@ from minidit import plot
 @pytest.mark.parametrize("channels", [1, 3])
 def test_tile_puts_images_row_by_row(channels):
     images = torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1).expand(5, channels, 2, 3)
-    sheet = plot.tile(images, columns=3, gap=1, background=99)
+    sheet = plot.tile(images, columns=3, gap=1)
     assert sheet.dtype == np.uint8
     assert sheet.shape == (5, 11) + ((3,) if channels == 3 else ())
     plane = sheet if channels == 1 else sheet[..., 1]
     assert (plane[:2, 4:7] == 1).all() and (plane[3:, :3] == 3).all()
-    assert (plane[2] == 99).all() and (plane[3:, 8:] == 99).all()  # the gap, and the empty place
+    assert (plane[2] == 255).all() and (plane[3:, 8:] == 255).all()  # the gap, and the empty place
 
 
 def test_tile_takes_floats_in_the_unit_range():

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from test_train import equal
 from torch.nn import functional as F
 
 from minidit import KLAutoencoder, Recipe, VQAutoencoder
@@ -32,16 +33,6 @@ def fresh(kind):
 def terms_of(kind):
     critic = {"adversarial": 0.5, "adversarial_from": 3} if "critic" in kind else {}
     return Terms(feature=0.0, patience=2, **critic)
-
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 class Stopped(Exception):
