@@ -86,7 +86,7 @@ class PlainRun:
         return ((self.model(x_t, t, y) - noise) ** 2).mean()
 
     def learn(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor) -> float:
-        """What a step does with its batch, times, noise and labels; the loss."""
+        """What a step does with images (b, c, h, w), times, noise and labels; the loss."""
         self.optimizer.zero_grad()
         loss = self.loss(x0, t, noise, y)
         loss.backward()

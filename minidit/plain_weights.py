@@ -21,7 +21,10 @@ _SPELLED = {  # where the two spell a weight differently
 
 
 def plain_state(state: dict[str, Tensor], patch: int) -> dict[str, Tensor]:
-    """Weights of the package's network, or their gradients, under the plain network's names."""
+    """Weights of the package's network, or their gradients, under the plain network's names.
+
+    Shapes stay, but for patches: (d, p·p·c) → (d, c, p, p), as a convolution has them.
+    """
     found = {}
     for name, z in state.items():
         for ours, theirs in _SPELLED.items():
