@@ -21,7 +21,7 @@ MODULES = {path.stem: path for path in sorted((ROOT / "minidit").glob("*.py"))}
 # Sections of every notebook, in this order; three have a road of their own.
 SECTIONS = ["The idea", "By hand", "Break it", "Exercises", "What you own now"]
 OTHERWISE = {
-    "00": ["The idea", "What you have used"],
+    "00": ["The idea", "Exercises", "What you have used"],
     "13": ["First the rule", "The verdicts", "Exercises", "What you own now"],
     "15": ["The idea", "By hand", "The hunt", "What you own now"],
 }
