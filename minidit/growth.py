@@ -167,3 +167,5 @@ def draw(results: dict, out: Path) -> None:
                 ax.set_title(f"{unit} ∝ {axis}^{power(xs, ys):.2f}", size=9)
             ax.set_xticks(xs, [str(x) for x in xs], minor=False)
             ax.set_xticks([], minor=True)
+            ax.tick_params(labelsize=8)
+            ax.yaxis.set_minor_formatter("")  # powers of ten are enough
