@@ -223,6 +223,24 @@ def dots(
         axes[0].figure.suptitle(title or "", x=0.01, ha="left")
 
 
+def marks(panels: dict[str, dict[str, Sequence[float]]], *, falling: Sequence[str] = ()) -> None:
+    """A row for each name, and a stroke for each of its values, such as the steps of a walk.
+
+    panels: {axis: {name: values}}, side by side with the same names; `falling` names the axes that
+    run from high to low.
+    """
+    names = list(next(iter(panels.values())))
+    rows = range(len(names))
+    with figure(1, len(panels), height=0.7 + 0.4 * len(names)) as axes:
+        for ax, (axis, groups) in zip(axes, panels.items()):
+            for row, values in zip(rows, groups.values()):
+                ax.plot(values, [row] * len(values), "|", color=COLORS[row], markersize=14)
+            ax.set(xlabel=axis, yticks=rows, yticklabels=[], ylim=(len(names) - 0.4, -0.6))
+            if axis in falling:
+                ax.invert_xaxis()
+        axes[0].set_yticklabels(names)
+
+
 def maps(
     matrices: dict[str, Tensor],
     *,

@@ -219,3 +219,24 @@ def test_importing_the_package_leaves_matplotlib_alone():
 
     code = "import sys, minidit, minidit.plot, minidit.check; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_marks_show_every_value_in_its_row(monkeypatch):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    drawn = {}
+
+    def show():
+        for ax in plt.gcf().axes:
+            rows = [(list(line.get_xdata()), set(line.get_ydata())) for line in ax.lines]
+            drawn[ax.get_xlabel()] = rows, ax.xaxis_inverted()
+        drawn["names"] = [label.get_text() for label in plt.gcf().axes[0].get_yticklabels()]
+
+    monkeypatch.setattr(plt, "show", show)
+    plot.marks({"t": {"a": [0, 9], "b": [5]}, "s": {"a": [1.0], "b": [2.0]}}, falling=["t"])
+    assert drawn["t"] == ([([0, 9], {0}), ([5], {1})], True)
+    assert drawn["s"] == ([([1.0], {0}), ([2.0], {1})], False)
+    assert drawn["names"] == ["a", "b"]
