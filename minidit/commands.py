@@ -129,5 +129,6 @@ def experiment(args: Namespace) -> None:
         page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
     path.write_text(page)
     panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow
-    plot.dots(panels, title=results["question"], out=path.with_suffix(".png"))
+    log = [key for key in ("frechet",) if key in panels]  # from 0.2 to hundreds
+    plot.dots(panels, log=log, title=results["question"], out=path.with_suffix(".png"))
     print(page)

@@ -3,7 +3,7 @@
 The aim: 95 % of the samples recognised at guidance 2, about as varied as real images are, in the
 least time. The preset "speedrun" is the fastest recipe found so far. Here it is undone part by
 part, next to what was tried and not taken, and to the paper's recipe for the same network with as
-much time, and with five and ten times as much. Where a change makes a step slower or quicker, the
+many steps, and with five and ten times as many. Where a change makes a step slower or quicker, the
 number of steps is another one, so that all but the paper's take about as long.
 """
 

@@ -31,7 +31,8 @@ FLOORS = {
     2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint loop",
     3: "latent weights official official_dit official_uvit counts train classifier evaluate judge"
     " train_autoencoder maps claims surgery shards inception",
-    3.5: "digits data pictures plot check check_attention check_conditions check_diffusion"
+    3.5: "digits data pictures charts plot check check_attention check_conditions"
+    " check_diffusion"
     " check_guidance check_latents check_likelihood check_property check_sampling check_skips"
     " check_stages presets autoencoder_presets scenes captions obedience copies",
     4: "ablations dit_ablations scaling claim_trials sampler_trials listening bias budgets rates"
