@@ -48,7 +48,7 @@ def bits_per_dim(
     Noise comes from `generator`, or from recorded `noise`, a tensor a step, the noisiest first.
     """
     rows = []
-    for k, (t, number) in enumerate(walk(diffusion.schedule, x0)):
+    for k, (_, t, number) in enumerate(walk(diffusion.schedule, x0)):
         eps = draw_noise(x0, generator) if noise is None else noise[k]
         x_t = diffusion.q_sample(x0, t, eps)
         output = model(x_t, number, y)

@@ -38,17 +38,18 @@ def guided(
     def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         if y is None:
             raise ValueError("y=None can't be guided: guidance leads from no label to a label")
-        inside = torch.ones_like(t, dtype=torch.bool)
+        inside = None  # guided everywhere
         if interval is not None:
             inside = (t >= interval[0]) & (t <= interval[1])  # (b,)
-        if scale == 1 or not inside.any():
+        if scale == 1 or (inside is not None and not inside.any()):
             return model(x, t, y)
         both = torch.cat([y, torch.full_like(y, null)])
         output = model(torch.cat([x, x]), torch.cat([t, t]), both)
         cond, uncond = output.chunk(2)
         n = x.shape[1] if channels == "all" else channels
         mixed = uncond[:, :n] + scale * (cond[:, :n] - uncond[:, :n])
-        mixed = torch.where(inside.reshape(-1, 1, 1, 1), mixed, cond[:, :n])
+        if inside is not None:
+            mixed = torch.where(inside.reshape(-1, 1, 1, 1), mixed, cond[:, :n])
         return torch.cat([mixed, cond[:, n:]], dim=1)
 
     return denoiser
@@ -101,11 +102,12 @@ def ddpm(
     """
     diffusion = _respaced(diffusion, steps)
     _check_noise(noise, diffusion, x)
-    for k, (t, number) in enumerate(walk(diffusion.schedule, x)):
+    last = len(diffusion) - 1
+    for k, (step, t, number) in enumerate(walk(diffusion.schedule, x)):
         p = diffusion.p_mean_variance(model(x, number, y), x, t, clip)
         z = draw_noise(x, generator) if noise is None else noise[k]
-        x = p.mean + (0.5 * p.log_variance).exp() * z if t[0] > 0 else p.mean
-        yield State(int(number[0]), x, p.x0)
+        x = p.mean + (0.5 * p.log_variance).exp() * z if k < last else p.mean
+        yield State(step, x, p.x0)
 
 
 @torch.no_grad()
@@ -131,7 +133,7 @@ def ddim(
     diffusion = _respaced(diffusion, steps)
     _check_noise(noise, diffusion, x)
     at = diffusion.schedule.at
-    for k, (t, number) in enumerate(walk(diffusion.schedule, x)):
+    for k, (step, t, number) in enumerate(walk(diffusion.schedule, x)):
         x0 = diffusion.p_mean_variance(model(x, number, y), x, t, clip).x0
         eps = diffusion.to_eps(x, t, x0)
         variance = eta**2 * at("posterior_variance", t, x)
@@ -139,7 +141,7 @@ def ddim(
         if eta > 0:
             z = draw_noise(x, generator) if noise is None else noise[k]
             x = x + variance.sqrt() * z
-        yield State(int(number[0]), x, x0)
+        yield State(step, x, x0)
 
 
 @torch.no_grad()
@@ -159,11 +161,11 @@ def ddim_invert(
     """
     diffusion = _respaced(diffusion, steps)
     at = diffusion.schedule.at
-    for t, number in reversed(list(walk(diffusion.schedule, x))):
+    for step, t, number in reversed(list(walk(diffusion.schedule, x))):
         x0 = diffusion.p_mean_variance(model(x, number, y), x, t, clip).x0
         eps = diffusion.to_eps(x, t, x0)
         x = at("alpha_next", t, x) * x0 + at("sigma_next", t, x) * eps
-        yield State(int(number[0]), x, x0)
+        yield State(step, x, x0)
 
 
 SAMPLERS = {

@@ -24,11 +24,14 @@ class State(NamedTuple):
     x0: Tensor  # the clean image foreseen at t
 
 
-def walk(schedule: Schedule, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """All steps, falling, as tensors (b,): the schedule's index, the number for the network."""
-    for k in reversed(range(len(schedule))):
+def walk(schedule: Schedule, x: Tensor) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """All steps, falling: the number for the network; and as tensors (b,) the index and the number.
+
+    The first is there to be reported: reading it from the tensor would wait for a GPU to come by.
+    """
+    for k, step in reversed(list(enumerate(schedule.steps.tolist()))):
         t = torch.full((x.shape[0],), k, device=x.device)
-        yield t, schedule.at("steps", t, t)
+        yield step, t, schedule.at("steps", t, t)
 
 
 def draw_noise(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Training a diffusion model: a batch, times, noise; a step; an average (DiT, section 4)."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -47,7 +48,7 @@ class Run(Loop):
     def mean_loss(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
         """The mean of the images' losses, on a GPU in mixed precision if the recipe says so."""
         half = self.recipe.mixed_precision and self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast("cuda", torch.bfloat16) if half else nullcontext():
             return self.diffusion.loss(self.network, x0, t, noise, y).mean()
 
     def loss(self, rng: torch.Generator) -> Tensor:
