@@ -10,6 +10,7 @@ from minidit import (
     evaluate_commands,
     sample_commands,
 )
+from minidit.terminal import add_compile
 
 EXAMPLES = """examples:
   python -m minidit demo
@@ -95,7 +96,7 @@ def _add_train(subparsers) -> None:
         default=1,
         help="compute a batch in so many parts, for want of memory; same result (%(default)s)",
     )
-    p.add_argument("--compile", action="store_true", help="torch.compile the network")
+    add_compile(p)
     p.add_argument("--threads", type=int, help="processor threads (default: all)")
     p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     p.set_defaults(run="train")

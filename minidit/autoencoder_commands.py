@@ -32,7 +32,7 @@ def train_autoencoder(args: Namespace) -> None:
     args.data = args.data or preset["data"]
     if args.autoencoder is not None:
         raise ValueError(f"--autoencoder: {args.preset} is one itself; leave the option out")
-    others = args.start is not None or args.accumulate != 1 or args.compile
+    others = args.start is not None or args.accumulate != 1 or args.compile is not None
     if others or "WORLD_SIZE" in os.environ:
         raise ValueError(
             "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "

@@ -22,7 +22,7 @@ def bench(
     repeats: int = 9,
     batch: int | None = None,
     device: torch.device | str = "cpu",
-    compiled: bool = False,
+    compiled: str | None = None,
     seconds: float = 0.2,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict:
@@ -99,15 +99,15 @@ def ratio(row: dict) -> tuple[float, float, float]:
 
 def page(results: dict) -> str:
     """What was found as a Markdown page."""
+    compiled = f", compiled: {results['compiled']}" if results["compiled"] else ""
     head = (
         f"# How fast is it?\n\nOn {results['device']} ({results['vectors']}), "
         f"{results['threads']} threads, torch {results['torch']}, revision {results['revision']}: "
         "medians, and quartiles in brackets. The plain version computes the same, in float32; the "
         f"package in {'mixed precision' if results['platform'] == 'cuda' else 'float32'}"
-        f"{', compiled' if results['compiled'] else ''}. Sampling is {STEPS} steps of DDIM with "
-        f"guidance {SCALE:g}. A FLOP/s is two for each multiply-accumulate; the ceiling is the "
-        "fastest large matrix product between the turns, in the same precision. Memory is that of "
-        "a training step.\n\n"
+        f"{compiled}. Sampling is {STEPS} steps of DDIM with guidance {SCALE:g}. A FLOP/s is two "
+        "for each multiply-accumulate; the ceiling is the fastest large matrix product between the "
+        "turns, in the same precision. Memory is that of a training step.\n\n"
     )
     titles = "size|network|task|batch|plain, ms|package, ms|times as fast|GFLOP/s, plain"
     titles += "|GFLOP/s, package|ceiling, plain|ceiling, package|MiB, plain|MiB, package|images/s"

@@ -9,7 +9,7 @@ from minidit import bench as racing
 from minidit import growth, profiles
 from minidit._validate import check_choice, check_positive
 from minidit.contest import NETWORKS, SIZES
-from minidit.terminal import device_of, set_threads, writable
+from minidit.terminal import add_compile, device_of, set_threads, writable
 
 DEFAULTS = {"bench": "bench.json", "growth": "growth.json", "profile": "profile.json"}
 
@@ -33,7 +33,7 @@ def add_bench(subparsers) -> None:
     p.add_argument("--repeats", type=int, default=9, help="turns of each (%(default)s)")
     p.add_argument("--seconds", type=float, default=0.2, help="of a turn, at least (%(default)g)")
     p.add_argument("--batch", type=int, help="instead of the sizes' own")
-    p.add_argument("--compile", action="store_true", help="torch.compile the package's network")
+    add_compile(p)
     kind = p.add_mutually_exclusive_group()
     kind.add_argument("--growth", action="store_true", help="instead: how time and memory grow")
     kind.add_argument("--profile", action="store_true", help="instead: where a step's time goes")

@@ -46,8 +46,8 @@ SIZES: dict[str, dict] = {
 class Contest:
     """The package and the plain version of one network, with the same weights and data.
 
-    `size`: a key of `SIZES`, or a dict like theirs; `network`: "DiT" or "U-ViT"; `compiled`: let
-    torch.compile have the package's network; `only`: build one of the two, "plain" or "package".
+    `size`: a key of `SIZES`, or a dict like theirs; `network`: "DiT" or "U-ViT"; `compiled`: as
+    for `ShardedRun`, of the package's network; `only`: build one of the two, "plain" or "package".
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Contest:
         *,
         batch: int | None = None,
         device: torch.device | str = "cpu",
-        compiled: bool = False,
+        compiled: str | None = None,
         only: str | None = None,
     ) -> None:
         if isinstance(size, str):

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.recipe import Recipe
 from minidit.train import Run
+
+MODES = ("default", "reduce-overhead")  # of torch.compile
 
 
 def join(device: torch.device) -> torch.device:
@@ -64,8 +67,10 @@ class ShardedRun(Run):
     """A run whose batch is computed in world_size · `accumulate` equal shares.
 
     The gradient is that of the whole batch. Memory is needed for one share at a time. `compiled`:
-    let torch.compile fuse the network's small operations, which takes a minute before it pays.
-    Raises ValueError if the batch doesn't divide into so many.
+    let torch.compile fuse the network's small operations, which takes a minute before it pays; it
+    is the mode, one of `MODES`. "reduce-overhead" has a GPU replay the passes as CUDA graphs, for
+    networks so small that starting operations takes longer than the operations.
+    Raises ValueError if the batch doesn't divide into so many, or if the two can't go together.
     """
 
     def __init__(
@@ -76,13 +81,22 @@ class ShardedRun(Run):
         labels: Tensor | None,
         recipe: Recipe,
         accumulate: int = 1,
-        compiled: bool = False,
+        compiled: str | None = None,
     ) -> None:
         shares = world_size() * accumulate
         if accumulate < 1 or recipe.batch_size % shares:
             raise ValueError(
                 f"accumulate={accumulate} on {world_size()} processes makes {shares} shares of "
                 f"batch_size={recipe.batch_size}; choose a batch that divides into as many"
+            )
+        if compiled is not None:
+            check_choice("compiled", compiled, MODES)
+        if compiled == "reduce-overhead" and accumulate > 1:
+            # A replay writes its gradients where those of the share before are kept, so that they
+            # are lost without a word (github.com/pytorch/pytorch/issues/169545).
+            raise ValueError(
+                f"compiled='reduce-overhead' loses gradients with accumulate={accumulate}; choose "
+                "compiled='default', or accumulate=1"
             )
         super().__init__(model, diffusion, images, labels, recipe)
         self.accumulate, self.writes = accumulate, rank() == 0
@@ -91,12 +105,12 @@ class ShardedRun(Run):
             self.network = DistributedDataParallel(model, [self.device] if on_gpu else None)
         self.waiting = getattr(self.network, "no_sync", nullcontext)  # without averaging gradients
         self.compiled = compiled
-        if compiled:
-            self.network = torch.compile(self.network)
+        if compiled is not None:
+            self.network = torch.compile(self.network, mode=compiled)
 
     def products(self) -> AbstractContextManager:
         """A compiled network's products are the compiler's own."""
-        return nullcontext() if self.compiled else super().products()
+        return nullcontext() if self.compiled is not None else super().products()
 
     def backward(self, rng: torch.Generator) -> Tensor:
         """The gradient of the whole batch's mean loss, share by share; the mean."""

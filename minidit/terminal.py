@@ -1,7 +1,7 @@
 """What commands share: the device, threads, files to be written, the bar, the log of a run."""
 
 import re
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from minidit import plot
 from minidit._files import replacing
+from minidit.shards import MODES
 
 
 def device_of(name: str | None) -> torch.device:
@@ -30,6 +31,19 @@ def set_threads(count: int | None) -> None:
         raise ValueError(f"--threads {count} must be at least 1")
     if count is not None:
         torch.set_num_threads(count)
+
+
+def add_compile(parser: ArgumentParser) -> None:
+    """The option --compile, a mode of `ShardedRun`."""
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="default",
+        choices=MODES,
+        metavar="MODE",
+        help="torch.compile the network; with the mode reduce-overhead a GPU replays CUDA graphs, "
+        "which helps small networks",
+    )
 
 
 def writable(out: str, *suffixes: str, option: str = "--out") -> Path:

@@ -156,7 +156,9 @@ def test_a_page_from_what_was_measured():
         "2.00 (1.75…3.00)", "27", "80", "17% of 160", "50% of 160", "200", "100", "1000.0",
     ]  # fmt: skip
     assert second[-3:] == ["–", "–", "1000.0"]
-    assert "2 threads" in text and "revision abc" in text
+    assert "2 threads" in text and "revision abc" in text and "compiled" not in text
+    compiled = bench.page({"rows": [row()]} | HEAD | {"compiled": "reduce-overhead"})
+    assert "in float32, compiled: reduce-overhead." in compiled
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 

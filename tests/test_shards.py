@@ -10,7 +10,7 @@ import torch
 
 from minidit import Diffusion, Recipe, straight
 from minidit.checkpoint import read_checkpoint
-from minidit.shards import ShardedRun
+from minidit.shards import MODES, ShardedRun
 from minidit.train import Run
 
 RECIPE = Recipe(steps=4, batch_size=8, warmup=0, optimizer="muon", lr=1e-2)
@@ -50,6 +50,24 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(accumulate, tiny_dit
 def test_a_batch_that_does_not_divide_is_refused(accumulate, tiny_dit):
     with pytest.raises(ValueError, match=f"accumulate={accumulate}.*batch_size=8"):
         run_of(tiny_dit, accumulate=accumulate)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_compiled_is_the_network_alone(mode, tiny_dit, monkeypatch):
+    """The rest of a step stays as it was: with a compiler that does nothing, to the bit."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda net, mode: asked.append((net, mode)) or net)
+    run = run_of(tiny_dit, compiled=mode)
+    assert asked == [(run.model, mode)]
+    (loss, grad), (plain_loss, plain) = gradients(run), gradients(run_of(tiny_dit, Run))
+    assert torch.equal(loss, plain_loss) and torch.equal(grad, plain)
+
+
+def test_graphs_and_accumulated_gradients_are_refused(tiny_dit):
+    with pytest.raises(ValueError, match="'reduce-overhead'.*accumulate=2.*'default'"):
+        run_of(tiny_dit, accumulate=2, compiled="reduce-overhead")
+    with pytest.raises(ValueError, match="compiled='fast'.*reduce-overhead"):
+        run_of(tiny_dit, compiled="fast")
 
 
 PROGRAM = """
