@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from minidit._machine import machine
 from minidit._validate import check_choice, check_positive
 from minidit.contest import NETWORKS, SCALE, SIZES, STEPS, TASKS, Contest
 from minidit.peak import peaks
 from minidit.products import onednn_is_exact
-from minidit.runner import machine
 from minidit.timing import median_and_quartiles, product, take_turns
 
 

@@ -6,16 +6,13 @@ missing, where and how a run is kept, and how several seeds become one row of a 
 
 import json
 import math
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from minidit._files import replacing
+from minidit._machine import machine
 from minidit._validate import check_choice, check_positive
 
 SCALES = ("smoke", "cpu", "gpu")
@@ -116,25 +113,6 @@ def merge(settings: dict, more: dict) -> dict:
     """Settings with more of them; where both hold a dict under one key, their union."""
     both = {k: v | more[k] for k, v in settings.items() if isinstance(v, dict) and k in more}
     return settings | more | both
-
-
-def machine() -> dict:
-    """Where and from which revision of the package a result comes."""
-    folder, revision = Path(__file__).parent.parent, "unknown"
-    if (folder / ".git").exists():  # installed elsewhere, another project's revision would be named
-        command = ["git", "describe", "--always", "--dirty"]
-        try:
-            answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
-            revision = answer.stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            pass
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "revision": revision,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "device": gpu or platform.processor() or platform.machine(),
-    }
 
 
 def _read(path: Path) -> dict:

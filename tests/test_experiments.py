@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from minidit import (
     Diffusion,
     DiT,
     KLAutoencoder,
+    _machine,
     ablations,
     budgets,
     commands,
@@ -61,6 +63,23 @@ def test_every_variant_and_seed_is_run_once_and_stored(tmp_path):
     assert heard[0] == "one, seed 0: sum 101.0"
     assert json.loads((tmp_path / "x.json").read_text()) == results
     assert {"revision", "torch", "threads", "device", "seconds"} <= results["runs"][0].keys()
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("processor : 0\nmodel name\t: Lovelace 9\n\nmodel name\t: other\n", "Lovelace 9"),
+        ("model name :\nHardware : board\n", None),
+        (None, None),
+    ],
+    ids=["named", "not named", "no Linux"],
+)
+def test_results_name_the_processor(told, name, tmp_path, monkeypatch):
+    path = tmp_path / "cpuinfo"
+    if told is not None:
+        path.write_text(told)
+    monkeypatch.setattr(_machine, "_CPUINFO", path)
+    assert _machine.processor() == (name or platform.processor() or platform.machine())
 
 
 def test_a_second_call_runs_only_what_is_missing(tmp_path):
