@@ -3,14 +3,8 @@
 import argparse
 import sys
 
-from minidit import (
-    autoencoder_commands,
-    bench_commands,
-    commands,
-    evaluate_commands,
-    sample_commands,
-)
-from minidit.terminal import add_compile
+from minidit.commands import autoencoder, bench, evaluate, sample, train
+from minidit.commands.terminal import add_compile
 
 EXAMPLES = """examples:
   python -m minidit demo
@@ -23,12 +17,12 @@ EXAMPLES = """examples:
   python -m minidit sample --weights runs/mnist/weights.safetensors --labels 3,1,4 --out pi.npz
 """
 
-HOMES = {  # where a command is, if not in `commands`
-    "sample": sample_commands,
-    "evaluate": evaluate_commands,
-    "encode": autoencoder_commands,
-    "reconstruct": autoencoder_commands,
-    "bench": bench_commands,
+HOMES = {  # where a command is, if not in `train`
+    "sample": sample,
+    "evaluate": evaluate,
+    "encode": autoencoder,
+    "reconstruct": autoencoder,
+    "bench": bench,
 }
 
 
@@ -50,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         _add_encode,
         _add_reconstruct,
         _add_experiment,
-        bench_commands.add_bench,
+        bench.add_bench,
     ):
         add(subparsers)
     return top
@@ -217,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that a user can mend are one sentence, and exit code 2."""
     args = parser().parse_args(arguments)
     try:
-        getattr(HOMES.get(args.run, commands), args.run)(args)
+        getattr(HOMES.get(args.run, train), args.run)(args)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"minidit {args.command}: {error}", file=sys.stderr)
         return 2

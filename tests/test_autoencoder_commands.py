@@ -17,12 +17,12 @@ from minidit import (
     latent,
     presets,
     straight,
-    terminal,
     weights,
 )
 from minidit.__main__ import main
 from minidit.autoencoder_presets import AUTOENCODERS
 from minidit.classifier import Classifier
+from minidit.commands import terminal
 from minidit.generate import generate
 
 SIDES = {"mnist": (1, 28), "cifar10": (3, 32)}

@@ -8,14 +8,15 @@ import time
 import pytest
 import torch
 
-from minidit import bench, growth, profiles
+from minidit import bench
 from minidit.__main__ import main
-from minidit.contest import TOLERANCE, Contest
+from minidit.bench import growth, profiles
+from minidit.bench.contest import TOLERANCE, Contest
+from minidit.bench.peak import peaks
+from minidit.bench.plain_weights import plain
+from minidit.bench.timing import median_and_quartiles, product, take_turns
 from minidit.counts import count
 from minidit.dit import DiT
-from minidit.peak import peaks
-from minidit.plain_weights import plain
-from minidit.timing import median_and_quartiles, product, take_turns
 from minidit.uvit import UViT
 
 TINY = {

@@ -12,8 +12,9 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
-from minidit import LabelEmbedder, _mistakes, check, patchify, sincos_2d, timestep_embedding
+from minidit import LabelEmbedder, check, patchify, sincos_2d, timestep_embedding
 from minidit import unpatchify as package_unpatchify
+from minidit.check import _mistakes
 
 # --- right, written in other ways than the package's ----------------------------------------------
 

@@ -3,9 +3,9 @@
 import students
 import torch
 
-from minidit import _mistakes_attention as hints
 from minidit import blocks
 from minidit.attention import Attention
+from minidit.check import _mistakes_attention as hints
 
 # --- right, written in other ways than the package's ----------------------------------------------
 

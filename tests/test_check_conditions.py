@@ -4,7 +4,7 @@ import students
 import torch
 
 from minidit import Tokenizer, check
-from minidit import _mistakes_conditions as hints
+from minidit.check import _mistakes_conditions as hints
 
 # --- right, written in other ways than the package's ----------------------------------------------
 

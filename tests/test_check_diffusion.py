@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from minidit import _mistakes_blocks as block_hints
-from minidit import _mistakes_diffusion as hints
 from minidit import check
 from minidit import modulate as package_modulate
+from minidit.check import _mistakes_blocks as block_hints
+from minidit.check import _mistakes_diffusion as hints
 
 # --- right, written in other ways than the package's ----------------------------------------------
 

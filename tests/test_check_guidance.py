@@ -3,7 +3,7 @@
 import students
 import torch
 
-from minidit import _mistakes_guidance as hints
+from minidit.check import _mistakes_guidance as hints
 from minidit.sample import guided
 
 # --- right, written in other ways than the package's ----------------------------------------------

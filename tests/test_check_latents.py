@@ -7,7 +7,7 @@ import students
 import torch
 
 from minidit import KLAutoencoder, Quantizer, check
-from minidit import _mistakes_latents as hints
+from minidit.check import _mistakes_latents as hints
 
 # --- right, written in other ways than the package's ----------------------------------------------
 

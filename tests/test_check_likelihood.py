@@ -6,7 +6,7 @@ import students
 import torch
 
 from minidit import Diffusion, linear
-from minidit import _mistakes_likelihood as hints
+from minidit.check import _mistakes_likelihood as hints
 from minidit.likelihood import discretized_log_likelihood
 
 # --- right, written in other ways than the package's ----------------------------------------------

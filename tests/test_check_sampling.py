@@ -4,8 +4,8 @@ import numpy as np
 import students
 import torch
 
-from minidit import _mistakes_sampling as hints
 from minidit import check, ddim, linear
+from minidit.check import _mistakes_sampling as hints
 from minidit.diffusion import Diffusion
 
 # --- right, written in other ways than the package's ----------------------------------------------

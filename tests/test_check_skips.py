@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from minidit import LongSkip, UViT, check
-from minidit import _mistakes_skips as hints
+from minidit.check import _mistakes_skips as hints
 
 # --- right, written in other ways than the package's ----------------------------------------------
 

@@ -4,7 +4,7 @@ import students
 import torch
 
 from minidit import KLAutoencoder, latent
-from minidit import _mistakes_stages as hints
+from minidit.check import _mistakes_stages as hints
 
 
 def by_area(height, width, factor, patch):

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from minidit import data, evaluate, evaluate_commands
+from minidit import data, evaluate
 from minidit import inception as inception_module
 from minidit.__main__ import main
-from minidit.bias import BIAS
 from minidit.classifier import Classifier
+from minidit.commands import evaluate as evaluate_commands
 from minidit.copies import near_copies, nearest
 from minidit.evaluate import matching
+from minidit.experiments.bias import BIAS
 from minidit.inception import WEIGHTS, inception, inception_features
 
 

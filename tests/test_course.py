@@ -16,7 +16,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-MODULES = {path.stem: path for path in sorted((ROOT / "minidit").glob("*.py"))}
+MODULES = {
+    path.relative_to(ROOT / "minidit").with_suffix("").as_posix(): path
+    for path in sorted((ROOT / "minidit").rglob("*.py"))
+}
 
 # Sections of every notebook, in this order; three have a road of their own.
 SECTIONS = ["The idea", "By hand", "Break it", "Exercises", "What you own now"]
@@ -152,8 +155,8 @@ def test_a_link_leads_somewhere(path, link):
 
 
 def named(texts):
-    """The modules that markdown names, as patterns: `minidit/check_*.py` names a family."""
-    return set(re.findall(r"`minidit/(\w+\*?)\.py`", "\n".join(texts)))
+    """The modules that markdown names, as patterns: `minidit/check/*.py` names a family."""
+    return set(re.findall(r"`minidit/([\w/]+\*?)\.py`", "\n".join(texts)))
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -173,7 +176,7 @@ def test_every_name_of_a_file_is_that_of_a_module():
 
 def holds(module):
     """What a module defines: functions, classes, what is stored in names, keys of tables."""
-    found = {module}
+    found = set(module.split("/"))  # a folder, too
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             found.add(node.name)
@@ -188,7 +191,7 @@ ROWS = [
     (path.stem, name, tuple(files))
     for path in NOTEBOOKS
     for row in re.findall(r"^\| .*`minidit/.*\|$", "\n\n".join(markdown(path)), re.MULTILINE)
-    for files in [re.findall(r"`minidit/(\w+)\.py`", row)]
+    for files in [re.findall(r"`minidit/([\w/]+)\.py`", row)]
     for name in re.findall(r"`\.?(?:\w+\.)*(\w+)(?:\(.*?\))?`", row.split(" | ")[0])
 ]
 

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from minidit import budgets, data, scaling, trials, watching
-from minidit.ablations import train_and_compare
-from minidit.experiments import EXPERIMENTS
-from minidit.runner import merge
+from minidit import data
+from minidit.experiments import EXPERIMENTS, budgets, scaling, trials, watching
+from minidit.experiments.ablations import train_and_compare
+from minidit.experiments.runner import merge
 
 SMALL = {
     "model": {"patch_size": 7, "hidden_size": 8, "depth": 2, "num_heads": 2},

@@ -12,21 +12,16 @@ from minidit import (
     DiT,
     KLAutoencoder,
     _machine,
-    ablations,
-    budgets,
-    commands,
     data,
     latent,
     linear,
-    rates,
     save,
     straight,
-    trials,
-    watching,
 )
 from minidit.__main__ import main
-from minidit.experiments import EXPERIMENTS
-from minidit.runner import (
+from minidit.commands import train as commands
+from minidit.experiments import EXPERIMENTS, ablations, budgets, rates, trials, watching
+from minidit.experiments.runner import (
     Experiment,
     mean_and_spread,
     measures,

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from minidit import Diffusion, data, listening, scenes, straight
+from minidit import Diffusion, data, scenes, straight
 from minidit.captions import describe
-from minidit.experiments import EXPERIMENTS
-from minidit.runner import merge
+from minidit.experiments import EXPERIMENTS, listening
+from minidit.experiments.runner import merge
 
 PROCESS = Diffusion(straight(), "x0")
 

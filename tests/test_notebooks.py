@@ -117,7 +117,7 @@ def classes(source):
 
 PACKAGE_CLASSES = {
     name: body
-    for path in sorted((ROOT / "minidit").glob("*.py"))
+    for path in sorted((ROOT / "minidit").rglob("*.py"))
     for name, body in classes(path.read_text(encoding="utf-8")).items()
 }
 

@@ -20,26 +20,29 @@ except ImportError:  # Python 3.10; pytest needs tomli there
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-MODULES = {path.stem: path for path in sorted((ROOT / "minidit").glob("*.py"))}
+
+
+def module_name(path):
+    """dit for minidit/dit.py, check._skips for minidit/check/_skips.py, check for its __init__."""
+    parts = path.relative_to(ROOT / "minidit").with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted((ROOT / "minidit").rglob("*.py"))}
 
 # An import may point down or stay on its floor, never up. Names with a leading underscore are
 # helpers of everybody and live on floor 0. Floor 3.5 is for what only floor 4 and readers use.
+# A folder's modules live on the folder's floor.
 FLOORS = {
     0: "patches embed attention schedule steps likelihood muon gaussian quantize encoder tokenizer"
     " products",
-    1: "blocks diffusion autoencoder discriminator condition sequence",
+    1: "blocks diffusion autoencoder discriminator condition",
     2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint loop",
     3: "latent weights official official_dit official_uvit counts train classifier evaluate judge"
-    " train_autoencoder maps claims surgery shards inception",
-    3.5: "digits data pictures charts plot check check_attention check_conditions"
-    " check_diffusion"
-    " check_guidance check_latents check_likelihood check_property check_sampling check_skips"
-    " check_stages presets autoencoder_presets scenes captions obedience copies",
-    4: "ablations dit_ablations scaling claim_trials sampler_trials listening bias budgets rates"
-    " runner trials speedrun"
-    " watching experiments plain plain_weights plain_training contest timing peak bench growth"
-    " profiles bench_commands demo terminal commands autoencoder_commands scene_commands"
-    " sample_commands evaluate_commands",
+    " train_autoencoder maps shards inception",
+    3.5: "digits data pictures charts plot check presets autoencoder_presets scenes captions"
+    " obedience copies",
+    4: "experiments bench commands",
     5: "__init__",
     6: "__main__",  # uses the package as its readers do
 }
@@ -137,7 +140,7 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_package_and_its_weights_only(wheel):
     names = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
-    expected = {f"minidit/{name}.py" for name in MODULES}
+    expected = {path.relative_to(ROOT).as_posix() for path in MODULES.values()}
     for folder, kinds in {"weights": ("safetensors", "json"), "results": ("json", "csv")}.items():
         for kind in kinds:
             for path in (ROOT / "data" / folder).glob(f"*.{kind}"):
@@ -177,7 +180,7 @@ def parse(path):
 def floor_of(name):
     """The floor a module lives on."""
     for floor, names in FLOORS.items():
-        if name in names.split():
+        if name.split(".")[0] in names.split():
             return floor
     assert name.startswith("_"), f"{name}.py has no floor: give it one in FLOORS"
     return 0
@@ -197,10 +200,10 @@ def imports(tree, modules):
         else:
             continue
         for path in paths:
-            first, _, rest = path.partition(".")
+            first, *rest = path.split(".")
             if first == "minidit":
-                name = rest.split(".")[0]
-                found.add(name if name in modules else "__init__")
+                names = [".".join(rest[: n + 1]) for n in reversed(range(len(rest)))]
+                found.add(next((name for name in names if name in modules), "__init__"))
     return found
 
 
@@ -234,6 +237,7 @@ def test_imports_run_down():
         ({"train": {"data"}, "data": set()}, "train (floor 3) imports data"),
         ({"dit": {"__init__"}, "__init__": {"dit"}}, "dit (floor 2) imports __init__"),
         ({"dit": {"uvit"}, "uvit": {"dit"}}, "a circle among dit, uvit"),
+        ({"check._skips": {"bench.growth"}, "bench.growth": set()}, "imports bench.growth"),
         ({"_init": {"_validate"}, "_validate": {"_init"}}, "a circle among _init, _validate"),
     ],
 )
@@ -248,6 +252,9 @@ def test_a_wrong_arrow_is_found(graph, fault):
         ("from .dit import DiT", {"dit"}),
         ("from . import dit", {"dit"}),
         ("from minidit import dit", {"dit"}),
+        ("from minidit.check import _skips", {"check._skips"}),
+        ("from minidit.check._skips import u_walk", {"check._skips"}),
+        ("from minidit.check import patchify", {"check"}),
         ("import minidit.dit", {"dit"}),
         ("def f():\n    from minidit import DiT", {"__init__"}),
         ("import minidit", {"__init__"}),
@@ -255,7 +262,7 @@ def test_a_wrong_arrow_is_found(graph, fault):
     ],
 )
 def test_every_form_of_import_is_seen(source, found):
-    assert imports(ast.parse(source), {"dit"}) == found
+    assert imports(ast.parse(source), {"dit", "check", "check._skips"}) == found
 
 
 # --- rules for every module -----------------------------------------------------------------------
@@ -289,7 +296,7 @@ def dangers(tree):
 @pytest.mark.parametrize("name", MODULES)
 def test_module_neither_prints_nor_unpickles(name):
     found = dangers(parse(MODULES[name]))
-    if name == "__main__" or name.endswith("commands"):  # the command line
+    if name == "__main__" or name.startswith("commands."):  # the command line
         found = [sentence for sentence in found if not sentence.endswith("prints")]
     assert found == []
 

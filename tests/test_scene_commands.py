@@ -83,7 +83,7 @@ def test_a_picture_has_a_row_for_each_prompt(files, tmp_path):
 
 
 def test_boxes_are_read_as_objects(files):
-    from minidit.scene_commands import read_request
+    from minidit.commands.scenes import read_request
 
     encoder = weights.load(files["layout"]).model.label_embed
     (layout,) = read_request(encoder, None, [BOXES])
