@@ -3,7 +3,16 @@
 import argparse
 import sys
 
-from minidit.commands import autoencoder, bench, evaluate, sample, train
+from minidit.commands import (
+    autoencoder,
+    bench,
+    classifier,
+    demo,
+    evaluate,
+    experiment,
+    sample,
+    train,
+)
 from minidit.commands.terminal import add_compile
 
 EXAMPLES = """examples:
@@ -17,11 +26,15 @@ EXAMPLES = """examples:
   python -m minidit sample --weights runs/mnist/weights.safetensors --labels 3,1,4 --out pi.npz
 """
 
-HOMES = {  # where a command is, if not in `train`
+HOMES = {  # the file in which a command is a function of its name
+    "demo": demo,
+    "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "classifier": classifier,
     "encode": autoencoder,
     "reconstruct": autoencoder,
+    "experiment": experiment,
     "bench": bench,
 }
 
@@ -211,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that a user can mend are one sentence, and exit code 2."""
     args = parser().parse_args(arguments)
     try:
-        getattr(HOMES.get(args.run, train), args.run)(args)
+        getattr(HOMES[args.run], args.run)(args)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"minidit {args.command}: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from ._fetch import Source, fetch
+from minidit._fetch import Source, fetch
 
 _MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

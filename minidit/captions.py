@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .scenes import COLOURS, KINDS, THRESHOLD
+from minidit.scenes import COLOURS, KINDS, THRESHOLD
 
 LENGTH = 24  # words of a caption, at most
 

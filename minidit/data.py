@@ -9,11 +9,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from . import _readers, captions, digits, scenes
-from ._fetch import DownloadError
-from ._pixels import to_uint8, to_unit
-from ._validate import check_choice
-from .condition import ConditionEncoder, TextEncoder
+from minidit import _readers, captions, digits, scenes
+from minidit._fetch import DownloadError
+from minidit._pixels import to_uint8, to_unit
+from minidit._validate import check_choice
+from minidit.condition import ConditionEncoder, TextEncoder
 
 __all__ = ["CLASSES", "Dataset", "DownloadError", "Scenes"]
 __all__ += ["asked", "available", "data_root", "load", "to_uint8", "to_unit"]

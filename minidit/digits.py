@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._cache import kept
-from ._validate import check_seed
+from minidit._cache import kept
+from minidit._validate import check_seed
 
 VERSION = 1  # of the recipe below; part of the cache's name, so that an old cache is not read
 COUNTS = {"train": 60_000, "test": 10_000}

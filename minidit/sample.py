@@ -26,7 +26,7 @@ def guided(
     `scale` 1 is the plain conditional network, 0 the unconditional one. `channels`: how many
     output channels are guided: "all" those of the prediction, or a number; DiT's code guides 3
     of its 4. The variance channels are the conditional pass's own. `interval`: guide only where
-    low ≤ t ≤ high (arXiv 2404.07724); elsewhere one pass is made.
+    low ≤ t ≤ high (arXiv 2404.07724); elsewhere one pass is made (to know, a GPU is awaited).
     Raises ValueError if the network has no null label.
     """
     null = getattr(model, "null_label", None)

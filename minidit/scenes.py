@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._cache import kept
-from ._validate import check_seed
-from .digits import BOX, FACES, FIELD, REACH, glyph_fields
+from minidit._cache import kept
+from minidit._validate import check_seed
+from minidit.digits import BOX, FACES, FIELD, REACH, glyph_fields
 
 VERSION = 1  # of the recipe below; part of the cache's name, so that an old cache is not read
 COUNTS = {"train": 40_000, "test": 4_000}

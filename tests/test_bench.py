@@ -159,7 +159,7 @@ def test_a_page_from_what_was_measured():
     assert second[-3:] == ["–", "–", "1000.0"]
     assert "2 threads" in text and "revision abc" in text and "compiled" not in text
     compiled = bench.page({"rows": [row()]} | HEAD | {"compiled": "reduce-overhead"})
-    assert "in float32, compiled: reduce-overhead." in compiled
+    assert "in float32 and compiled (reduce-overhead), but for sampling." in compiled
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 
@@ -249,6 +249,8 @@ def test_memory_that_could_not_be_measured_is_an_error():
         (["--batch", "0"], ["batch=0", "at least 1"]),
         (["--threads", "0"], ["--threads 0", "at least 1"]),
         (["--device", "tpu"], ["tpu", "cuda"]),
+        (["--compile", "fast"], ["--compile='fast'", "reduce-overhead"]),
+        (["--compile", "default", "--growth"], ["--compile", "--growth"]),
         (["--out", "bench.txt"], ["bench.txt", ".json"]),
         (["--page", "--out", "none.json"], ["none.json"]),
         (["--page", "--out", "damaged.json"], ["damaged.json", "measure again"]),

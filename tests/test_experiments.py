@@ -19,7 +19,7 @@ from minidit import (
     straight,
 )
 from minidit.__main__ import main
-from minidit.commands import train as commands
+from minidit.commands import experiment as command
 from minidit.experiments import EXPERIMENTS, ablations, budgets, rates, trials, watching
 from minidit.experiments.runner import (
     Experiment,
@@ -141,7 +141,7 @@ def test_measures_are_sorted_by_column_and_variant_without_costs():
 
 
 def test_the_command_writes_results_table_and_picture(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "EXPERIMENTS", {"x": counting([])})
+    monkeypatch.setattr(command, "EXPERIMENTS", {"x": counting([])})
     assert main(["experiment", "x", "--seeds", "2", "--out", str(tmp_path)]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.json", "x.md", "x.png"]
     assert "| ten | 2 | 110.5 ± 0.7 |" in (tmp_path / "x.md").read_text()

@@ -138,6 +138,11 @@ def test_samples_as_a_picture(trained, tmp_path):
         (["train", "--data", "digits", "--preset", "huge", "--out", "x"], ["huge", "demo"]),
         ([*TRAIN, "--steps", "0", "--out", "x"], ["steps=0", "at least 1"]),
         ([*TRAIN, "--lr", "-1", "--out", "x"], ["lr=-1", "above 0"]),
+        ([*TRAIN, "--compile", "fast", "--out", "x"], ["--compile='fast'", "reduce-overhead"]),
+        (
+            [*TRAIN, "--compile", "reduce-overhead", "--accumulate", "2", "--out", "x"],
+            ["compiled='reduce-overhead'", "accumulate=2"],
+        ),
         (["sample", "--weights", "dit-nobody"], ["dit-nobody", "shipped"]),
         (["sample", "--weights", "WEIGHTS", "--out", "x.gif"], ["x.gif", ".png"]),
         (["sample", "--weights", "WEIGHTS", "--film", "x.gif"], ["--film x.gif", ".png"]),
@@ -172,6 +177,22 @@ def test_errors_are_one_sentence_and_exit_code_2(
         assert word in message
     assert "Traceback" not in message
     assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("samples*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [
+        ([], None),
+        (["--compile"], "default"),
+        (["--compile", "reduce-overhead"], "reduce-overhead"),
+    ],
+    ids=["left out", "without a mode", "with one"],
+)
+def test_what_is_trained_can_be_compiled(given, mode, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda net, mode: asked.append(mode) or net)
+    assert main([*TRAIN, "--steps", "1", *given, "--out", str(tmp_path)]) == 0
+    assert asked == ([mode] if mode else [])
 
 
 def test_help_names_every_command_and_gives_examples():

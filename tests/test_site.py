@@ -106,7 +106,12 @@ def test_solutions_are_folded(site):
 
 
 def test_files_of_the_package_are_linked_to_a_copy(site):
-    assert 'href="../minidit/sample.py.html"' in html(site, "notebooks/00_quickstart.html")
+    for stem in NOTEBOOKS:
+        source = (ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8")
+        page = html(site, f"notebooks/{stem}.html")
+        for file in set(re.findall(r"`(minidit/[\w/]+\.py)`", source)):
+            assert f'href="../{file}.html"' in page, (stem, file)
+    assert 'href="../minidit/commands/demo.py.html"' in html(site, "notebooks/05_train.html")
     copy = render.unescape(text(html(site, "minidit/sample.py.html")))
     assert (ROOT / "minidit/sample.py").read_text(encoding="utf-8").strip() in copy
 

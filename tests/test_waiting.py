@@ -5,12 +5,28 @@ does a copy from the processor. Tensors on PyTorch's "meta" device have shapes a
 that whatever would read one raises an error, without a GPU.
 """
 
+from functools import partial
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from minidit import SAMPLERS, Diffusion, Recipe, UViT, guided, loop, sample
-from minidit.schedule import linear
+from minidit import (
+    SAMPLERS,
+    Diffusion,
+    Recipe,
+    UViT,
+    bits_per_dim,
+    cosine,
+    ddim,
+    ddim_invert,
+    guided,
+    linear,
+    loop,
+    sample,
+    straight,
+    vp_sde,
+)
 from minidit.shards import ShardedRun
 
 META = torch.device("meta")
@@ -100,12 +116,65 @@ def test_a_training_step(network, optimizer, asked, tiny_dit, on_meta):
     assert copies.found == []
 
 
+def copied(run, steps):
+    """The shapes of what a sampler brings to the device in so many steps."""
+    with Copies() as copies:
+        for state in run(steps=steps):
+            assert state.x.device == META
+    return sorted(copies.found)
+
+
 @pytest.mark.parametrize("sigma", [False, True], ids=["one pass", "learned sigma"])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "random ddim", "ddim_invert"])
 def test_a_sampler(sampler, sigma, tiny_dit):
-    model = tiny_dit(learn_sigma=sigma).to(META)
+    """The schedule's tables are brought there once, whatever the number of steps."""
+    model = guided(tiny_dit(learn_sigma=sigma).to(META), 2.0)
     x, y = torch.zeros(2, 1, 8, 8, device=META), torch.zeros(2, dtype=torch.long, device=META)
     diffusion = Diffusion(linear(), "eps", learn_sigma=sigma)
-    steps = 30 if sampler == "euler_maruyama" else 4  # whose steps mustn't be long
-    states = SAMPLERS[sampler](guided(model, 2.0), diffusion, x, y, steps=steps)
+    options = {} if sampler == "ddim_invert" else {"generator": MetaGenerator()}
+    if sampler == "random ddim":
+        options["eta"] = 1.0
+    names = SAMPLERS | {"random ddim": ddim, "ddim_invert": ddim_invert}
+    run = partial(names[sampler], model, diffusion, x, y, **options)
+    least = 30 if sampler == "euler_maruyama" else 4  # whose steps mustn't be long
+    tables = copied(run, least)
+    # a respaced process has tables of its own, so both runs bring as many, as long as the steps
+    assert all(len(shape) == 1 for shape in tables) and len(copied(run, least + 2)) == len(tables)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0], ids=["alone", "guided"])
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize(
+    ("predict", "schedule"), [("eps", vp_sde), ("x0", cosine), ("v", straight)]
+)
+def test_what_is_sampled(predict, schedule, asked, scale, tiny_dit):
+    changes, y = ASKED[asked]
+    model = guided(tiny_dit(**changes).to(META), scale)
+    x = torch.zeros(len(y), 1, 8, 8, device=META)
+    states = ddim(model, Diffusion(schedule(), predict), x, y.to(META), steps=3, clip=True)
     assert sample(states).shape == x.shape
+
+
+def test_the_bound(tiny_dit):
+    model = tiny_dit(learn_sigma=True).to(META)
+    x0, y = torch.zeros(2, 1, 8, 8, device=META), torch.zeros(2, dtype=torch.long, device=META)
+    diffusion = Diffusion(linear(), "eps", learn_sigma=True).respace([0, 500, 999])
+    assert bits_per_dim(model, diffusion, x0, y, generator=MetaGenerator()).total.shape == (2,)
+
+
+def test_an_interval_has_to_ask(tiny_dit):
+    """A pass is saved where guidance is switched off, and the program must know where that is."""
+    model = guided(tiny_dit().to(META), 2.0, interval=(0, 500))
+    x, y = torch.zeros(2, 1, 8, 8, device=META), torch.zeros(2, dtype=torch.long, device=META)
+    with pytest.raises(RuntimeError, match="meta"):
+        sample(ddim(model, Diffusion(linear(), "eps"), x, y, steps=3))
+
+
+def test_losses_are_read_every_twenty_steps(tiny_dit, on_meta, monkeypatch):
+    """All together: those of one by one would have to be waited for one by one."""
+    read = []
+    monkeypatch.setattr(loop, "_finite_mean", lambda losses, *_: read.append(len(losses)) or 0.0)
+    images, y = torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 2])
+    recipe = Recipe(45, 2, warmup=0)
+    ShardedRun(tiny_dit().to(META), Diffusion(linear(), "eps"), images, y, recipe).go()
+    assert read == [20, 20, 5]

@@ -49,7 +49,7 @@ def bench(
                 rows.append(row)
                 report(f"{size}, {network}, {task}: {ratio(row)[0]:.2f} times as fast")
             del contest
-    _add_memory([row for row in rows if row["task"] == "training step"], device)
+    _add_memory([row for row in rows if row["task"] == "training step"], device, compiled)
     return {"rows": rows, "compiled": compiled, "at once": batch} | where(device)
 
 
@@ -79,13 +79,13 @@ def _row(contest: Contest, task: str, repeats: int, seconds: float) -> dict:
     }
 
 
-def _add_memory(rows: list[dict], device: torch.device) -> None:
+def _add_memory(rows: list[dict], device: torch.device, compiled: str | None) -> None:
     """What the contestants of these rows need, under the key "MiB"."""
     both = ("plain", "package")
     keys = ("size", "network", "batch")
-    found = iter(
-        peaks([{k: row[k] for k in keys} | {"only": w} for row in rows for w in both], device)
-    )
+    more = {"compiled": compiled}
+    asked = [{k: row[k] for k in keys} | {"only": w} | more for row in rows for w in both]
+    found = iter(peaks(asked, device))
     for row in rows:
         row["MiB"] = {who: next(found) for who in both}
 
@@ -99,7 +99,8 @@ def ratio(row: dict) -> tuple[float, float, float]:
 
 def page(results: dict) -> str:
     """What was found as a Markdown page."""
-    compiled = f", compiled: {results['compiled']}" if results["compiled"] else ""
+    mode = results["compiled"]
+    compiled = f" and compiled ({mode}), but for sampling" if mode else ""
     head = (
         f"# How fast is it?\n\nOn {results['device']} ({results['vectors']}), "
         f"{results['threads']} threads, torch {results['torch']}, revision {results['revision']}: "

@@ -9,7 +9,7 @@ from minidit import bench as racing
 from minidit._validate import check_choice, check_positive
 from minidit.bench import growth, profiles
 from minidit.bench.contest import NETWORKS, SIZES
-from minidit.commands.terminal import add_compile, device_of, set_threads, writable
+from minidit.commands.terminal import add_compile, check_compile, device_of, set_threads, writable
 
 DEFAULTS = {"bench": "bench.json", "growth": "growth.json", "profile": "profile.json"}
 
@@ -72,6 +72,9 @@ def _measured(kind: str, args: Namespace) -> dict:
         raise ValueError(f"--seconds {args.seconds:g} must be above 0, e.g. 0.2")
     if args.batch is not None:
         check_positive(batch=args.batch)
+    check_compile(args.compile)
+    if args.compile is not None and kind != "bench":
+        raise ValueError(f"--compile doesn't go with --{kind}; leave one of the two out")
     device = device_of(args.device)
     set_threads(1 if kind == "profile" and args.threads is None else args.threads)
     if kind == "growth":

@@ -1,6 +1,7 @@
 """The demo: train a small DiT on drawn digits for a minute or two, and look at what it draws."""
 
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,20 @@ from torch import Tensor
 
 from minidit import data, evaluate, presets, weights
 from minidit._files import replacing
+from minidit.commands.terminal import bar, device_of, writable
 from minidit.generate import generate
 from minidit.sample import sample
 from minidit.train import Recipe, fit
 
 HOW = {"guidance": 2.0, "sampler": "ddim", "steps": 30}
 PER_CLASS = 20
+
+
+def demo(args: Namespace) -> None:
+    """Train on drawn digits, and write a picture."""
+    run_demo(
+        writable(args.out, ".png"), args.seconds, args.seed, device_of(args.device), bar, print
+    )
 
 
 def run_demo(

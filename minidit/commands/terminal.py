@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from minidit import plot
 from minidit._files import replacing
+from minidit._validate import check_choice
 from minidit.shards import MODES
 
 
@@ -39,11 +40,16 @@ def add_compile(parser: ArgumentParser) -> None:
         "--compile",
         nargs="?",
         const="default",
-        choices=MODES,
         metavar="MODE",
         help="torch.compile the network; with the mode reduce-overhead a GPU replays CUDA graphs, "
         "which helps small networks",
     )
+
+
+def check_compile(mode: str | None) -> None:
+    """Raise ValueError unless --compile is absent or a mode that is known."""
+    if mode is not None:
+        check_choice("--compile", mode, MODES)
 
 
 def writable(out: str, *suffixes: str, option: str = "--out") -> Path:

@@ -1,4 +1,4 @@
-"""What demo, train, classifier and experiment do; each takes the parsed options."""
+"""What `train` does: a diffusion model or an autoencoder, from the start or where it stopped."""
 
 from argparse import Namespace
 from dataclasses import asdict
@@ -6,31 +6,17 @@ from pathlib import Path
 
 import torch
 
-from minidit import data, plot, presets, shards, weights
-from minidit import evaluate as judging
-from minidit._validate import check_choice, check_positive
-from minidit.autoencoder_presets import AUTOENCODERS, PHOTOGRAPHS
-from minidit.classifier import train_classifier
-from minidit.commands import scenes as scene_commands
+from minidit import data, presets, shards, weights
+from minidit._validate import check_choice
+from minidit.autoencoder_presets import AUTOENCODERS
 from minidit.commands.autoencoder import train_autoencoder, training_set
-from minidit.commands.demo import run_demo
 from minidit.commands.terminal import (
     Log,
-    bar,
+    check_compile,
     command_of,
     device_of,
     set_threads,
-    writable,
 )
-from minidit.experiments import EXPERIMENTS
-from minidit.experiments.runner import measures, run_experiment, table
-
-
-def demo(args: Namespace) -> None:
-    """Train on drawn digits, and write a picture."""
-    run_demo(
-        writable(args.out, ".png"), args.seconds, args.seed, device_of(args.device), bar, print
-    )
 
 
 def train(args: Namespace) -> None:
@@ -39,6 +25,7 @@ def train(args: Namespace) -> None:
     check_choice("--preset", args.preset, [*presets.PRESETS, *AUTOENCODERS])
     if args.preset in AUTOENCODERS:
         return train_autoencoder(args)
+    check_compile(args.compile)
     out, preset = Path(args.out), presets.PRESETS[args.preset]
     args.data = args.data or preset.get("data", "mnist")
     args.autoencoder = args.autoencoder or preset.get("autoencoder")
@@ -76,60 +63,3 @@ def train(args: Namespace) -> None:
     weights.save(average, path, diffusion, facts, stage.link if stage is not None else None)
     print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
     shards.leave()
-
-
-def classifier(args: Namespace) -> None:
-    """Train a judge of samples."""
-    set_threads(args.threads)
-    path = writable(args.out, ".safetensors")
-    check_positive(steps=args.steps)
-    if args.data == "scenes":
-        return scene_commands.train_judge(args, path)
-    train, test = data.load(args.data), data.load(args.data, "test")
-    progress = bar(args.steps)
-    judge = train_classifier(
-        train.images,
-        train.labels,
-        steps=args.steps,
-        seed=args.seed,
-        photographs=args.data in PHOTOGRAPHS,
-        report=lambda step, loss: progress.update(),
-    )
-    progress.close()
-    right = judging.accuracy(judge, data.to_unit(test.images), test.labels)
-    facts = {
-        "data": args.data,
-        "steps": args.steps,
-        "seed": args.seed,
-        "test accuracy": round(right, 4),
-        "command": command_of(args, "data steps seed threads out"),
-    }
-    weights.save(judge, path, info=facts)
-    print(f"wrote {path}; it recognises {right:.2%} of the test images")
-
-
-def experiment(args: Namespace) -> None:
-    """List the experiments, or run one."""
-    if args.name is None:
-        for name, entry in EXPERIMENTS.items():
-            print(f"{name}: {entry.question} {len(entry.variants)} variants")
-        return
-    check_choice("experiment", args.name, EXPERIMENTS)
-    set_threads(args.threads)
-    results = run_experiment(
-        args.name,
-        EXPERIMENTS[args.name],
-        Path(args.out),
-        seeds=args.seeds,
-        scale=args.scale,
-        report=print,
-    )
-    path = Path(args.out) / f"{args.name}.md"
-    page = f"# {results['question']}\n"
-    for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
-        page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
-    path.write_text(page)
-    panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow
-    log = [key for key in ("frechet",) if key in panels]  # from 0.2 to hundreds
-    plot.dots(panels, log=log, title=results["question"], out=path.with_suffix(".png"))
-    print(page)

@@ -71,8 +71,22 @@ def run_experiment(
             cells = (f"{k} {run[k]:{form}}" for k, form in experiment.columns.items())
             report(f"{variant}, seed {seed}: " + ", ".join(cells))
     results = _read(path) | _head(name, experiment)
+    results["runs"] = _in_order(results["runs"], experiment)
     _store(results, path)
     return results
+
+
+def _in_order(runs: list[dict], experiment: Experiment) -> list[dict]:
+    """Runs by scale, seed and variant, however they came about; unknown variants are last."""
+    places = {variant: k for k, variant in enumerate(experiment.variants)}
+    return sorted(
+        runs,
+        key=lambda run: (
+            SCALES.index(run["scale"]),
+            run["seed"],
+            places.get(run["variant"], len(places)),
+        ),
+    )
 
 
 def _measure(trial: Callable[[dict, int], dict], asked: dict) -> dict:

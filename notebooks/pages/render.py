@@ -108,7 +108,7 @@ class Renderer(IPythonRenderer):
     def codespan(self, text: str) -> str:
         """Code within a line; a file of the package becomes a link to its source."""
         code = super().codespan(text)
-        if re.fullmatch(r"minidit/\w+\.py", text) and (ROOT / text).is_file():
+        if re.fullmatch(r"minidit/[\w/]+\.py", text) and (ROOT / text).is_file():
             link = posixpath.relpath(text, posixpath.dirname(self.page.path))
             return f'<a href="{link}">{code}</a>'
         return code
