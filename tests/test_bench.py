@@ -180,6 +180,7 @@ def test_growth_on_paper():
     assert "| 400K steps | 7.3e+19 | 6.8 days | 2.1 days | 0.3 days | 46 years |" in text
     assert "| batch | **power** | 1.00 | | 1.00 |" in text
     assert "not measurement" in text
+    assert "The most is 50 GFLOP/s, at batch 1" in text
 
 
 def test_a_profile_names_operations_and_adds_up():

@@ -564,3 +564,16 @@ def test_the_two_experiments_share_their_baseline():
     shapes, kl = rates.AUTOENCODER_EXPERIMENTS.values()
     shared = [s for s in kl.variants.values() if s in shapes.variants.values()]
     assert shared == [shapes.variants["f = 4, c = 4"]] and shapes.trial == kl.trial
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_scale_leaves_alone_what_variants_vary(name):
+    """Else variants would be the same there in what their names tell apart."""
+    experiment = EXPERIMENTS[name]
+    for scale in ("cpu", "gpu"):
+        for part, changes in experiment.scales[scale].items():
+            for key in changes if isinstance(changes, dict) else ():
+                values = [
+                    variant.get(part, {}).get(key) for variant in experiment.variants.values()
+                ]
+                assert all(value == values[0] for value in values), (scale, part, key)

@@ -37,9 +37,9 @@ FLOORS = {
     0: "patches embed attention schedule steps likelihood muon gaussian quantize encoder tokenizer"
     " products",
     1: "blocks diffusion autoencoder discriminator condition",
-    2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde generate bits recipe checkpoint loop",
-    3: "latent weights official official_dit official_uvit counts train classifier evaluate judge"
-    " train_autoencoder maps shards inception",
+    2: "dit uvit sample dpm_solver dpm_steps dpm_adaptive sde",
+    3: "recipe loop train checkpoint shards train_autoencoder classifier judge weights latent"
+    " official official_dit official_uvit evaluate inception generate bits counts maps",
     3.5: "digits data pictures charts plot check presets autoencoder_presets scenes captions"
     " obedience copies",
     4: "experiments bench commands",

@@ -106,12 +106,13 @@ def page(results: dict) -> str:
         f"{results['threads']} threads, torch {results['torch']}, revision {results['revision']}: "
         "medians, and quartiles in brackets. The plain version computes the same, in float32; the "
         f"package in {'mixed precision' if results['platform'] == 'cuda' else 'float32'}"
-        f"{compiled}. Sampling is {STEPS} steps of DDIM with guidance {SCALE:g}. A FLOP/s is two "
-        "for each multiply-accumulate; the ceiling is the fastest large matrix product between the "
-        "turns, in the same precision. Memory is that of a training step.\n\n"
+        f"{compiled}. Sampling is {STEPS} steps of DDIM with guidance {SCALE:g}. A "
+        "multiply-accumulate counts as two FLOPs; the ceiling is the fastest large matrix product "
+        "between the turns, in the same precision. Memory is that of a training step.\n\n"
     )
     titles = "size|network|task|batch|plain, ms|package, ms|times as fast|GFLOP/s, plain"
-    titles += "|GFLOP/s, package|ceiling, plain|ceiling, package|MiB, plain|MiB, package|images/s"
+    titles += "|GFLOP/s, package|ceiling, plain|ceiling, package|MiB, plain|MiB, package"
+    titles += "|images/s, package"
     lines = ["| " + " | ".join(titles.split("|")) + " |", "|---" * (titles.count("|") + 1) + "|"]
     for row in results["rows"]:
         lines.append("| " + " | ".join(_cells(row, results["platform"])) + " |")
