@@ -144,7 +144,8 @@ def dots(
             if measure in log:
                 _logarithmic(ax, "x")
             else:
-                ax.locator_params(axis="x", nbins=3)  # narrow panels have room for few numbers
+                few = 3 if len(panels) < 4 else 2  # narrow panels have room for few numbers
+                ax.locator_params(axis="x", nbins=few, steps=[1, 2, 5, 10])
         axes[0].set_yticklabels(names)
         axes[0].figure.suptitle(title or "", x=0.01, ha="left")
 

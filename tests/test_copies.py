@@ -100,6 +100,19 @@ def test_real_samples_are_no_part_of_their_reference(small_world):
 # --- the usual FID --------------------------------------------------------------------------------
 
 
+def test_missing_data_are_missed_before_anything_is_drawn(monkeypatch, capsys):
+    def load(name, split):
+        raise data.DownloadError(f"no {split} images of {name}")
+
+    def states(*arguments):
+        raise AssertionError("drawn for nothing")
+
+    monkeypatch.setattr(evaluate_commands.data, "load", load)
+    monkeypatch.setattr(evaluate_commands, "states", states)
+    assert main(["evaluate", "--weights", "dit-mnist"]) == 2
+    assert "no test images of mnist" in capsys.readouterr().err
+
+
 def test_without_library_or_file_a_sentence_says_what_to_get(monkeypatch, tmp_path, capsys):
     command = ["evaluate", "--weights", "dit-mnist", "--inception", "x.pth"]
     assert main(command) == 2 and "not for mnist" in capsys.readouterr().err

@@ -566,6 +566,13 @@ def test_the_two_experiments_share_their_baseline():
     assert shared == [shapes.variants["f = 4, c = 4"]] and shapes.trial == kl.trial
 
 
+def test_a_logarithmic_axis_is_for_what_differs_by_factors():
+    assert command._wide({"a": [0.5, 0.6], "b": [236.0]})
+    assert command._wide({"a": [0.0, math.inf, 1.0], "b": [31.0]})
+    assert not command._wide({"a": [0.17, 0.19], "b": [0.32, math.inf]})
+    assert not command._wide({"a": [math.nan]})
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_scale_leaves_alone_what_variants_vary(name):
     """Else variants would be the same there in what their names tell apart."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minidit import autoencoder_presets, data, latent, presets, weights
+from minidit import autoencoder_presets, data, latent, weights
 from minidit import evaluate as judging
 from minidit._validate import check_positive
 from minidit.autoencoder_presets import AUTOENCODERS, PHOTOGRAPHS
@@ -17,6 +17,7 @@ from minidit.commands.terminal import (
     bar,
     command_of,
     device_of,
+    recipe_of,
     set_threads,
     writable,
     write_images,
@@ -38,13 +39,7 @@ def train_autoencoder(args: Namespace) -> None:
             "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "
             "out, an autoencoder trains from nothing in one process"
         )
-    recipe = presets.recipe_of(
-        preset["recipe"],
-        steps=args.steps,
-        batch_size=args.batch_size,
-        lr=args.lr,
-        seed=args.seed,
-    )
+    recipe = recipe_of(args, preset)
     judge, device = judging.classifier(preset["judge"]), device_of(args.device)
     train = data.load(args.data)
     model, terms = autoencoder_presets.build(args.preset, train.images.shape[1], args.seed)

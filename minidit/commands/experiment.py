@@ -1,6 +1,8 @@
 """What `experiment` does: list the experiments, or run what is missing of one."""
 
+import math
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from minidit import plot
@@ -32,6 +34,12 @@ def experiment(args: Namespace) -> None:
         page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
     path.write_text(page)
     panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow
-    log = [key for key in ("frechet",) if key in panels]  # from 0.2 to hundreds
+    log = [key for key in ("frechet",) if key in panels and _wide(panels[key])]
     plot.dots(panels, log=log, title=results["question"], out=path.with_suffix(".png"))
     print(page)
+
+
+def _wide(groups: dict[str, Sequence[float]]) -> bool:
+    """Whether the largest of the values {name: values} are far more than the smallest."""
+    values = [v for group in groups.values() for v in group if v > 0 and math.isfinite(v)]
+    return max(values, default=1.0) > 30 * min(values, default=1.0)

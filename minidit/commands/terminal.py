@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minidit import plot
+from minidit import plot, presets
 from minidit._files import replacing
 from minidit._validate import check_choice
+from minidit.recipe import Recipe
 from minidit.shards import MODES
 
 
@@ -32,6 +33,12 @@ def set_threads(count: int | None) -> None:
         raise ValueError(f"--threads {count} must be at least 1")
     if count is not None:
         torch.set_num_threads(count)
+
+
+def recipe_of(args: Namespace, preset: dict) -> Recipe:
+    """A preset's recipe, but for what the options of `train` say instead."""
+    own = {key: getattr(args, key) for key in ("steps", "batch_size", "lr", "seed")}
+    return presets.recipe_of(preset["recipe"], **own)
 
 
 def add_compile(parser: ArgumentParser) -> None:

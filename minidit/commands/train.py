@@ -15,6 +15,7 @@ from minidit.commands.terminal import (
     check_compile,
     command_of,
     device_of,
+    recipe_of,
     set_threads,
 )
 
@@ -30,13 +31,7 @@ def train(args: Namespace) -> None:
     args.data = args.data or preset.get("data", "mnist")
     args.autoencoder = args.autoencoder or preset.get("autoencoder")
     args.start = args.start or preset.get("start")
-    recipe = presets.recipe_of(
-        preset["recipe"],
-        steps=args.steps,
-        batch_size=args.batch_size,
-        lr=args.lr,
-        seed=args.seed,
-    )
+    recipe = recipe_of(args, preset)
     device = shards.join(device_of(args.device))
     with shards.first_process_first():
         train = data.load(args.data)
