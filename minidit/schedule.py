@@ -227,7 +227,12 @@ def vp_sde(T: int = 1000) -> Schedule:
 
     log α = -½·∫β. U-ViT trains on CIFAR-10 with it.
     """
-    return continuous(lambda u: -0.1 / 2 * u - 19.9 / 4 * u**2, T, "vp_sde")
+    return continuous(_vp_log_alpha, T, "vp_sde")
+
+
+def _vp_log_alpha(u: Tensor) -> Tensor:
+    # A function of the module, not a lambda, so that the schedule can be pickled.
+    return -0.1 / 2 * u - 19.9 / 4 * u**2
 
 
 def straight(T: int = 1000) -> Schedule:

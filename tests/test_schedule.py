@@ -1,6 +1,7 @@
 """Schedules: what must hold between their tables, and the formulas of the papers."""
 
 import math
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -241,3 +242,11 @@ def test_a_schedule_cannot_be_changed():
     with pytest.raises(AttributeError):
         linear(50).alpha = torch.zeros(50)
     assert isinstance(linear(50), Schedule)
+
+
+def test_a_continuous_schedule_survives_pickling():
+    schedule = vp_sde(20)
+    copy = pickle.loads(pickle.dumps(schedule))
+    u = torch.linspace(0, 1, 5, dtype=torch.float64)
+    assert copy.name == "vp_sde" and torch.equal(copy.alpha, schedule.alpha)
+    assert torch.equal(copy.log_alpha(u), schedule.log_alpha(u))
