@@ -1,30 +1,48 @@
 """minidit: the diffusion transformer, built step by step."""
 
+# The core, in the order in which the notebooks build it.
 from minidit.patches import ConvPatchEmbed, PatchEmbed, patchify, unpatchify
-from minidit.embed import LabelEmbedder, TimestepEmbedder, sincos_2d, timestep_embedding
+from minidit.embed import (
+    ENCODERS,
+    LabelEmbedder,
+    TimestepEmbedder,
+    sincos_2d,
+    timestep_embedding,
+)
 from minidit.attention import Attention, Mlp
-from minidit.schedule import SCHEDULES, Schedule, cosine, linear, scaled_linear, straight, vp_sde
 from minidit.blocks import BLOCKS, SKIPS, FinalLayer, LongSkip, modulate
-from minidit.diffusion import Diffusion
-from minidit.tokenizer import Tokenizer
-from minidit.condition import ENCODERS, LayoutEncoder, TextEncoder
-from minidit.gaussian import DiagonalGaussian
-from minidit.quantize import Quantizer
-from minidit.encoder import Decoder, Encoder
-from minidit.autoencoder import KLAutoencoder, VQAutoencoder
 from minidit.dit import DIT_SIZES, DiT
 from minidit.uvit import UVIT_SIZES, UViT, without_skips
-from minidit.steps import select_steps, space_timesteps
-from minidit.dpm_solver import dpm_solver
-from minidit.dpm_adaptive import dpm_adaptive
-from minidit.sde import euler_maruyama
-from minidit.sample import SAMPLERS, ddim, ddim_invert, ddpm, guided, sample
-from minidit.bits import bits_per_dim
-from minidit.counts import count
-from minidit.maps import attention_maps
-from minidit.official import export_official, load_official
-from minidit.recipe import Recipe
-from minidit.train import EMA, fit
-from minidit.train_autoencoder import Terms, fit_autoencoder
-from minidit.weights import load, save
-from minidit import latent
+from minidit.schedule import SCHEDULES, Schedule, cosine, linear, scaled_linear, straight, vp_sde
+from minidit.diffusion import Diffusion
+from minidit.sampling import (
+    SAMPLERS,
+    ddim,
+    ddim_invert,
+    ddpm,
+    guided,
+    sample,
+    select_steps,
+    space_timesteps,
+)
+from minidit.train import EMA, Recipe, fit
+
+# The folders; what they add to the core's registries is then known to everyone.
+from minidit import training
+from minidit.solvers import dpm_adaptive, dpm_solver, euler_maruyama
+from minidit.weights import NETWORKS, load, save
+from minidit.weights.official import export_official, load_official
+from minidit.conditions import LayoutEncoder, TextEncoder, Tokenizer
+from minidit.latents.gaussian import DiagonalGaussian
+from minidit.latents.quantizer import Quantizer
+from minidit.latents.encoder import Decoder, Encoder
+from minidit.latents.autoencoder import KLAutoencoder, VQAutoencoder
+from minidit.latents.training import Terms, fit_autoencoder
+from minidit.latents import latent
+from minidit.evaluate.attention import attention_maps
+from minidit.evaluate.classifier import Classifier
+from minidit.evaluate.detector import SceneJudge
+from minidit.evaluate.flops import count
+from minidit.evaluate.nll import bits_per_dim
+
+NETWORKS |= {n.__name__: n for n in (Classifier, SceneJudge, KLAutoencoder, VQAutoencoder)}

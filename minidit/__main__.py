@@ -3,17 +3,8 @@
 import argparse
 import sys
 
-from minidit.commands import (
-    autoencoder,
-    bench,
-    classifier,
-    demo,
-    evaluate,
-    experiment,
-    sample,
-    train,
-)
-from minidit.commands.terminal import add_compile
+from minidit.cli import autoencoder, bench, classifier, demo, evaluate, experiment, sample, train
+from minidit.cli.terminal import add_compile
 
 EXAMPLES = """examples:
   python -m minidit demo

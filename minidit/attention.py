@@ -5,8 +5,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._init import linear
 from minidit._validate import check_positive
+from minidit.patches import linear
 
 
 class Attention(nn.Module):

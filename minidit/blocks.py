@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from minidit._init import linear
 from minidit._validate import check_choice
 from minidit.attention import Attention, Mlp
+from minidit.patches import linear
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -90,8 +90,8 @@ class AdaLNBlock(Block):
 
     parts = 4  # shift and scale, for attention and for the MLP
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """(b, n, d), (b, m, d) → (b, n, d)."""
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(b, n, d), (b, m, d) → (b, n, d); padding is zeros, which the sum doesn't see."""
         shift1, scale1, shift2, scale2 = self.modulation(cond)
         x = x + self.attn(modulate(self.norm1(x), shift1, scale1))
         return x + self.mlp(modulate(self.norm2(x), shift2, scale2))
@@ -102,8 +102,8 @@ class AdaLNZeroBlock(AdaLNBlock):
 
     parts = 6  # shift, scale and gate, for attention and for the MLP
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """(b, n, d), (b, m, d) → (b, n, d)."""
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(b, n, d), (b, m, d) → (b, n, d); padding is zeros, which the sum doesn't see."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(cond)
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
@@ -127,11 +127,10 @@ def through(
     That saves the memory of a block's activations for a third more computing, and changes no bit
     of outputs and gradients (arXiv 1604.06174).
     """
-    inputs = (x, cond) if mask is None else (x, cond, mask)
     if checkpointing and torch.is_grad_enabled():
         # blocks draw no random numbers, so there is no random state to restore
-        return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
-    return block(*inputs)
+        return checkpoint(block, x, cond, mask, use_reentrant=False, preserve_rng_state=False)
+    return block(x, cond, mask)
 
 
 class FinalLayer(nn.Module):

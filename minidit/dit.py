@@ -13,8 +13,7 @@ from minidit._validate import (
     plain_size,
 )
 from minidit.blocks import BLOCKS, FinalLayer, through
-from minidit.condition import condition_mask, condition_tokens, make_condition
-from minidit.embed import TimestepEmbedder, sincos_2d
+from minidit.embed import TimestepEmbedder, condition_tokens, make_condition, sincos_2d
 from minidit.patches import PatchEmbed, unpatchify
 
 
@@ -69,7 +68,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(
             BLOCKS[block](hidden_size, num_heads, mlp_ratio) for _ in range(depth)
         )
-        adaptive = BLOCKS[block].parts > 0
+        adaptive, self.in_context = BLOCKS[block].parts > 0, BLOCKS[block].in_context
         self.final = FinalLayer(hidden_size, patch_size**2 * out_channels, adaptive)
 
     @property
@@ -77,21 +76,23 @@ class DiT(nn.Module):
         """The label that stands for "no label", or None if the network has none."""
         return self.label_embed.null_label if self.label_embed is not None else None
 
-    def condition(self, t: Tensor, y: Tensor | None) -> Tensor:
-        """The condition as tokens, time first: (b,), y → (b, m, d)."""
-        tokens = [self.time_embed(t)[:, None], *condition_tokens(self.label_embed, y, len(t))]
-        return torch.cat(tokens, dim=1)
+    def condition(self, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The condition as tokens, time first: (b,), y → (b, m, d); where there is padding, a mask.
+
+        The mask (b, m) is False for padding, whose tokens are zeros.
+        """
+        tokens, mask = condition_tokens(self.label_embed, y, len(t))
+        if mask is not None:
+            mask = F.pad(mask, (1, 0), value=True)  # the time is never padding
+        return torch.cat([self.time_embed(t)[:, None], *tokens], dim=1), mask
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """(b, c, h, w), (b,), labels (b,) or what `condition` says → (b, c or 2c, h, w)."""
         check_images(x, self.in_channels, self.size)
         check_times(t, len(x))  # one time for a batch of many would broadcast silently
         tokens = self.patch_embed(x) + self.pos_embed  # (b, n, d)
-        cond = self.condition(t, y)  # (b, m, d)
-        mask = condition_mask(self.label_embed, y)
-        if mask is not None:  # the time is never padding; sums don't see padding, which is zeros
-            mask = None if self.blocks[0].parts else F.pad(mask, (1, 0), value=True)  # (b, m)
-        if self.blocks[0].in_context:
+        cond, mask = self.condition(t, y)  # (b, m, d), (b, m) or None
+        if self.in_context:
             tokens = torch.cat([cond, tokens], dim=1)  # (b, m + n, d)
         for block in self.blocks:
             tokens = through(block, tokens, cond, self.checkpointing, mask)

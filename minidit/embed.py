@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._init import linear
-from minidit._validate import check_labels, check_positive, check_times
+from minidit._validate import check_choice, check_labels, check_positive, check_times
+from minidit.patches import linear
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -97,10 +97,20 @@ class LabelEmbedder(nn.Module):
         self.table = nn.Embedding(num_classes + (dropout > 0), hidden_size)
         nn.init.normal_(self.table.weight, std=std)
 
+    needs = "labels; pass y, e.g. full of model.null_label"
+
     def forward(self, y: Tensor) -> Tensor:
         """(b,) → (b, d)."""
-        check_labels(y, None, self.table.num_embeddings)
+        self.check(y)
         return self.table(y)
+
+    def check(self, y: Tensor, batch: int | None = None) -> None:
+        """Raise TypeError or ValueError unless y holds labels, (batch,)."""
+        check_labels(y, batch, self.table.num_embeddings)
+
+    def tokens(self, y: Tensor) -> tuple[Tensor, None]:
+        """A label as a sequence of one token, (b, 1, d), none of them padding."""
+        return self(y)[:, None], None
 
     def drop(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Replace labels by the null label with probability `dropout`: (b,) → (b,).
@@ -111,3 +121,46 @@ class LabelEmbedder(nn.Module):
             return y
         dropped = torch.rand(y.shape, generator=generator, device=y.device) < self.dropout
         return y.masked_fill(dropped, self.null_label)
+
+
+# What can take the labels' place, by name; `minidit.conditions` adds texts and layouts.
+ENCODERS: dict[str, type[nn.Module]] = {}
+
+
+def make_condition(
+    condition: dict | None, num_classes: int, hidden_size: int, dropout: float, std: float
+) -> nn.Module | None:
+    """The table of labels, or the encoder that `condition` describes, or None for neither.
+
+    `condition`: {"encoder": a key of `ENCODERS`, …}, the rest being the encoder's own arguments.
+    """
+    if condition is None:
+        return LabelEmbedder(num_classes, hidden_size, dropout, std) if num_classes else None
+    if num_classes:
+        raise ValueError(
+            f"num_classes={num_classes} and condition={condition.get('encoder')!r} are both given; "
+            "a text or a layout takes the labels' place, so set num_classes=0"
+        )
+    check_choice("condition['encoder']", condition.get("encoder"), ENCODERS)
+    arguments = {name: value for name, value in condition.items() if name != "encoder"}
+    return ENCODERS[condition["encoder"]](hidden_size, dropout=dropout, std=std, **arguments)
+
+
+def condition_tokens(
+    encoder: nn.Module | None, y: Tensor | None, batch: int
+) -> tuple[list[Tensor], Tensor | None]:
+    """The condition as [(b, m, d)], or [] without an encoder; and which tokens are no padding.
+
+    Raises where y, (b,) or (b, m, …), is missing, in vain, or not what the encoder reads.
+    """
+    if (y is None) != (encoder is None):
+        raise ValueError(
+            f"y=None, but this network needs {encoder.needs}"
+            if y is None
+            else "y is given, but this network has no labels (num_classes=0); leave y out"
+        )
+    if encoder is None:
+        return [], None
+    encoder.check(y, batch)
+    tokens, mask = encoder.tokens(y)
+    return [tokens], mask

@@ -1,10 +1,45 @@
 """Images to tokens and back (DiT, section 3.2, "Patchify"; ViT, arXiv 2010.11929, equation 1)."""
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from minidit._init import linear
 from minidit._validate import check_images, check_positive
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 in 0..255, any shape → float32 in -1..1, the range that the networks see."""
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images has dtype {images.dtype}; to_unit takes uint8 in 0..255")
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Floats, nominally -1..1, any shape → uint8 in 0..255: rounded, and clamped outside."""
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}; to_uint8 takes floats in -1..1")
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def as_unit(images: Tensor) -> Tensor:
+    """Images as networks see them: bytes by `to_unit`, floats as they are, any shape."""
+    return to_unit(images) if images.dtype == torch.uint8 else images
+
+
+def linear(d_in: int, d_out: int, *, bias: bool = True, std: float | None = None) -> nn.Linear:
+    """A linear layer: weights Xavier-uniform, or normal with `std`; `std=0` gives zeros. Bias zero.
+
+    A zero layer is the "Zero" of adaLN-Zero (DiT, section 3.2). It is zeroed here, where it is
+    made: initialising "all Linear layers" in a later pass would silently undo it.
+    """
+    layer = nn.Linear(d_in, d_out, bias=bias)
+    if std is None:
+        nn.init.xavier_uniform_(layer.weight)
+    else:
+        nn.init.normal_(layer.weight, std=std) if std > 0 else nn.init.zeros_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:

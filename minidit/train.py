@@ -1,19 +1,344 @@
-"""Training a diffusion model: a batch, times, noise; a step; an average (DiT, section 4)."""
+"""Training a diffusion model: a batch, times, noise; a step; an average (DiT, section 4).
 
-from collections.abc import Callable
-from contextlib import nullcontext
+Every step has a random generator of its own, seeded by the run's seed and the step's number. So
+nothing random has to be stored: a resumed run draws what the uninterrupted one would have drawn.
+"""
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor, nn
 
-from minidit._validate import check_labels
-from minidit.condition import ConditionEncoder
+from minidit._validate import check_choice, check_images, check_labels, check_positive
 from minidit.diffusion import Diffusion
-from minidit.loop import EMA, Loop, check_training_images, step_generator
-from minidit.recipe import Recipe, draw_times
+from minidit.patches import as_unit
 
-__all__ = ["EMA", "Recipe", "Run", "fit", "step_generator"]
+TIMES = ("uniform", "logit_normal", "half")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a training run; a resumed run must have the same.
+
+    `optimizer`: "adamw", or "muon" for the blocks' matrices at `muon_lr`, with AdamW for the rest.
+    `cooldown`: see `learning_rate`. `clip`: the largest norm of the gradient. `times`: see
+    `draw_times`. `mixed_precision`: bfloat16 where it is exact enough, on a GPU only.
+    """
+
+    steps: int
+    batch_size: int = 128
+    lr: float = 1e-3
+    optimizer: str = "adamw"
+    muon_lr: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    warmup: int = 100
+    cooldown: float = 1.0
+    clip: float = 1.0
+    ema_decay: float = 0.999
+    times: str = "uniform"
+    mixed_precision: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive(steps=self.steps, batch_size=self.batch_size)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("times", self.times, TIMES)
+        if not self.lr > 0:
+            raise ValueError(f"lr={self.lr} must be above 0, e.g. 1e-3")
+        if not self.clip > 0:
+            raise ValueError(f"clip={self.clip} must be above 0; math.inf leaves gradients alone")
+        if self.warmup < 0:
+            raise ValueError(f"warmup={self.warmup} must be a number of steps, 0 for none")
+        if not 0 <= self.cooldown <= 1:
+            raise ValueError(f"cooldown={self.cooldown} is the part of the run to cool: 0 … 1")
+
+
+def draw_times(kind: str, T: int, n: int, generator: torch.Generator) -> Tensor:
+    """n training times, (n,) int64 in 0 … T-1: "uniform", or "logit_normal" (arXiv 2403.03206).
+
+    The logit-normal prefers the middle, where neither the image nor the noise is plain to see. It
+    hardly visits the first and last steps, where a learned variance has most to learn: "half" draws
+    half of the times from it and the other half uniformly.
+    """
+    check_choice("times", kind, TIMES)
+    if kind == "uniform":
+        return torch.randint(T, (n,), generator=generator, device=generator.device)
+    if kind == "half":
+        kinds = [("logit_normal", n - n // 2), ("uniform", n // 2)]
+        return torch.cat([draw_times(kind, T, size, generator) for kind, size in kinds])
+    u = torch.randn(n, generator=generator, device=generator.device).sigmoid()
+    return (u * T).long().clamp(max=T - 1)
+
+
+def learning_rate(step: float, steps: int, peak: float, warmup: int, cooldown: float) -> float:
+    """The rate at a step: linear warm-up, then `peak`, then a cosine to zero over the last part.
+
+    `cooldown` is the part of the run that the cosine takes: 1 for all after the warm-up, 0 for a
+    constant rate, as in the papers.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    length = cooldown * (steps - warmup)
+    left = steps - step
+    return peak if left >= length else peak * 0.5 * (1 - math.cos(math.pi * left / length))
+
+
+def adamw(model: nn.Module, recipe: Recipe, without: frozenset[str] = frozenset()) -> list:
+    """AdamW for all weights that are trained, but for those named in `without`."""
+    weights = [p for name, p in model.named_parameters() if p.requires_grad and name not in without]
+    decay = recipe.weight_decay
+    return [torch.optim.AdamW(weights, recipe.lr, recipe.betas, weight_decay=decay, fused=True)]
+
+
+# By name: (network, recipe) → the optimisers of its weights; `minidit.training` adds Muon.
+OPTIMIZERS: dict[str, Callable[[nn.Module, Recipe], list[torch.optim.Optimizer]]] = {"adamw": adamw}
+
+
+# In what a network's steps are taken; `minidit.training` puts faster matrix products here.
+matmul_backend: Callable[[nn.Module], AbstractContextManager] = nullcontext
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write to a temporary neighbour; it takes the name `path` at the end, on an error it vanishes.
+
+    So nobody ever finds half a file under that name, whatever interrupts the writer.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_checkpoint(state: dict, path: Path) -> None:
+    """Write to a temporary name, then rename: a kill at any moment leaves a whole file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_checkpoint(path: Path) -> dict:
+    """A checkpoint's contents; nothing in the file is executed. Raises ValueError if damaged."""
+    try:
+        with ZipFile(path) as archive:  # torch writes checksums but doesn't look at them
+            if archive.testzip() is not None:
+                raise BadZipFile(f"{archive.testzip()} has another checksum")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if {"done", "recipe", "data", "model", "ema", "optimizers"} <= state.keys():
+            return state
+        problem = None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        problem = error
+    raise ValueError(
+        f"{path} is damaged or no checkpoint; remove it to start the run anew"
+    ) from problem
+
+
+def fingerprint(images: Tensor, labels: Tensor | None) -> dict:
+    """Enough of a data set, (n, c, h, w) and (n, …), to notice that it is another one."""
+    sample = images[:: max(1, len(images) // 64)].double().sum().item()
+    facts = {"shape": list(images.shape), "sum": sample, "labels": None}
+    if labels is not None:
+        values = labels.flatten()
+        place = torch.arange(len(values), device=labels.device)
+        facts |= {"labels": int(values.sum()), "order": int((values * place).sum())}
+    return facts
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The random numbers of one step: the same for the same seed and step, whatever went before."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
+
+
+class EMA:
+    """The exponential moving average of a network's weights: `ema.model` is what samples.
+
+    The average forgets faster in the beginning, min(decay, (1 + step)/(10 + step)), so that it
+    doesn't drag random weights along in a short run.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.9999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay={decay} is out of range; it is in [0, 1), e.g. 0.9999")
+        self.decay = decay
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move every averaged weight towards the model's; `step` counts from 0."""
+        keep = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - keep)
+
+
+class Loop:
+    """A training run: the network, its average, the optimisers' memory, step after step.
+
+    What is to be learned says `loss`, which subclasses define.
+    """
+
+    writes = True  # checkpoints; of several processes that share a run, only one does
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, images: Tensor, labels: Tensor | None = None
+    ) -> None:
+        self.model, self.recipe = model.train(), recipe
+        self.device = next(model.parameters()).device
+        self.images = images.to(self.device)  # all of it: no loader, no copies in the loop
+        self.labels = labels.to(self.device) if labels is not None else None
+        self.ema = EMA(model, recipe.ema_decay)
+        self.optimizers = OPTIMIZERS[recipe.optimizer](model, recipe)
+        self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self.done = 0  # steps taken
+
+    def loss(self, rng: torch.Generator) -> Tensor:
+        """The loss of the next step, a scalar; all that is random in it comes from `rng`."""
+        raise NotImplementedError
+
+    def backward(self, rng: torch.Generator) -> Tensor:
+        """Leave the gradient of the next step's loss in the weights; the loss, without a graph."""
+        loss = self.loss(rng)
+        loss.backward()
+        return loss.detach()
+
+    def after(self, rng: torch.Generator) -> None:
+        """What else a step does, once the weights have moved; `rng` goes on after `loss`."""
+
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A batch with replacement: images (b, c, h, w), bytes as [-1, 1], and their rows (b,)."""
+        rows = torch.randint(
+            len(self.images), (self.recipe.batch_size,), generator=rng, device=self.device
+        )
+        return as_unit(self.images[rows]), rows
+
+    def step(self, position: float | None = None) -> Tensor:
+        """Take the next step; its loss, a tensor: reading it is what waits for the device.
+
+        `position`: where in the learning rate's course, in steps; by default, the steps taken.
+        """
+        position = self.done if position is None else position
+        recipe, rng = self.recipe, step_generator(self.recipe.seed, self.done, self.device)
+        loss = self.backward(rng)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+            rate = learning_rate(position, recipe.steps, peak, recipe.warmup, recipe.cooldown)
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+        self.ema.update(self.model, self.done)
+        self.after(rng)
+        self.done += 1
+        return loss + 0 * norm  # not finite if the gradient isn't
+
+    def products(self) -> AbstractContextManager:
+        """In what the steps are taken: the network's matrix products, by the faster library."""
+        return matmul_backend(self.model)
+
+    def settings(self) -> dict:
+        """What makes it this run and no other, as plain values."""
+        return {
+            "recipe": asdict(self.recipe) | {"betas": list(self.recipe.betas)},
+            "data": fingerprint(self.images, self.labels),
+            "network": {"kind": type(self.model).__name__} | getattr(self.model, "config", {}),
+        }
+
+    def state(self) -> dict:
+        """Everything that a resumed run needs, as tensors and plain values."""
+        return self.settings() | {
+            "done": self.done,
+            "model": self.model.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def restore(self, state: dict) -> None:
+        """Continue where `state` was taken. Raises ValueError if it is of another run."""
+        for part, own in self.settings().items():
+            other = {k: v for k, v in state.get(part, {}).items() if own.get(k) != v}
+            if other:
+                now = {k: own.get(k) for k in other}
+                raise ValueError(
+                    f"the checkpoint is of another run: its {part} has {other}, this run {now}; "
+                    "use the same settings, or another folder"
+                )
+        self.model.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.done = state["done"]
+
+    def go(
+        self,
+        out: str | Path | None = None,
+        save_every: int = 500,
+        seconds: float | None = None,
+        report: Callable[[int, float], None] | None = None,
+    ) -> nn.Module:
+        """Take all steps that are left and return the average; the arguments are those of `fit`."""
+        check_positive(save_every=save_every)
+        if seconds is not None and (out is not None or seconds <= 0):
+            raise ValueError(f"seconds={seconds} must be above 0, and can't go with out={out}")
+        path = Path(out) / "checkpoint.pt" if out is not None else None
+        if path is not None and path.exists():
+            self.restore(read_checkpoint(path))
+        every, began = 1 if self.device.type == "cpu" else 20, time.perf_counter()
+        losses: list[Tensor] = []
+        position: float = self.done
+        while position < self.recipe.steps:
+            with self.products():
+                losses.append(self.step(position))
+            position = self.done
+            if seconds is not None:
+                passed = (time.perf_counter() - began) / seconds
+                position = max(position, self.recipe.steps * passed)
+            ends = position >= self.recipe.steps
+            saves = self.writes and path is not None and (self.done % save_every == 0 or ends)
+            if saves or self.done % every == 0 or ends:
+                mean = _finite_mean(losses, self.done, self.recipe, path)
+                losses.clear()
+                if report is not None:
+                    report(self.done, mean)
+            if saves:
+                write_checkpoint(self.state(), path)
+        return self.ema.model
+
+
+def check_training_images(images: Tensor) -> None:
+    """Raise unless there is something to train on: (n, c, h, w), bytes or floats, n at least 1."""
+    check_images(images)
+    if len(images) == 0:
+        raise ValueError("images is empty; give at least one image to train on")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise TypeError(f"images are {images.dtype}; give uint8, or floats in [-1, 1]")
+
+
+def _finite_mean(losses: list[Tensor], done: int, recipe: Recipe, path: Path | None) -> float:
+    values = torch.stack(losses).tolist()
+    for step, value in enumerate(values, done - len(values) + 1):
+        if not math.isfinite(value):
+            kept = f" The last good checkpoint is {path}." if path and path.exists() else ""
+            raise FloatingPointError(
+                f"the loss is {value} at step {step}; try a smaller lr than {recipe.lr}, a longer "
+                f"warmup than {recipe.warmup} or a smaller clip than {recipe.clip}.{kept}"
+            )
+    return sum(values) / len(values)
 
 
 class Run(Loop):
@@ -67,15 +392,15 @@ def _check_data(images: Tensor, labels: Tensor | None, model: nn.Module) -> None
     encoder = getattr(model, "label_embed", None)
     if encoder is None:
         raise ValueError("labels given, but this network has none (num_classes=0); leave them out")
-    text_or_layout = isinstance(encoder, ConditionEncoder)
-    if labels.shape[: 1 if text_or_layout else None] != images.shape[:1]:
+    limit = getattr(encoder, "num_classes", None)  # a text or a layout has none
+    if labels.shape[: None if limit else 1] != images.shape[:1]:
         shape = tuple(labels.shape)
         raise ValueError(f"labels have shape {shape} for {len(images)} images; one label an image")
     # On a GPU the network itself doesn't look at every label, so all are looked at once, here.
-    if text_or_layout:
-        encoder.check(labels.cpu())
+    if limit:
+        check_labels(labels.cpu(), len(labels), limit)
     else:
-        check_labels(labels.cpu(), len(labels), encoder.num_classes)
+        encoder.check(labels.cpu())
 
 
 def fit(

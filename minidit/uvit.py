@@ -14,8 +14,13 @@ from minidit._validate import (
 )
 from minidit.attention import ratio_of
 from minidit.blocks import BLOCKS, FinalLayer, LongSkip, through
-from minidit.condition import condition_mask, condition_tokens, make_condition
-from minidit.embed import TimestepEmbedder, sincos_2d, timestep_embedding
+from minidit.embed import (
+    TimestepEmbedder,
+    condition_tokens,
+    make_condition,
+    sincos_2d,
+    timestep_embedding,
+)
 from minidit.patches import ConvPatchEmbed, PatchEmbed, unpatchify
 
 TIMES = {"token": "in_context", "adaln": "adaln", "adaln_zero": "adaln_zero"}  # our blocks
@@ -89,6 +94,7 @@ class UViT(nn.Module):
         asked = 1 + self.label_embed.length if condition is not None else int(num_classes > 0)
         self.extras = (time == "token") + asked  # tokens that are no patches
         self.pos_embed = self._positions(pos_embed, n)
+        self.in_context = BLOCKS[TIMES[time]].in_context
         self.half = depth // 2
         self.blocks = nn.ModuleList(
             BLOCKS[TIMES[time]](
@@ -137,9 +143,8 @@ class UViT(nn.Module):
         check_images(x, self.in_channels, self.size)
         check_times(t, len(x))  # one time for a batch of many would broadcast silently
         cond = self.time_vector(t)[:, None]  # (b, 1, d)
-        tokens = condition_tokens(self.label_embed, y, len(t))
-        mask = condition_mask(self.label_embed, y)
-        if self.blocks[0].in_context:
+        tokens, mask = condition_tokens(self.label_embed, y, len(t))
+        if self.in_context:
             tokens.append(cond)
         tokens = torch.cat([*tokens, self.patch_embed(x)], dim=1)  # (b, extras + n, d)
         if self.pos_embed is not None:

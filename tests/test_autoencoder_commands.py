@@ -8,22 +8,14 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from minidit import (
-    Diffusion,
-    DiT,
-    KLAutoencoder,
-    data,
-    evaluate,
-    latent,
-    presets,
-    straight,
-    weights,
-)
+from minidit import Diffusion, DiT, KLAutoencoder, data, evaluate, straight, weights
 from minidit.__main__ import main
-from minidit.autoencoder_presets import AUTOENCODERS
-from minidit.classifier import Classifier
-from minidit.commands import terminal
-from minidit.generate import generate
+from minidit.cli import terminal
+from minidit.evaluate.classifier import Classifier
+from minidit.latents import latent
+from minidit.latents.presets import AUTOENCODERS
+from minidit.training import presets
+from minidit.training.generate import generate
 
 SIDES = {"mnist": (1, 28), "cifar10": (3, 32)}
 TINY = {

@@ -8,15 +8,15 @@ import time
 import pytest
 import torch
 
-from minidit import bench
 from minidit.__main__ import main
-from minidit.bench import growth, profiles
-from minidit.bench.contest import TOLERANCE, Contest
-from minidit.bench.peak import peaks
-from minidit.bench.plain_weights import plain
-from minidit.bench.timing import median_and_quartiles, product, take_turns
-from minidit.counts import count
 from minidit.dit import DiT
+from minidit.evaluate.flops import count
+from minidit.lab import bench
+from minidit.lab.bench import growth, profiles
+from minidit.lab.bench.contest import TOLERANCE, Contest
+from minidit.lab.bench.peak import peaks
+from minidit.lab.bench.plain_weights import plain
+from minidit.lab.bench.timing import median_and_quartiles, product, take_turns
 from minidit.uvit import UViT
 
 TINY = {

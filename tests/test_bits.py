@@ -16,9 +16,9 @@ from minidit import (
     space_timesteps,
     straight,
 )
-from minidit.bits import bits_per_dim, prior_bits
-from minidit.likelihood import normal_kl
-from minidit.sample import ddim_invert, scale_from_w, scale_to_w
+from minidit.diffusion import normal_kl
+from minidit.evaluate.nll import bits_per_dim, prior_bits
+from minidit.sampling import ddim_invert, scale_from_w, scale_to_w
 
 close = torch.testing.assert_close
 MEAN, STD = 0.3, 0.2

@@ -4,7 +4,7 @@ import students
 import torch
 
 from minidit.check import _mistakes_guidance as hints
-from minidit.sample import guided
+from minidit.sampling import guided
 
 # --- right, written in other ways than the package's ----------------------------------------------
 

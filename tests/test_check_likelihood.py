@@ -7,7 +7,7 @@ import torch
 
 from minidit import Diffusion, linear
 from minidit.check import _mistakes_likelihood as hints
-from minidit.likelihood import discretized_log_likelihood
+from minidit.diffusion import discretized_log_likelihood
 
 # --- right, written in other ways than the package's ----------------------------------------------
 

@@ -3,8 +3,9 @@
 import students
 import torch
 
-from minidit import KLAutoencoder, latent
+from minidit import KLAutoencoder
 from minidit.check import _mistakes_stages as hints
+from minidit.latents import latent
 
 
 def by_area(height, width, factor, patch):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from minidit import Diffusion, DiT, data, linear, patchify, straight
-from minidit.experiments.claims import AwareAttention, Awareness, grow_frequencies, make_aware
-from minidit.experiments.dit_ablations import as_large_as
-from minidit.experiments.sequence import SequenceDiffusion, SequencePrior
-from minidit.experiments.surgery import SURGERY, unzero
+from minidit.lab.claims import AwareAttention, Awareness, grow_frequencies, make_aware
+from minidit.lab.dit_ablations import as_large_as
+from minidit.lab.sequence import SequenceDiffusion, SequencePrior
+from minidit.lab.surgery import SURGERY, unzero
 
 PROCESS = Diffusion(linear(), "x0")
 T = torch.tensor([0, 400, 999])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minidit import load
-from minidit.classifier import (
+from minidit.evaluate.classifier import (
     Classifier,
     feature_distance,
     flip_and_shift,

@@ -18,7 +18,7 @@ from minidit import (
     sample,
     straight,
 )
-from minidit.counts import count
+from minidit.evaluate.flops import count
 from minidit.train import Run
 from minidit.weights import load, save
 

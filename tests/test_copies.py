@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from minidit import data, evaluate
-from minidit import inception as inception_module
 from minidit.__main__ import main
-from minidit.classifier import Classifier
-from minidit.commands import evaluate as evaluate_commands
-from minidit.copies import near_copies, nearest
+from minidit.cli import evaluate as evaluate_commands
+from minidit.evaluate import inception as inception_module
 from minidit.evaluate import matching
-from minidit.experiments.bias import BIAS
-from minidit.inception import WEIGHTS, inception, inception_features
+from minidit.evaluate.classifier import Classifier
+from minidit.evaluate.inception import WEIGHTS, inception, inception_features
+from minidit.evaluate.memorisation import near_copies, nearest
+from minidit.lab.bias import BIAS
 
 
 def noise(n, seed, side=8):

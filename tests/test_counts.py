@@ -6,7 +6,7 @@ from torch import nn
 
 from minidit import DIT_SIZES, DiT
 from minidit.attention import Attention
-from minidit.counts import count, table
+from minidit.evaluate.flops import count, table
 
 # Parameters and billions of multiply-accumulates of the official networks.
 OFFICIAL = {

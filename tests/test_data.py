@@ -18,9 +18,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidit import _readers, data, digits
-from minidit._fetch import Source, fetch
-from minidit._files import replacing
+from minidit import data
+from minidit.data import digits
+from minidit.data import readers as _readers
+from minidit.data.fetch import Source, fetch
+from minidit.train import replacing
 
 # ------------------------------------------------------------------------------- made-up files
 
@@ -113,7 +115,9 @@ def test_the_folder_is_the_argument_then_the_variable_then_the_clone(tmp_path, m
     assert data.data_root(tmp_path / "argument") == tmp_path / "argument"
     assert data.data_root() == tmp_path / "variable"
     monkeypatch.delenv("MINIDIT_DATA")
-    monkeypatch.setattr(data, "__file__", str(tmp_path / "clone" / "minidit" / "data.py"))
+    monkeypatch.setattr(
+        data, "__file__", str(tmp_path / "clone" / "minidit" / "data" / "__init__.py")
+    )
     assert data.data_root() == Path.home() / ".cache" / "minidit"
     (tmp_path / "clone" / "data").mkdir(parents=True)
     (tmp_path / "clone" / "data" / "README.md").touch()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidit import SCHEDULES, Diffusion, linear, straight
-from minidit.likelihood import discretized_log_likelihood, normal_kl
+from minidit.diffusion import discretized_log_likelihood, normal_kl
 
 EVERY_SCHEDULE = pytest.mark.parametrize("schedule", SCHEDULES)
 PREDICTIONS = ["eps", "x0", "v"]

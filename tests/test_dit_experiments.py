@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from minidit import data
-from minidit.experiments import EXPERIMENTS, budgets, scaling, trials, watching
-from minidit.experiments.ablations import train_and_compare
-from minidit.experiments.runner import merge
+from minidit.lab import EXPERIMENTS, budgets, scaling, trials, watching
+from minidit.lab.ablations import train_and_compare
+from minidit.lab.runner import merge
 
 SMALL = {
     "model": {"patch_size": 7, "hidden_size": 8, "depth": 2, "num_heads": 2},

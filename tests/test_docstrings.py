@@ -24,14 +24,14 @@ FEWEST_WORDS = 3
 SHAPE = re.compile(r"\([^()]*,[^()]*\)|\bscalars?\b|\bshapes?\b|\bnumbers?\b")
 SHAPELESS = {
     "train.Run.mean_loss",  # of what `Diffusion.loss` takes, and a number comes out
-    "dpm_steps.Walk.step",  # the walk's class says what x is
+    "solvers.dpm_steps.Walk.step",  # the walk's class says what x is
     # tensors of a state dict, each of another shape
-    "official_dit.outline",
-    "official_dit.to_ours",
-    "official_dit.to_official",
-    "official_uvit.outline",
-    "official_uvit.to_ours",
-    "official_uvit.to_official",
+    "weights.official_dit.outline",
+    "weights.official_dit.to_ours",
+    "weights.official_dit.to_official",
+    "weights.official_uvit.outline",
+    "weights.official_uvit.to_ours",
+    "weights.official_uvit.to_official",
 }
 
 

@@ -5,7 +5,7 @@ import torch
 from test_dpm_solver import START, exact_end, perfect
 
 from minidit import Diffusion, cosine, dpm_adaptive, linear, sample, straight, vp_sde
-from minidit.dpm_adaptive import growth
+from minidit.solvers.adaptive import growth
 
 close = torch.testing.assert_close
 

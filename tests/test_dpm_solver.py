@@ -5,10 +5,20 @@ import math
 import pytest
 import torch
 
-from minidit import SCHEDULES, Diffusion, cosine, ddim, dpm_solver, linear, sample, straight, vp_sde
+from minidit import (
+    SCHEDULES,
+    Diffusion,
+    cosine,
+    ddim,
+    dpm_solver,
+    linear,
+    sample,
+    straight,
+    vp_sde,
+)
 from minidit.diffusion import clip_image
-from minidit.dpm_solver import METHODS, SPACINGS, fast_orders, grid, plan
-from minidit.steps import between, log_snr, position
+from minidit.solvers.continuous import between, log_snr, position
+from minidit.solvers.dpm import METHODS, SPACINGS, fast_orders, grid, plan
 
 close = torch.testing.assert_close
 MEAN, STD = 0.4, 0.25

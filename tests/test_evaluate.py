@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from minidit import KLAutoencoder, VQAutoencoder, evaluate
-from minidit.classifier import Classifier
 from minidit.evaluate import (
     accuracy,
     features,
@@ -17,6 +16,7 @@ from minidit.evaluate import (
     psnr,
     reconstruction,
 )
+from minidit.evaluate.classifier import Classifier
 
 
 @pytest.fixture

@@ -7,21 +7,12 @@ import platform
 import pytest
 import torch
 
-from minidit import (
-    Diffusion,
-    DiT,
-    KLAutoencoder,
-    _machine,
-    data,
-    latent,
-    linear,
-    save,
-    straight,
-)
+from minidit import Diffusion, DiT, KLAutoencoder, data, linear, save, straight
 from minidit.__main__ import main
-from minidit.commands import experiment as command
-from minidit.experiments import EXPERIMENTS, ablations, budgets, rates, trials, watching
-from minidit.experiments.runner import (
+from minidit.cli import experiment as command
+from minidit.lab import EXPERIMENTS, ablations, budgets, rates, trials, watching
+from minidit.lab import machine as _machine
+from minidit.lab.runner import (
     Experiment,
     mean_and_spread,
     measures,
@@ -30,6 +21,7 @@ from minidit.experiments.runner import (
     run_experiment,
     table,
 )
+from minidit.latents import latent
 
 
 def counting(calls):

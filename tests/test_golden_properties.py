@@ -23,7 +23,7 @@ from minidit import (
     load_official,
     sample,
 )
-from minidit.steps import select_steps
+from minidit.sampling import select_steps
 
 close = torch.testing.assert_close
 

@@ -14,12 +14,12 @@ from minidit import (
     VQAutoencoder,
     ddim,
     fit,
-    latent,
     sample,
     save,
     straight,
     weights,
 )
+from minidit.latents import latent
 
 SMALL = {"in_channels": 1, "latent_channels": 2, "width": 4, "multipliers": (1, 2)}
 BOTH = pytest.mark.parametrize("kind", [KLAutoencoder, VQAutoencoder])

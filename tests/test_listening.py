@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from minidit import Diffusion, data, scenes, straight
-from minidit.captions import describe
-from minidit.experiments import EXPERIMENTS, listening
-from minidit.experiments.runner import merge
+from minidit import Diffusion, data, straight
+from minidit.data import scenes
+from minidit.data.captions import describe
+from minidit.lab import EXPERIMENTS, listening
+from minidit.lab.runner import merge
 
 PROCESS = Diffusion(straight(), "x0")
 

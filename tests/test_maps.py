@@ -5,7 +5,7 @@ import torch
 from einops import rearrange
 
 from minidit import Attention, DiT, KLAutoencoder, UViT, guided
-from minidit.maps import attention_maps, attention_weights
+from minidit.evaluate.attention import attention_maps, attention_weights
 
 SMALL = dict(input_size=8, patch_size=2, in_channels=1, hidden_size=16, depth=3, num_heads=2)
 TEXT = dict(encoder="text", words=["a", "red", "three"], length=5)

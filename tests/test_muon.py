@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minidit.muon import Muon, orthogonalize
+from minidit.training.muon import Muon, orthogonalize
 
 
 def matrices(k, rows, columns, dtype=torch.float32):
@@ -64,7 +64,7 @@ def test_a_matrix_does_not_notice_its_neighbours():
 @pytest.mark.parametrize("cached", [1, 100, 10**6], ids=["one by one", "in parts", "at once"])
 def test_batches_do_not_notice_each_other(cached, monkeypatch):
     """Tall, wide and square ones with 6 in common, and one that has 4."""
-    monkeypatch.setattr("minidit.muon.CACHED", cached)
+    monkeypatch.setattr("minidit.training.muon.CACHED", cached)
     batches = [matrices(*shape) for shape in ((3, 6, 9), (2, 4, 6), (1, 9, 6), (5, 6, 6))]
     for together, alone in zip(orthogonalize(batches), map(one, batches)):
         torch.testing.assert_close(together, alone)

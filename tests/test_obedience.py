@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from minidit import captions, data, obedience, scenes
-from minidit.judge import FOUND, SceneJudge, judge_loss, middles, overlap, train_judge
-from minidit.scenes import COLOURS, KINDS
+from minidit import data
+from minidit.data import captions, scenes
+from minidit.data.scenes import COLOURS, KINDS
+from minidit.evaluate import prompt_alignment as obedience
+from minidit.evaluate.detector import FOUND, SceneJudge, judge_loss, middles, overlap, train_judge
 from minidit.weights import load, save
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from minidit import DIT_SIZES, UVIT_SIZES, DiT, UViT, export_official, load_official, official_uvit
-from minidit.official import read_config
-from minidit.official_dit import NAMES, names_of
+from minidit import DIT_SIZES, UVIT_SIZES, DiT, UViT, export_official, load_official
+from minidit.weights import official_uvit
+from minidit.weights.official import read_config
+from minidit.weights.official_dit import NAMES, names_of
 
 
 @pytest.fixture

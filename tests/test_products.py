@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minidit import Diffusion, Recipe, fit, products
+from minidit import Diffusion, Recipe, fit
 from minidit.schedule import straight
+from minidit.training import matmul as products
 
 SETTINGS = getattr(torch.backends.mkldnn, "matmul", None)
 needs_settings = pytest.mark.skipif(SETTINGS is None, reason="PyTorch before 2.9")

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from minidit import SCHEDULES, Diffusion, ddim, ddpm, guided, linear, sample, select_steps, straight
+from minidit import (
+    SCHEDULES,
+    Diffusion,
+    ddim,
+    ddpm,
+    guided,
+    linear,
+    sample,
+    select_steps,
+    straight,
+)
 
 EVERY_SAMPLER = pytest.mark.parametrize("sampler", [ddpm, ddim])
 close = torch.testing.assert_close

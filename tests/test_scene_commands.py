@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from minidit import DiT, data, digits, obedience, presets, scenes, weights
+from minidit import DiT, data, weights
 from minidit.__main__ import main
+from minidit.data import digits, scenes
 from minidit.diffusion import Diffusion
-from minidit.judge import SceneJudge
+from minidit.evaluate import prompt_alignment as obedience
+from minidit.evaluate.detector import SceneJudge
+from minidit.training import presets
 
 KINDS = ("text", "layout")
 PROMPT = "a red three left of a small blue seven"
@@ -83,7 +86,7 @@ def test_a_picture_has_a_row_for_each_prompt(files, tmp_path):
 
 
 def test_boxes_are_read_as_objects(files):
-    from minidit.commands.scenes import read_request
+    from minidit.cli.scenes import read_request
 
     encoder = weights.load(files["layout"]).model.label_embed
     (layout,) = read_request(encoder, None, [BOXES])

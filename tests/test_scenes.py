@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from minidit import captions, data, scenes
-from minidit.scenes import COLOURS, HELD_OUT, KINDS
+from minidit import data
+from minidit.data import captions, scenes
+from minidit.data.scenes import COLOURS, HELD_OUT, KINDS
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidit import (
-    SCHEDULES,
-    Diffusion,
-    Schedule,
-    cosine,
-    linear,
-    scaled_linear,
-    straight,
-    vp_sde,
-)
+from minidit import SCHEDULES, Diffusion, Schedule, cosine, linear, scaled_linear, straight, vp_sde
 
 EVERY_SCHEDULE = pytest.mark.parametrize("name", SCHEDULES)
 close = torch.testing.assert_close

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from minidit import Diffusion, Recipe, straight
-from minidit.checkpoint import read_checkpoint
-from minidit.shards import MODES, ShardedRun
-from minidit.train import Run
+from minidit.train import Run, read_checkpoint
+from minidit.training.distributed import MODES, ShardedRun
 
 RECIPE = Recipe(steps=4, batch_size=8, warmup=0, optimizer="muon", lr=1e-2)
 
@@ -74,7 +73,7 @@ PROGRAM = """
     import json, os, sys
     import torch
     from minidit import Diffusion, DiT, Recipe, straight
-    from minidit import shards
+    from minidit.training import distributed as shards
 
     torch.set_num_threads(1)
     shards.join(torch.device("cpu"))

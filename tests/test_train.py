@@ -12,9 +12,15 @@ import pytest
 import torch
 
 from minidit import EMA, Diffusion, Recipe, fit, linear, straight
-from minidit.checkpoint import read_checkpoint, write_checkpoint
-from minidit.recipe import draw_times, learning_rate, make_optimizers
-from minidit.train import Run, step_generator
+from minidit.train import (
+    OPTIMIZERS,
+    Run,
+    draw_times,
+    learning_rate,
+    read_checkpoint,
+    step_generator,
+    write_checkpoint,
+)
 
 SHORT = {"steps": 9, "batch_size": 4, "warmup": 2}
 EVERY_OPTIMIZER = pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -119,7 +125,7 @@ def test_every_step_has_random_numbers_of_its_own():
 
 def test_muon_gets_the_blocks_matrices_and_adamw_the_rest(tiny_dit):
     model = fresh(tiny_dit)
-    muon, adamw = make_optimizers(model, Recipe(**SHORT, optimizer="muon", muon_lr=0.3, lr=0.1))
+    muon, adamw = OPTIMIZERS["muon"](model, Recipe(**SHORT, optimizer="muon", muon_lr=0.3, lr=0.1))
     named = {id(p): name for name, p in model.named_parameters()}
     mine, its = ([named[id(p)] for p in o.param_groups[0]["params"]] for o in (muon, adamw))
     assert mine and all(n.startswith("blocks.") and n.endswith("weight") for n in mine)
@@ -262,7 +268,7 @@ def test_only_the_checkpoint_is_left(tiny_dit, tmp_path):
 CHILD = """
 import os, signal, sys, time
 import torch
-from minidit import Diffusion, DiT, Recipe, checkpoint, fit, straight
+from minidit import Diffusion, DiT, Recipe, fit, straight, train
 
 torch.set_num_threads(1)
 folder, moment = sys.argv[1:]
@@ -289,7 +295,7 @@ def dying(function):
 if moment == "half written":
     torch.save = half
 elif moment == "before the rename":
-    checkpoint.os.replace = dying(os.replace)
+    train.os.replace = dying(os.replace)
 
 def report(step, loss):
     print(step, flush=True)
@@ -451,7 +457,7 @@ def test_a_limit_of_time_ends_the_run_and_its_learning_rate_in_time(tiny_dit, mo
         rates.append(real(position, *rest))
         return rates[-1]
 
-    monkeypatch.setattr("minidit.loop.learning_rate", watched)
+    monkeypatch.setattr("minidit.train.learning_rate", watched)
     recipe = Recipe(steps=1_000_000, batch_size=4, warmup=0)
     images, labels = data()
     began = time.perf_counter()

@@ -8,11 +8,10 @@ from test_train import equal
 from torch.nn import functional as F
 
 from minidit import KLAutoencoder, Recipe, VQAutoencoder
-from minidit.checkpoint import read_checkpoint
-from minidit.classifier import Classifier, feature_distance
-from minidit.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
-from minidit.loop import step_generator
-from minidit.train_autoencoder import AutoencoderRun, Terms, fit_autoencoder
+from minidit.evaluate.classifier import Classifier, feature_distance
+from minidit.latents.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
+from minidit.latents.training import AutoencoderRun, Terms, fit_autoencoder
+from minidit.train import read_checkpoint, step_generator
 
 SHORT = {"steps": 7, "batch_size": 4, "warmup": 2}
 SMALL = {"in_channels": 1, "latent_channels": 2, "width": 4, "multipliers": (1, 2)}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minidit import SKIPS, UVIT_SIZES, LongSkip, UViT, without_skips
-from minidit.counts import count
+from minidit.evaluate.flops import count
 from minidit.patches import ConvPatchEmbed
 from minidit.uvit import CONVS, PATCH_EMBEDS, POSITIONS, TIMES
 

@@ -32,10 +32,10 @@ from minidit import (
     timestep_embedding,
     unpatchify,
 )
-from minidit.classifier import Classifier
 from minidit.evaluate import accuracy, frechet_to_real
-from minidit.muon import Muon
-from minidit.recipe import draw_times
+from minidit.evaluate.classifier import Classifier
+from minidit.train import draw_times
+from minidit.training.muon import Muon
 
 SMALL = {
     "input_size": 8,

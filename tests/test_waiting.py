@@ -22,12 +22,14 @@ from minidit import (
     ddim_invert,
     guided,
     linear,
-    loop,
     sample,
     straight,
     vp_sde,
 )
-from minidit.shards import ShardedRun
+from minidit import (
+    train as loop,
+)
+from minidit.training.distributed import ShardedRun
 
 META = torch.device("meta")
 

@@ -6,20 +6,12 @@ import math
 import pytest
 import torch
 
-from minidit import (
-    Diffusion,
-    Recipe,
-    data,
-    fit,
-    linear,
-    presets,
-    save,
-    straight,
-)
-from minidit.bits import bits_per_dim
-from minidit.experiments import trials, watching
-from minidit.experiments.runner import merge
-from minidit.experiments.watching import bits_by_variance, count_bits, held_out_loss, watch_training
+from minidit import Diffusion, Recipe, data, fit, linear, save, straight
+from minidit.evaluate.nll import bits_per_dim
+from minidit.lab import trials, watching
+from minidit.lab.runner import merge
+from minidit.lab.watching import bits_by_variance, count_bits, held_out_loss, watch_training
+from minidit.training import presets
 
 TINY = {"patch_size": 14, "hidden_size": 8, "depth": 1, "num_heads": 1}
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minidit import Diffusion, linear, load, save, straight, weights
-from minidit.classifier import Classifier
+from minidit.evaluate.classifier import Classifier
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from minidit import blocks
 from minidit.check import _mistakes_blocks, _mistakes_diffusion
 from minidit.check._verdict import Verdict, judge
 from minidit.diffusion import Diffusion
-from minidit.likelihood import normal_kl as package_kl
+from minidit.diffusion import normal_kl as package_kl
 from minidit.schedule import Schedule, linear
 
 # --- diffusion, on points of the plane ------------------------------------------------------------

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from minidit.check import _mistakes_latents as mistakes
 from minidit.check._verdict import Verdict, judge
-from minidit.gaussian import DiagonalGaussian
+from minidit.latents.gaussian import DiagonalGaussian
 
 
 def _waves(b: int, c: int, h: int, w: int, start: int = 0) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from minidit.check import _mistakes_likelihood as mistakes
 from minidit.check._verdict import Verdict, judge
-from minidit.likelihood import discretized_log_likelihood
+from minidit.diffusion import discretized_log_likelihood
 
 
 def grey_probability(fn: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:

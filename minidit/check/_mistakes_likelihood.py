@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from minidit.check._mistakes import Mistakes
-from minidit.likelihood import discretized_log_likelihood, normal_cdf, normal_kl
+from minidit.diffusion import discretized_log_likelihood, normal_cdf, normal_kl
 
 # --- the probability of a grey value --------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import torch
 
 from golden import PROCESS, Comparison, Golden
 from minidit import DiagonalGaussian, Quantizer
-from minidit.likelihood import normal_kl
+from minidit.diffusion import normal_kl
 
 
 def gaussian():

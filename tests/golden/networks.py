@@ -17,13 +17,12 @@ from minidit import (
     embed,
     guided,
     load_official,
-    official_dit,
-    official_uvit,
     sincos_2d,
     timestep_embedding,
     unpatchify,
 )
-from minidit.sample import scale_from_w
+from minidit.sampling import scale_from_w
+from minidit.weights import official_dit, official_uvit
 
 DITS = (
     "dit_p2_c1_sigma",

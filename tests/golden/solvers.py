@@ -8,10 +8,10 @@ import torch
 
 from golden import DOUBLE, WALK, Comparison, Golden
 from minidit import Diffusion, dpm_adaptive, dpm_solver, sample, scaled_linear, vp_sde
-from minidit.dpm_adaptive import growth
-from minidit.dpm_solver import fast_orders, grid
 from minidit.schedule import continuous
-from minidit.steps import between, log_snr, position
+from minidit.solvers.adaptive import growth
+from minidit.solvers.continuous import between, log_snr, position
+from minidit.solvers.dpm import fast_orders, grid
 
 SPACINGS = {"time_uniform": "time", "logSNR": "logsnr", "t2": "quadratic"}
 
@@ -77,7 +77,7 @@ def _walk(case, x):
         solve="x0" if solver.get("predict_x0") else "eps", denoise=how.get("denoise", False)
     )
     if how.get("method") == "adaptive":
-        with mock.patch.object(sys.modules["minidit.dpm_adaptive"], "growth", _rounded(growth)):
+        with mock.patch.object(sys.modules["minidit.solvers.adaptive"], "growth", _rounded(growth)):
             states = dpm_adaptive(model, Diffusion(schedule), x, order=how["order"], **form)
             end = sample(states)
     else:

@@ -1,0 +1,123 @@
+"""What the command line does to judge samples: figures beside those of real images.
+
+Real images are test images with the samples' labels. Precision, recall, density and coverage hold
+both to other test images. A near-copy is nearer to a training image than all of those but 1 %;
+about 1 % of the real images are that near, too.
+"""
+
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from minidit import data, weights
+from minidit import evaluate as judging
+from minidit.cli import scenes as scene_commands
+from minidit.cli.sample import denoiser, first_stage, pixels, states
+from minidit.conditions.encoders import ConditionEncoder
+from minidit.evaluate import memorisation as copies
+from minidit.evaluate.classifier import Classifier
+from minidit.evaluate.inception import inception, inception_features
+from minidit.latents.presets import PHOTOGRAPHS
+from minidit.sampling import sample as last
+
+AT_ONCE = 1000  # samples
+MOST = 2000  # test images that tell how near to a training image is suspicious
+
+
+def evaluate(args: Namespace) -> None:
+    """Judge samples of some weights, beside as many real images."""
+    model, diffusion = denoiser(args)
+    stage = first_stage(args)
+
+    def draw(y: Tensor, guidance: float | None = None) -> Tensor:
+        parts = []
+        for k, part in enumerate(y.split(AT_ONCE)):
+            drawn, _ = states(args, model, diffusion, part, guidance, args.seed + k)
+            parts.append(pixels(stage, last(drawn).cpu()))
+        return torch.cat(parts)
+
+    if isinstance(model.label_embed, ConditionEncoder):
+        if args.inception is not None:
+            raise ValueError("--inception is for photographs; scenes are judged by obedience")
+        return scene_commands.evaluate(args, model.label_embed, draw)
+    args.data = args.data or weights.info(args.weights).get("data", "mnist")
+    if args.inception is not None and args.data not in PHOTOGRAPHS:
+        raise ValueError(f"--inception is for photographs, not for {args.data}; leave it out")
+    network = inception(args.inception) if args.inception is not None else None
+    if args.per_class * model.config["num_classes"] <= 64:
+        raise ValueError(f"--per-class {args.per_class} is too few to judge; try 100")
+    data.load(args.data, "test")  # what can't be had is said before the work begins
+    labels = torch.arange(model.config["num_classes"]).repeat(args.per_class)
+    began = time.perf_counter()
+    images = draw(labels)
+    spent = time.perf_counter() - began
+    mine, real = compare(args.data, images, labels, network)
+    settings = ("guidance", "sampler", "steps", "seed", "clip")
+    found = {"samples": len(images)} | {key: getattr(args, key) for key in settings}
+    for key, value in found.items():
+        print(f"{key:>18}: {value}")
+    print(f"{'seconds':>18}: {spent:.1f}\n{'':>18}  {'samples':>8} {'real':>8}")
+    for key, value in mine.items():
+        print(f"{key:>18}: {value:>8} {real[key]:>8}")
+    if args.store:
+        found |= mine | {f"real {key}": value for key, value in real.items()}
+        weights.add_info(args.weights, "evaluations", found)
+
+
+class Standard(NamedTuple):
+    """What samples and real images are both held to."""
+
+    judge: Classifier
+    reference: Tensor  # (m, 64), features of test images
+    nearest: Callable[[Tensor], copies.Nearest]  # among the training images
+    unseen: copies.Nearest  # of test images of the reference
+
+
+def compare(
+    name: str, images: Tensor, labels: Tensor, network: torch.nn.Module | None = None
+) -> tuple[dict, dict]:
+    """The figures of samples (n, c, h, w) in [-1, 1], and of as many real images of a data set.
+
+    Real are the first test images with the same labels (n,) in one half of the test set (fewer, if
+    it has no more of them); the other half is the reference. With a `network` of `inception` also
+    the FID to all training images, for which 64 features are few, and thousands of images needed.
+    """
+    train, test = data.load(name), data.load(name, "test")
+    half = len(test) // 2
+    rows = judging.matching(test.labels[:half], labels)
+    real, reference = test.images[rows], data.to_unit(test.images[half:])
+    known = train.images
+    if name in PHOTOGRAPHS:  # networks have seen them mirrored, too
+        known = torch.cat([known, known.flip(3)])
+    judge = judging.classifier(name)
+    standard = Standard(
+        judge,
+        judging.features(judge, reference),
+        lambda x: copies.nearest(x, known),
+        copies.nearest(reference[:MOST], known),
+    )
+    both = [(images, labels), (data.to_unit(real), test.labels[rows])]
+    found = [figures(*pair, standard) for pair in both]
+    if network is not None:
+        moments = judging.moments(inception_features(network, train.images))
+        for values, shown in zip(found, (data.to_uint8(images), real)):
+            own = judging.moments(inception_features(network, shown))
+            values["FID"] = round(judging.frechet_distance(*own, *moments), 2)
+    return tuple(found)
+
+
+def figures(images: Tensor, labels: Tensor, standard: Standard) -> dict:
+    """What is measured of images (n, c, h, w) in [-1, 1] with labels (n,)."""
+    judge, near = standard.judge, standard.nearest(images)
+    alike = judging.neighbours(standard.reference, judging.features(judge, images))
+    return {
+        "images": len(images),
+        "recognised": round(judging.accuracy(judge, images, labels), 4),
+        "frechet": round(judging.frechet_to_real(judge, images), 3),
+        **{key: round(value, 4) for key, value in alike._asdict().items()},
+        "near copies": round(copies.near_copies(near, standard.unseen), 4),
+    }

@@ -1,0 +1,45 @@
+"""What `experiment` does: list the experiments, or run what is missing of one."""
+
+import math
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from minidit import plot
+from minidit._validate import check_choice
+from minidit.cli.terminal import set_threads
+from minidit.lab import EXPERIMENTS
+from minidit.lab.runner import measures, run_experiment, table
+
+
+def experiment(args: Namespace) -> None:
+    """List the experiments, or run one."""
+    if args.name is None:
+        for name, entry in EXPERIMENTS.items():
+            print(f"{name}: {entry.question} {len(entry.variants)} variants")
+        return
+    check_choice("experiment", args.name, EXPERIMENTS)
+    set_threads(args.threads)
+    results = run_experiment(
+        args.name,
+        EXPERIMENTS[args.name],
+        Path(args.out),
+        seeds=args.seeds,
+        scale=args.scale,
+        report=print,
+    )
+    path = Path(args.out) / f"{args.name}.md"
+    page = f"# {results['question']}\n"
+    for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
+        page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
+    path.write_text(page)
+    panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow
+    log = [key for key in ("frechet",) if key in panels and _wide(panels[key])]
+    plot.dots(panels, log=log, title=results["question"], out=path.with_suffix(".png"))
+    print(page)
+
+
+def _wide(groups: dict[str, Sequence[float]]) -> bool:
+    """Whether the largest of the values {name: values} are far more than the smallest."""
+    values = [v for group in groups.values() for v in group if v > 0 and math.isfinite(v)]
+    return max(values, default=1.0) > 30 * min(values, default=1.0)

@@ -1,0 +1,173 @@
+"""What an image is asked to show, as tokens: a label, a text or a layout of boxes.
+
+The encoders of text and layout are the τ_θ of latent diffusion (Rombach et al., arXiv 2112.10752,
+section 3.3), trained together with the network that attends to their tokens. Labels, texts and
+layouts differ in the shape of y alone: (b,), (b, m) or (b, m, 6). In texts and layouts zeros are
+padding, which changes nothing, and all zeros are the null condition of guidance.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minidit._validate import check_labels, check_positive, check_sequence
+from minidit.blocks import InContextBlock
+from minidit.conditions.tokenizer import Tokenizer
+from minidit.embed import timestep_embedding
+from minidit.patches import linear
+
+
+class ConditionEncoder(nn.Module):
+    """A small transformer over the words or boxes that y names; see the two kinds below.
+
+    The first token is always there: it stands for the whole, and alone for nothing asked.
+    `length`: how many words or boxes y may have; `depth`: how many blocks look at them together.
+    `dropout`: how often training replaces y by the null condition. `std`: scale of the tables.
+    """
+
+    def __init__(
+        self, hidden_size: int, length: int, depth: int, num_heads: int, dropout: float
+    ) -> None:
+        super().__init__()
+        check_positive(length=length, hidden_size=hidden_size)
+        if not isinstance(depth, int) or depth < 0:
+            raise ValueError(f"depth={depth!r} must be a number of blocks, 0 for none")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout} is not a probability in [0, 1)")
+        self.length, self.dropout = length, dropout
+        self.null_label = 0 if dropout > 0 else None
+        self.blocks = nn.ModuleList(InContextBlock(hidden_size, num_heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(hidden_size)
+
+    needs = "a text or a layout; pass y, e.g. model.label_embed.empty(b)"
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(b, m) or (b, m, 6) → (b, 1 + m, d), zeros where y is padding."""
+        self.check(y)
+        mask = self.mask(y)  # (b, 1 + m)
+        x = self.embed(torch.cat([torch.zeros_like(y[:, :1]), y], dim=1))  # (b, 1 + m, d)
+        for block in self.blocks:
+            x = block(x, x, mask)
+        return self.norm(x) * mask[..., None]
+
+    def tokens(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens (b, 1 + m, d), and which of them are no padding, (b, 1 + m) bool."""
+        return self(y), self.mask(y)
+
+    def mask(self, y: Tensor) -> Tensor:
+        """Which of the tokens are there, (b, 1 + m) bool: the first, and those of no padding."""
+        there = (y if y.ndim == 2 else y[..., 0]) > 0  # (b, m)
+        return F.pad(there, (1, 0), value=True)
+
+    def drop(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Replace whole conditions of (b, m, …) by the null one with probability `dropout`."""
+        if self.null_label is None:
+            return y
+        dropped = torch.rand(len(y), generator=generator, device=y.device) < self.dropout
+        return y.masked_fill(dropped.reshape(-1, *[1] * (y.ndim - 1)), self.null_label)
+
+    def empty(self, n: int) -> Tensor:
+        """The null condition n times, at full length."""
+        raise NotImplementedError
+
+    def check(self, y: Tensor, batch: int | None = None) -> None:
+        """Raise TypeError or ValueError unless y (b, m, …) is what this encoder reads."""
+        raise NotImplementedError
+
+    def embed(self, y: Tensor) -> Tensor:
+        """Each word or box by itself: (b, 1 + m, …) → (b, 1 + m, d)."""
+        raise NotImplementedError
+
+
+class TextEncoder(ConditionEncoder):
+    """Word numbers (b, m) of `tokenizer` → a token of each word, where it stands, and one more."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        words: Sequence[str],
+        length: int = 24,
+        depth: int = 2,
+        num_heads: int = 4,
+        dropout: float = 0.1,
+        std: float = 1.0,
+    ) -> None:
+        super().__init__(hidden_size, length, depth, num_heads, dropout)
+        self.tokenizer = Tokenizer(words, length)
+        self.table = nn.Embedding(1 + len(words), hidden_size)
+        self.positions = nn.Parameter(torch.randn(1 + length, hidden_size) * std)
+        nn.init.normal_(self.table.weight, std=std)
+
+    def empty(self, n: int) -> Tensor:
+        """(n, length) int64."""
+        return torch.zeros(n, self.length, dtype=torch.int64)
+
+    def check(self, y: Tensor, batch: int | None = None) -> None:
+        """Raise unless y is an integer tensor (b, m), m ≤ length, of known numbers."""
+        check_sequence(y, batch, self.length, floating=False)
+        check_labels(y.flatten(), None, self.table.num_embeddings)
+
+    def embed(self, y: Tensor) -> Tensor:
+        """(b, 1 + m) → (b, 1 + m, d)."""
+        return self.table(y) + self.positions[: y.shape[1]]
+
+
+class LayoutEncoder(ConditionEncoder):
+    """A set of boxes (b, m, 6) → a token of each, whatever their order, and one more.
+
+    Rows of y: 1 + kind, 1 + colour, and the box x0, y0, x1, y1 in 0..1.
+    """
+
+    SINUSOIDS = 32  # of each coordinate; the shortest turns once in 2π hundredths of the image
+
+    def __init__(
+        self,
+        hidden_size: int,
+        kinds: Sequence[str],
+        colours: Sequence[str],
+        length: int = 3,
+        depth: int = 2,
+        num_heads: int = 4,
+        dropout: float = 0.1,
+        std: float = 1.0,
+    ) -> None:
+        super().__init__(hidden_size, length, depth, num_heads, dropout)
+        self.kinds, self.colours = tuple(kinds), tuple(colours)
+        self.kind_table = nn.Embedding(1 + len(kinds), hidden_size)
+        self.colour_table = nn.Embedding(1 + len(colours), hidden_size)
+        self.box = linear(4 * self.SINUSOIDS, hidden_size)
+        for table in (self.kind_table, self.colour_table):
+            nn.init.normal_(table.weight, std=std)
+
+    def empty(self, n: int) -> Tensor:
+        """(n, length, 6) float32."""
+        return torch.zeros(n, self.length, 6)
+
+    def check(self, y: Tensor, batch: int | None = None) -> None:
+        """Raise unless y is a float tensor (b, m, 6), m ≤ length, of known kinds and of boxes."""
+        check_sequence(y, batch, self.length, floating=True)
+        for column, table in enumerate((self.kind_table, self.colour_table)):
+            check_labels(y[..., column].flatten().long(), None, table.num_embeddings)
+        if y.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        named = y[..., :2]  # (b, m, 2)
+        odd = (named != named.round()).any(-1) | ((named > 0).any(-1) != (named > 0).all(-1))
+        if odd.any():
+            raise ValueError(
+                f"y contains the kind and colour {y[odd][0, :2].tolist()}; both are whole numbers "
+                "from 1 on, or both 0 for padding"
+            )
+        bad = (y[..., 2:4] >= y[..., 4:6]).any(-1) | (y[..., 2:].clamp(0, 1) != y[..., 2:]).any(-1)
+        bad &= y[..., 0] > 0
+        if bad.any():
+            box = [round(c, 3) for c in y[bad][0, 2:].tolist()]
+            raise ValueError(f"y contains the box {box}; boxes are x0 < x1, y0 < y1 within 0 … 1")
+
+    def embed(self, y: Tensor) -> Tensor:
+        """(b, 1 + m, 6) → (b, 1 + m, d)."""
+        kind, colour = y[..., 0].long(), y[..., 1].long()  # (b, 1 + m) each
+        waves = timestep_embedding(100 * y[..., 2:].flatten(), self.SINUSOIDS, max_period=100)
+        waves = waves.reshape(*y.shape[:2], -1).to(self.box.weight.dtype)  # (b, 1 + m, 4·32)
+        return self.kind_table(kind) + self.colour_table(colour) + self.box(waves)

@@ -1,0 +1,187 @@
+"""The file formats of MNIST (IDX) and CIFAR-10 (binary version), where they come from, and checks.
+
+Nothing here runs code from a file: the pickled version of CIFAR-10 is refused, and archives are
+read member by member, without unpacking their paths.
+"""
+
+import gzip
+import math
+import struct
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from minidit.data.fetch import Source, fetch
+
+_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+MNIST = {  # split → its images and its labels
+    "train": (
+        Source(
+            "train-images-idx3-ubyte.gz",
+            9_912_422,
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            _MIRRORS,
+        ),
+        Source(
+            "train-labels-idx1-ubyte.gz",
+            28_881,
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            _MIRRORS,
+        ),
+    ),
+    "test": (
+        Source(
+            "t10k-images-idx3-ubyte.gz",
+            1_648_877,
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            _MIRRORS,
+        ),
+        Source(
+            "t10k-labels-idx1-ubyte.gz",
+            4_542,
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            _MIRRORS,
+        ),
+    ),
+}
+CIFAR10 = Source(
+    "cifar-10-binary.tar.gz",
+    170_052_171,
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    ("https://www.cs.toronto.edu/~kriz/",),
+)
+CIFAR10_FOLDER = "cifar-10-batches-bin"
+CIFAR10_BATCHES = {
+    "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+    "test": ("test_batch.bin",),
+}
+CIFAR10_ROW = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue plane
+
+
+def load_mnist(folder: Path, split: str) -> tuple[Tensor, Tensor]:
+    """Images (n, 1, h, w) uint8 and labels (n,) int64 of a split, downloaded if need be."""
+    image_file, label_file = (find(folder, s) or fetch(s, folder) for s in MNIST[split])
+    images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
+    if len(images) != len(labels):
+        raise _damaged(label_file, f"it has {len(labels)} labels for {len(images)} images")
+    _check_labels(labels, label_file)
+    return images[:, None], labels.long()
+
+
+def find(folder: Path, source: Source) -> Path | None:
+    """The file as published, or without its .gz; None if neither is there."""
+    published = folder / source.name
+    return next((p for p in (published, published.with_suffix("")) if p.is_file()), None)
+
+
+def read_idx(path: Path, ndim: int) -> Tensor:
+    """Read an IDX file of bytes, plain or gzipped: a uint8 tensor of `ndim` dimensions.
+
+    The format: two zero bytes, the type (8 for bytes), the number of dimensions; one big-endian
+    4-byte size a dimension; the values. Raises ValueError if the file isn't exactly that.
+    """
+    raw = _read(path)
+    magic, header = bytes([0, 0, 8, ndim]), 4 + 4 * ndim
+    if raw[:4] != magic:
+        raise _damaged(path, f"it begins with {raw[:4].hex()}, not with the magic {magic.hex()}")
+    if len(raw) < header:
+        raise _damaged(path, f"its header has {len(raw)} of {header} bytes")
+    shape = struct.unpack(f">{ndim}I", raw[4:header])
+    if 0 in shape or math.prod(shape) != len(raw) - header:
+        raise _damaged(path, f"its header says {shape}, and {len(raw) - header} bytes follow")
+    return _tensor(raw[header:]).view(shape)
+
+
+def _read(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as file:
+            return file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(path, f"gzip says: {error}") from error
+
+
+def has_batches(folder: Path, split: str) -> bool:
+    """Whether the unpacked CIFAR-10 batches of a split are all there."""
+    return all((folder / CIFAR10_FOLDER / name).is_file() for name in CIFAR10_BATCHES[split])
+
+
+def load_cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor]:
+    """Images (n, 3, 32, 32) uint8 and labels (n,) int64 of a split: unpacked, archived, fetched."""
+    names = CIFAR10_BATCHES[split]
+    if has_batches(folder, split):
+        paths = [folder / CIFAR10_FOLDER / name for name in names]
+        batches = [read_batch(path.read_bytes(), path) for path in paths]
+    else:
+        archive = folder / CIFAR10.name
+        if not archive.is_file():
+            _refuse_pickles(folder)
+            fetch(CIFAR10, folder)
+        members = _read_members(archive, names)
+        batches = [read_batch(members[name], archive) for name in names]
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def read_batch(raw: bytes, path: Path) -> tuple[Tensor, Tensor]:
+    """Split the rows of a binary batch; `path` is for the error, ValueError if it isn't one."""
+    if not raw or len(raw) % CIFAR10_ROW:
+        what = "looks like a pickle" if raw[:1] == b"\x80" else f"holds {len(raw)} bytes"
+        raise _damaged(path, f"a batch {what}, where rows of {CIFAR10_ROW} bytes belong")
+    rows = _tensor(raw).view(-1, CIFAR10_ROW)
+    _check_labels(rows[:, 0], path)
+    return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].long()
+
+
+def _read_members(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """The named files of a .tar.gz, found by their last path component."""
+    members = {}
+    try:
+        # The tar is streamed from a gzip file of our own, so that gzip's checksum is verified.
+        with gzip.open(archive) as plain:
+            with tarfile.open(fileobj=plain, mode="r|") as tar:
+                for member in tar:
+                    name = PurePosixPath(member.name).name
+                    if name in names and member.isfile():
+                        members[name] = tar.extractfile(member).read()
+            while plain.read(1 << 20):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
+        raise _damaged(archive, f"it can't be unpacked ({error})") from error
+    missing = [name for name in names if name not in members]
+    if missing:
+        raise _damaged(archive, f"it lacks {', '.join(missing)} of CIFAR-10's binary version")
+    return members
+
+
+def _refuse_pickles(folder: Path) -> None:
+    for name in ("cifar-10-python.tar.gz", "cifar-10-batches-py", "data_batch_1"):
+        if (folder / name).exists():
+            raise ValueError(
+                f"{folder / name} is CIFAR-10's Python version, whose pickles can run any code "
+                f"and are not opened: put {CIFAR10.name} from {CIFAR10.mirrors[0]} there instead, "
+                "or move the Python version away, and the next call downloads the binary one"
+            )
+
+
+def _check_labels(labels: Tensor, path: Path) -> None:
+    if labels.max() > 9:
+        raise _damaged(path, f"it has a label {labels.max().item()}, and classes are 0..9")
+
+
+def _damaged(path: Path, what: str) -> ValueError:
+    return ValueError(
+        f"{path} is damaged: {what}; delete it, and the next call downloads a fresh one"
+    )
+
+
+def _tensor(raw: bytes) -> Tensor:
+    """A uint8 tensor that owns its bytes; torch would warn about read-only memory otherwise."""
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8)

@@ -1,0 +1,172 @@
+"""How good are samples? Recognition by a classifier, and distances between feature clouds.
+
+The features are those of our own classifiers, so the numbers compare runs with each other and
+with real images, not with FIDs from other networks.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from minidit._validate import check_positive
+from minidit.evaluate.classifier import Classifier
+from minidit.latents.autoencoder import Autoencoder, VQAutoencoder
+from minidit.weights import load
+
+
+def classifier(name: str) -> Classifier:
+    """The shipped classifier for a data set: "mnist", "digits" or "cifar10"."""
+    return load(f"classifier-{name}").model
+
+
+def _in_batches(function, images: Tensor, size: int = 500) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([function(part) for part in images.split(size)])
+
+
+def features(judge: Classifier, images: Tensor) -> Tensor:
+    """(n, c, h, w) in [-1, 1] → (n, 64)."""
+    return _in_batches(judge.features, images)
+
+
+def predictions(judge: Classifier, images: Tensor) -> Tensor:
+    """(n, c, h, w) in [-1, 1] → the most likely labels (n,)."""
+    return _in_batches(judge, images).argmax(dim=1)
+
+
+def accuracy(judge: Classifier, images: Tensor, labels: Tensor) -> float:
+    """The share of images (n, c, h, w) that the classifier takes for their label, 0 … 1."""
+    if labels.shape != images.shape[:1]:
+        shape = tuple(labels.shape)
+        raise ValueError(f"labels have shape {shape} for {len(images)} images; one label an image")
+    return (predictions(judge, images) == labels).double().mean().item()
+
+
+def matching(labels: Tensor, asked: Tensor) -> Tensor:
+    """Rows of `labels` (n,) with the labels `asked` (m,): the first ones, as far as they last.
+
+    Real images must have the labels that samples have. Drawn at random, some classes are rarer than
+    others by chance, and a few hundred of them lie further from the training images than samples.
+    """
+    counts = asked.bincount(minlength=int(labels.max()) + 1).tolist()
+    rows = [(labels == k).nonzero().flatten()[:count] for k, count in enumerate(counts)]
+    return torch.cat(rows).sort().values
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (k,) and covariance (k, k) of features (n, k), in double precision."""
+    features = features.double()
+    return features.mean(dim=0), features.T.cov()
+
+
+def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
+    """‖μ1 - μ2‖² + tr(C1 + C2 - 2·(C1·C2)^½) of two normal distributions (arXiv 1706.08500).
+
+    Means (k,), covariances (k, k). The trace of the root is the sum of the roots of the
+    eigenvalues of C1^½·C2·C1^½, which is symmetric.
+    """
+    mean1, cov1, mean2, cov2 = (a.double() for a in (mean1, cov1, mean2, cov2))
+    values, vectors = torch.linalg.eigh(cov1)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T  # C1^½
+    cross = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()
+    return ((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross).item()
+
+
+def frechet_to_real(judge: Classifier, images: Tensor) -> float:
+    """Fréchet distance of images (n, c, h, w) in [-1, 1] to the judge's real training images.
+
+    It falls with n even for real images: compare with as many real ones. n should exceed 64.
+    """
+    if len(images) <= 64:
+        raise ValueError(f"{len(images)} images are too few for a 64×64 covariance; give hundreds")
+    return frechet_distance(*moments(features(judge, images)), judge.mean, judge.cov)
+
+
+class Reconstruction(NamedTuple):
+    """What an autoencoder leaves of real images."""
+
+    psnr: float  # dB, see `psnr`
+    recognised: float  # share of the reconstructions taken for their label, 0 … 1
+    real_recognised: float  # the same of the images themselves
+    frechet: float  # Fréchet distance of the reconstructions' features to the images'
+    share: float | None  # of the codebook, how much these images use; None without one
+    perplexity: float | None  # as many codes, equally often used, would carry as much
+
+
+def psnr(images: Tensor, others: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, 10·log10(2²/MSE), of (n, c, h, w) in [-1, 1]: its mean."""
+    if images.shape != others.shape:
+        raise ValueError(f"images have shape {tuple(images.shape)}, others {tuple(others.shape)}")
+    error = (images - others).double().square().flatten(1).mean(dim=1)  # (n,)
+    return (10 * (4 / error).log10()).mean().item()
+
+
+def reconstruction(
+    judge: Classifier, autoencoder: Autoencoder, images: Tensor, labels: Tensor
+) -> Reconstruction:
+    """Judge what an autoencoder makes of images (n, c, h, w) in [-1, 1], labels (n,).
+
+    A judge whose features the autoencoder was trained on flatters it.
+    """
+    latents = _in_batches(autoencoder.latents, images)
+    restored = _in_batches(autoencoder.decode, latents).clamp(-1, 1)
+    ours, real = (moments(features(judge, x)) for x in (restored, images))
+    share = perplexity = None
+    if isinstance(autoencoder, VQAutoencoder):
+        indices = _in_batches(autoencoder.quantizer.nearest, latents)
+        share, perplexity = autoencoder.quantizer.usage(indices)
+    return Reconstruction(
+        psnr(restored, images),
+        accuracy(judge, restored, labels),
+        accuracy(judge, images, labels),
+        frechet_distance(*ours, *real),
+        share,
+        perplexity,
+    )
+
+
+class Neighbours(NamedTuple):
+    """Shares (0 … 1; density may exceed 1) that tell quality and variety apart."""
+
+    precision: float  # of the samples, how many lie where real images lie
+    recall: float  # of the real images, how many lie where samples lie
+    density: float  # how many real neighbourhoods a sample lies in, divided by k
+    coverage: float  # of the real images, how many have a sample in their neighbourhood
+
+
+def neighbours(real: Tensor, samples: Tensor, k: int = 5) -> Neighbours:
+    """Compare features (n, d) of real images with those (m, d) of samples by nearest neighbours.
+
+    A neighbourhood is the ball around a point that reaches to its k-th nearest point of the same
+    set. Precision and recall: arXiv 1904.06991; density and coverage, which a single outlier
+    doesn't spoil: arXiv 2002.09797. All depend on n and m: compare with real images, as many.
+    Raises ValueError for features that don't fit, and for k or fewer points.
+    """
+    check_positive(k=k)
+    if real.ndim != 2 or samples.ndim != 2 or real.shape[1] != samples.shape[1]:
+        raise ValueError(
+            f"real has shape {tuple(real.shape)}, samples {tuple(samples.shape)}; both must be "
+            "features (n, d), (m, d) of one length d: see `features`"
+        )
+    if min(len(real), len(samples)) <= k:
+        raise ValueError(f"{len(real)} and {len(samples)} points are too few for k={k}; give more")
+    real, samples = real.double(), samples.double()
+    around_real, around_samples = _reach(real, k), _reach(samples, k)  # (n,), (m,)
+    near, counts = torch.zeros(2, len(real), dtype=torch.bool), []
+    for part, reach in zip(samples.split(1000), around_samples.split(1000)):
+        across = torch.cdist(real, part)  # (n, up to 1000)
+        in_real = across <= around_real[:, None]
+        counts.append(in_real.sum(dim=0))
+        near |= torch.stack([(across <= reach).any(dim=1), in_real.any(dim=1)])
+    count, (recalled, covered) = torch.cat(counts).double(), near.double().mean(dim=1).tolist()
+    return Neighbours(
+        (count > 0).double().mean().item(), recalled, count.mean().item() / k, covered
+    )
+
+
+def _reach(points: Tensor, k: int) -> Tensor:
+    """How far each of the points (n, d) is from its k-th nearest other one: (n,)."""
+    # the nearest point to each is itself, at distance 0
+    parts = [torch.cdist(part, points).kthvalue(k + 1, dim=1).values for part in points.split(1000)]
+    return torch.cat(parts)

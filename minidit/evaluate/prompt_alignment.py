@@ -1,0 +1,133 @@
+"""Does an image show what was asked? What a judge finds in it, compared with boxes or a caption.
+
+Real scenes, judged in the same way, tell how far the judge can be trusted: their figures are the
+ceiling.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from minidit.data import scenes
+from minidit.data.captions import BETWEEN, Request, is_large, read
+from minidit.data.scenes import COLOURS, KINDS
+from minidit.evaluate.detector import SceneJudge, overlap, train_judge
+from minidit.weights import load
+
+MARGIN = 0.05  # part of the image by which a place or a direction may be missed
+ENOUGH = 0.5  # overlap of a box that is where it was asked for
+DRAWN_FROM = 2**40  # the judge's own training scenes: a seed that no data set has
+
+
+def scene_judge() -> SceneJudge:
+    """The shipped judge of scenes."""
+    return load("judge-scenes").model
+
+
+def make_judge(steps: int = 1500, images: int = 30_000, seed: int = 0, report=None) -> SceneJudge:
+    """Train a judge on scenes of its own, in which all pairs of kind and colour are equally known.
+
+    `report(step, loss)` hears of progress.
+    """
+    pictures, objects, _ = scenes.render(images, DRAWN_FROM + seed, novel=0.34)
+    return train_judge(pictures, objects, steps=steps, seed=seed, report=report)
+
+
+def find(judge: nn.Module, images: Tensor) -> Tensor:
+    """What the judge finds in images (n, 3, h, w) in [-1, 1]: (n, 6, 6), as of `SceneJudge`."""
+    return torch.cat([judge.find(part) for part in images.split(250)])
+
+
+def layout_obedience(judge: nn.Module, images: Tensor, objects: Tensor) -> dict[str, float]:
+    """How well images (n, 3, h, w) in [-1, 1] show the boxes (n, m, 6) that were asked for.
+
+    objects: the share of those asked for that are found, of the right kind and colour. iou: their
+    boxes' mean intersection over union with those asked for, 0 where not found. boxes: the share
+    for which it is 0.5 at least. scenes: the share of images where that holds of all objects, and
+    no other is found.
+    """
+    _check_number(images, objects, "objects")
+    found, asked = find(judge, images), objects[..., 0] > 0  # (n, 6, 6), (n, m)
+    right = (found[:, None, :, :2] == objects[:, :, None, :2]).all(-1)  # (n, m, 6)
+    iou = overlap(found[:, None, :, 2:], objects[:, :, None, 2:]) * right  # (n, m, 6)
+    best = iou.amax(-1)  # (n, m)
+    count = (found[..., 0] > 0).sum(dim=1) == asked.sum(dim=1)  # (n,)
+    return {
+        "objects": _share(right.any(-1)[asked]),
+        "iou": _share(best[asked]),
+        "boxes": _share(best[asked] >= ENOUGH),
+        "scenes": _share(((best >= ENOUGH) | ~asked).all(dim=1) & count),
+    }
+
+
+def caption_obedience(judge: nn.Module, images: Tensor, captions: list[str]) -> dict[str, float]:
+    """How well images (n, 3, h, w) in [-1, 1] show what their captions say.
+
+    objects: the share of those asked for that are found, of the right kind and colour. sizes,
+    places, relations: of what the captions say of them, the share that holds; it doesn't where an
+    object is not found. counts: the share of images with as many objects as asked for. scenes: the
+    share where all of that holds.
+    """
+    _check_number(images, captions, "captions")
+    names = ("objects", "sizes", "places", "relations", "counts")
+    held: dict[str, list[bool]] = {name: [] for name in (*names, "scenes")}
+    for rows, caption in zip(find(judge, images).tolist(), captions):
+        verdicts = verdict(read(caption), [row for row in rows if row[0] > 0])
+        for name in names:
+            held[name] += verdicts[name]
+        held["scenes"].append(all(all(verdicts[name]) for name in names))
+    return {name: _share(torch.tensor(values)) for name, values in held.items()}
+
+
+def verdict(request: Request, rows: list[list[float]]) -> dict[str, list[bool]]:
+    """What holds of a request, given what was found: rows of 1 + kind, 1 + colour and a box."""
+    by_pair = {(int(row[0]), int(row[1])): row[2:] for row in reversed(rows)}  # the surest stay
+    boxes = [by_pair.get(_numbers(asked.kind, asked.colour)) for asked in request.objects]
+    there = list(zip(request.objects, boxes))
+    return {
+        "objects": [box is not None for box in boxes],
+        "sizes": [
+            box is not None and is_large(box) == (asked.size == "large")
+            for asked, box in there
+            if asked.size is not None
+        ],
+        "places": [
+            box is not None and _is_at(box, asked.place)
+            for asked, box in there
+            if asked.place is not None
+        ],
+        "relations": [
+            None not in (boxes[i], boxes[k]) and _lies(boxes[i], where, boxes[k])
+            for i, where, k in request.relations
+        ],
+        "counts": [len(rows) == len(boxes)],
+    }
+
+
+def _numbers(kind: str, colour: str) -> tuple[int, int]:
+    return 1 + KINDS.index(kind), 1 + list(COLOURS).index(colour)
+
+
+def _is_at(box: list[float], place: tuple[int, int]) -> bool:
+    edges = (0.0, *BETWEEN, 1.0)
+    middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return all(
+        edges[third] - MARGIN <= m <= edges[third + 1] + MARGIN for m, third in zip(middle, place)
+    )
+
+
+def _lies(a: list[float], where: str, b: list[float]) -> bool:
+    """Whether box a lies there from b, rather than across: by the larger of the distances."""
+    dx, dy = ((a[k] + a[k + 2] - b[k] - b[k + 2]) / 2 for k in (0, 1))
+    along, across = (dx, dy) if where in ("left", "right") else (dy, dx)
+    along = -along if where in ("left", "above") else along
+    return along > 0 and along + MARGIN >= abs(across)
+
+
+def _share(holds: Tensor) -> float:
+    """The mean; nan of nothing."""
+    return holds.double().mean().item()
+
+
+def _check_number(images: Tensor, asked, name: str) -> None:
+    if len(images) != len(asked):
+        raise ValueError(f"{name} are {len(asked)} for {len(images)} images; give one for each")

@@ -1,0 +1,158 @@
+"""Parts that claims about DiT speak of, built to be tested: none is in the papers' codes.
+
+Notes on the web describe a "diffusion-aware attention", whose sharpness and reach follow the noise,
+a time embedding with growing frequencies, and a loss on the order of tokens. Where a note
+contradicts itself, each reading is there. They are changes of a `DiT`, so that the plain network
+stays free of them; `surgery` makes them, `sequence` has the loss, and notebook 13 measures them.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from minidit._validate import check_choice
+from minidit.attention import Attention
+from minidit.diffusion import Diffusion
+from minidit.dit import DiT
+from minidit.embed import TimestepEmbedder, timestep_embedding
+from minidit.patches import linear
+
+TEMPERATURES = ("none", "stated", "summary")
+MASKS = ("none", "stated", "corrected")
+LEAST = 2.0  # patches: the corrected window always has a patch's eight neighbours
+
+
+class AwareAttention(Attention):
+    """Self-attention whose logits are multiplied, and kept within a window, as the time says.
+
+    `factor` (b, 1, n, n) or (b, 1, 1, 1), and `window` (b, 1, n, n), bool, or None for everything,
+    are set before each pass, for all layers at once: see `Awareness`.
+    """
+
+    factor: Tensor
+    window: Tensor | None
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """(b, n, d) → (b, n, d); the softmax is written out, for fused ones know no factor."""
+        if context is not None or mask is not None:
+            raise ValueError("context and mask are for other attentions; this one sees an image")
+        q, k, v = (
+            rearrange(z, "b n (heads k) -> b heads n k", heads=self.num_heads)
+            for z in self.qkv(x).chunk(3, dim=-1)
+        )
+        logits = (
+            self.factor * (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
+        )  # (b, heads, n, n)
+        if self.window is not None:
+            logits = logits.masked_fill(~self.window, -math.inf)
+        out = logits.softmax(dim=-1) @ v  # (b, heads, n, k)
+        return self.proj(rearrange(out, "b heads n k -> b n (heads k)"))
+
+
+class Awareness(nn.Module):
+    """What the time says to every `AwareAttention` of a network: a factor, and a window.
+
+    `temperature`: "stated" divides logits by √k·Temp, Temp(t) = 1/√(β_t·k), so they are multiplied
+    by √(β_t·k) beyond the usual 1/√k: sharper where steps are large. "summary" divides them by
+    √k·√β_t, as the same note sums itself up: the opposite. k is the head's width.
+    `mask`: "stated" multiplies logits by M_ij = σ(MLP(E(t)))·1[|i - j| < k(t)],
+    k(t) = ⌈√ᾱ_t·n⌉, i and j in raster order; a masked logit is then 0, not -∞, so it keeps its
+    share of the softmax, and the window is narrow where noise is much. "corrected" forbids what is
+    outside a window, measured in the image, √(1 - ᾱ_t)·(its longer side), and at least
+    the nearest neighbours: wide where noise is much, which is what "global first" asks for. The
+    sigmoid, a learned temperature, is left out of it.
+    """
+
+    def __init__(
+        self,
+        diffusion: Diffusion,
+        grid: tuple[int, int],
+        head_width: int,
+        hidden_size: int,
+        temperature: str = "none",
+        mask: str = "none",
+    ) -> None:
+        super().__init__()
+        check_choice("temperature", temperature, TEMPERATURES)
+        check_choice("mask", mask, MASKS)
+        self.schedule, self.grid, self.width = diffusion.schedule, grid, head_width
+        self.temperature, self.mask, self.frequencies = temperature, mask, hidden_size
+        self.gate = nn.Sequential(
+            linear(hidden_size, hidden_size, std=0.02), nn.SiLU(), linear(hidden_size, 1, std=0.02)
+        ) if mask == "stated" else None  # fmt: skip
+
+    def forward(self, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(b,) steps → factor (b, 1, 1, 1) or (b, 1, n, n), window (b, 1, n, n) or None."""
+        like = torch.empty(len(t), 1, 1, 1, device=t.device)
+        factor = torch.ones_like(like)
+        step = t.round().long()  # solvers may ask between two steps
+        beta = self.schedule.at("betas", step, like)  # (b, 1, 1, 1)
+        if self.temperature != "none":
+            factor = (beta * self.width).sqrt() if self.temperature == "stated" else beta.rsqrt()
+        if self.mask == "none":
+            return factor, None
+        kept = self.schedule.at("alphas_cumprod", step, like)  # (b, 1, 1, 1)
+        if self.mask == "stated":
+            n = math.prod(self.grid)
+            i = torch.arange(n, device=t.device)
+            inside = (i[:, None] - i).abs() < (kept.sqrt() * n).ceil()  # (b, 1, n, n)
+            gate = self.gate(timestep_embedding(t, self.frequencies)).sigmoid()  # (b, 1)
+            return factor * gate[..., None, None] * inside, None
+        radius = ((1 - kept).sqrt() * max(self.grid)).clamp(min=LEAST)
+        return factor, self.distance(t.device) < radius
+
+    def distance(self, device: torch.device) -> Tensor:
+        """Rows or columns between two patches, whichever are more, (n, n)."""
+        rows, columns = (torch.arange(side, device=device) for side in self.grid)
+        row, column = rows.repeat_interleave(len(columns)), columns.repeat(len(rows))  # (n,) each
+        return torch.maximum((row[:, None] - row).abs(), (column[:, None] - column).abs())
+
+
+def make_aware(
+    model: DiT, diffusion: Diffusion, temperature: str = "none", mask: str = "none"
+) -> None:
+    """Replace every attention of a DiT by an `AwareAttention`, with the weights it had.
+
+    With both "none" the network computes what it computed. Raises ValueError for blocks whose
+    sequence holds more than patches, and for unknown names; see `Awareness`.
+    """
+    if model.blocks[0].in_context:
+        raise ValueError("block='in_context' has tokens that are no patches; use another block")
+    width = model.config["hidden_size"]
+    heads = model.config["num_heads"]
+    model.awareness = Awareness(diffusion, model.grid, width // heads, width, temperature, mask)
+    for block in model.blocks:
+        plain = block.attn
+        block.attn = AwareAttention(width, heads)
+        block.attn.load_state_dict(plain.state_dict())
+    model.register_forward_pre_hook(_tell)
+
+
+def _tell(model: DiT, arguments: tuple) -> None:
+    """Before a pass: what the time says reaches every attention."""
+    factor, window = model.awareness(arguments[1])
+    for block in model.blocks:
+        block.attn.factor, block.attn.window = factor, window
+
+
+class GrowingTimestepEmbedder(TimestepEmbedder):
+    """The time embedding as one note prints it: ω_k = 10^(4k/half), which grows with k."""
+
+    def forward(self, t: Tensor) -> Tensor:
+        """(b,) → (b, d)."""
+        half = self.frequencies // 2
+        k = torch.arange(half, dtype=torch.float64, device=t.device)
+        angles = t[:, None].double() * 10 ** (4 * k / half)  # up to 10^7: float32 would round them
+        embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)  # (b, frequencies)
+        return self.mlp(embedding.to(self.mlp[0].weight.dtype))
+
+
+def grow_frequencies(model: DiT, diffusion: Diffusion) -> None:
+    """Let the frequencies of the time embedding grow; its weights stay."""
+    plain = model.time_embed
+    model.time_embed = GrowingTimestepEmbedder(model.config["hidden_size"], plain.frequencies)
+    model.time_embed.load_state_dict(plain.state_dict())

@@ -1,0 +1,1 @@
+"""Autoencoders, KL and VQ, and what they make of data sets: latents."""

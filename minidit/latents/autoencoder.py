@@ -1,0 +1,137 @@
+"""Autoencoders that make images small enough for diffusion, and back (LDM, arXiv 2112.10752,
+section 3.1 and appendix G).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from minidit._validate import check_images, check_positive
+from minidit.latents.encoder import Decoder, Encoder
+from minidit.latents.gaussian import DiagonalGaussian
+from minidit.latents.quantizer import Quantized, Quantizer
+
+
+class Autoencoder(nn.Module):
+    """What both kinds share: an encoder, a decoder, and the scale of the latents.
+
+    Diffusion wants numbers of size one: `to_latents` multiplies what the encoder gives by `scale`,
+    which `set_scale` sets to 1/std over a data set (LDM, appendix G; 0.18215 in Stable Diffusion).
+    """
+
+    scale: Tensor
+
+    def __init__(self, config: dict, encoder_channels: int) -> None:
+        super().__init__()
+        shape = {k: config[k] for k in ("width", "multipliers", "blocks")}
+        check_positive(in_channels=config["in_channels"], latent_channels=config["latent_channels"])
+        self.config, self.in_channels = config, config["in_channels"]
+        self.latent_channels = config["latent_channels"]
+        self.encoder = Encoder(self.in_channels, encoder_channels, **shape)
+        self.decoder = Decoder(self.latent_channels, self.in_channels, **shape)
+        self.factor = self.encoder.factor
+        self.register_buffer("scale", torch.ones(()))
+
+    def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images (b, c, f·h, f·w) → what `decode` takes, (b, latent_channels, h, w)."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(b, latent_channels, h, w) → images (b, c, f·h, f·w)."""
+        return self.decoder(latents)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images → their reconstructions, both (b, c, f·h, f·w)."""
+        return self.decode(self.latents(images))
+
+    def to_latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images (b, c, f·h, f·w) in [-1, 1] → scaled latents (b, latent_channels, h, w).
+
+        With a `generator` a KL autoencoder draws from its distribution; without, its mean.
+        """
+        return self.latents(images, generator) * self.scale
+
+    def to_images(self, latents: Tensor) -> Tensor:
+        """Scaled latents (b, latent_channels, h, w) → images (b, c, f·h, f·w), about [-1, 1]."""
+        return self.decode(latents / self.scale)
+
+    @torch.no_grad()
+    def set_scale(self, images: Tensor, batch_size: int = 250) -> float:
+        """Set `scale` to 1/std of all numbers of the images' latents, and return it.
+
+        images: (n, c, f·h, f·w), uint8 or floats in [-1, 1].
+        """
+        check_images(images, self.in_channels)
+        total, squares, count = 0.0, 0.0, 0
+        for part in images.split(batch_size):
+            part = part.float() / 127.5 - 1 if part.dtype == torch.uint8 else part
+            z = self.latents(part.to(self.scale.device)).double()
+            total, squares = total + z.sum().item(), squares + z.square().sum().item()
+            count += z.numel()
+        variance = squares / max(count, 1) - (total / max(count, 1)) ** 2
+        if not variance > 0:
+            raise ValueError(f"the latents of {len(images)} images have variance {variance}")
+        self.scale.fill_(variance**-0.5)
+        return self.scale.item()
+
+
+class KLAutoencoder(Autoencoder):
+    """Every image becomes a normal distribution of latents, drawn towards N(0, 1) but a little."""
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        latent_channels: int = 4,
+        width: int = 32,
+        multipliers: tuple[int, ...] = (1, 2, 4),
+        blocks: int = 1,
+    ) -> None:
+        config = dict(in_channels=in_channels, latent_channels=latent_channels, width=width)
+        config |= dict(multipliers=tuple(multipliers), blocks=blocks)
+        super().__init__(config, 2 * latent_channels)
+
+    def encode(self, images: Tensor) -> DiagonalGaussian:
+        """Images (b, c, f·h, f·w) → the distribution of (b, latent_channels, h, w)."""
+        return DiagonalGaussian(self.encoder(images))
+
+    def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images (b, c, f·h, f·w) → the mean, or a draw: (b, latent_channels, h, w)."""
+        gaussian = self.encode(images)
+        return gaussian.mode if generator is None else gaussian.sample(generator)
+
+
+class VQAutoencoder(Autoencoder):
+    """Every latent vector becomes one of `num_codes` codes.
+
+    Quantising is the first layer of the decoder, as in latent diffusion: diffusion works on the
+    latents before it, and what it draws need not lie on a code. `beta`, `convention`: see
+    `Quantizer`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        latent_channels: int = 4,
+        width: int = 32,
+        multipliers: tuple[int, ...] = (1, 2, 4),
+        blocks: int = 1,
+        num_codes: int = 512,
+        beta: float = 0.25,
+        convention: str = "fixed",
+    ) -> None:
+        config = dict(in_channels=in_channels, latent_channels=latent_channels, width=width)
+        config |= dict(multipliers=tuple(multipliers), blocks=blocks)
+        super().__init__(config, latent_channels)
+        self.config = config | dict(num_codes=num_codes, beta=beta, convention=convention)
+        self.quantizer = Quantizer(num_codes, latent_channels, beta, convention)
+
+    def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images (b, c, f·h, f·w) → latents before quantisation; nothing in them is random."""
+        return self.encoder(images)
+
+    def encode(self, images: Tensor) -> Quantized:
+        """Images (b, c, f·h, f·w) → codes (b, latent_channels, h, w), their loss and indices."""
+        return self.quantizer(self.encoder(images))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(b, latent_channels, h, w), quantised here → images (b, c, f·h, f·w)."""
+        return self.decoder(self.quantizer(latents).codes)

@@ -1,0 +1,70 @@
+"""The normal distribution that a KL autoencoder encodes an image as (LDM, arXiv 2112.10752,
+section 3.1 and appendix G; VAE, arXiv 1312.6114).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from minidit.diffusion import normal_kl
+
+
+class DiagonalGaussian:
+    """N(mean, e^logvar), independent in every number, from an encoder's output (b, 2c, h, w).
+
+    The first c channels are the mean, the others the log-variance, clamped to [-30, 20].
+    """
+
+    def __init__(self, parameters: Tensor) -> None:
+        if parameters.ndim < 2 or parameters.shape[1] % 2:
+            raise ValueError(
+                f"parameters have shape {tuple(parameters.shape)}; expected (b, 2c, …), the means "
+                "and then the log-variances"
+            )
+        self.mean, logvar = parameters.chunk(2, dim=1)  # (b, c, …) each
+        self.logvar = logvar.clamp(-30, 20)
+
+    @property
+    def std(self) -> Tensor:
+        """The standard deviations, (b, c, …)."""
+        return (0.5 * self.logvar).exp()
+
+    @property
+    def var(self) -> Tensor:
+        """The variances, (b, c, …)."""
+        return self.logvar.exp()
+
+    @property
+    def mode(self) -> Tensor:
+        """The likeliest value, which is the mean, (b, c, …)."""
+        return self.mean
+
+    def sample(
+        self, generator: torch.Generator | None = None, *, noise: Tensor | None = None
+    ) -> Tensor:
+        """mean + std·ε, (b, c, …), ε from `generator`, or `noise` itself."""
+        if noise is None:
+            noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        if noise.shape != self.mean.shape:
+            raise ValueError(
+                f"noise has shape {tuple(noise.shape)}; the mean has {tuple(self.mean.shape)}"
+            )
+        return self.mean + self.std * noise
+
+    def kl(self, other: "DiagonalGaussian | None" = None) -> Tensor:
+        """KL divergence from `other`, or from N(0, 1), in nats: summed for each image, (b,)."""
+        zero = torch.zeros_like(self.mean)
+        mean, logvar = (zero, zero) if other is None else (other.mean, other.logvar)
+        if mean.shape != self.mean.shape:  # (1, …) would broadcast silently
+            raise ValueError(
+                f"other has shape {tuple(mean.shape)}, this one {tuple(self.mean.shape)}"
+            )
+        return normal_kl(self.mean, self.logvar, mean, logvar).flatten(1).sum(dim=1)
+
+    def nll(self, x: Tensor) -> Tensor:
+        """-log of the density at x (b, c, …), in nats: summed for each image, (b,)."""
+        if x.shape != self.mean.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}; the mean has {tuple(self.mean.shape)}")
+        error = (x - self.mean).square() / self.var
+        return 0.5 * (math.log(2 * math.pi) + self.logvar + error).flatten(1).sum(dim=1)

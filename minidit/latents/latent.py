@@ -1,0 +1,159 @@
+"""Diffusion in a latent space (LDM, arXiv 2112.10752, section 3.2): encode once, train any network
+on the latents with `fit`, decode what it draws.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from minidit import weights
+from minidit._validate import check_images, check_latents
+from minidit.latents.autoencoder import Autoencoder
+from minidit.train import replacing
+
+
+class FirstStage(NamedTuple):
+    """A trained autoencoder, and how the weights that draw its latents know it."""
+
+    model: Autoencoder
+    name: str  # shipped weights, or a file
+    sha256: str  # of that file
+
+    @property
+    def link(self) -> dict:
+        """What `weights.save` stores with a network that draws these latents."""
+        return {"name": self.name, "sha256": self.sha256}
+
+
+def first_stage(name: str | Path, sha256: str | None = None) -> FirstStage:
+    """Load an autoencoder: shipped ("kl-cifar10"), or from a file.
+
+    Raises ValueError if the weights are no autoencoder's, or, with a `sha256`, other ones.
+    """
+    path = weights.find(name)
+    found = weights.file_sha256(path)
+    if sha256 not in (None, found):
+        raise ValueError(
+            f"autoencoder {str(name)!r} is another one than the latents belong to: its sha256 is "
+            f"{found[:12]}…, theirs {sha256[:12]}…; get back that file, or train on the new latents"
+        )
+    model = weights.load(path).model
+    if not isinstance(model, Autoencoder):
+        raise ValueError(f"weights {str(name)!r} are a {type(model).__name__}, no autoencoder")
+    return FirstStage(model, str(name), found)
+
+
+def first_stage_of(name: str | Path, autoencoder: str | Path | None = None) -> FirstStage | None:
+    """The autoencoder that the weights `name` belong to, or None if they draw pixels.
+
+    `autoencoder`: where it lies, if not where it lay when they were trained; it must be the same.
+    """
+    link = weights.autoencoder_of(name)
+    if link is None:
+        if autoencoder is not None:
+            raise ValueError(f"weights {str(name)!r} draw pixels; leave the autoencoder out")
+        return None
+    if autoencoder is None and not weights.known(link["name"]):
+        raise ValueError(
+            f"weights {str(name)!r} draw latents of the autoencoder {link['name']!r}, which isn't "
+            "there; say where it is: autoencoder=…, on the command line --autoencoder"
+        )
+    return first_stage(autoencoder or link["name"], link["sha256"])
+
+
+@torch.no_grad()
+def encode(
+    autoencoder: Autoencoder,
+    images: Tensor,
+    *,
+    flips: bool = False,
+    batch_size: int = 250,
+    report: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Images (n, c, f·h, f·w), uint8 or floats in [-1, 1] → scaled latents (n, k, h, w).
+
+    With `flips` (2·n, k, h, w): after the latents of all images those of all mirrored ones, for
+    latents can't be mirrored themselves. Repeat the labels: `labels.repeat(2)`. `report(images)`
+    hears how many of them are done.
+    """
+    check_images(images, autoencoder.in_channels)
+    device, found, done = autoencoder.scale.device, [], 0
+    for flip in (False, True) if flips else (False,):
+        for part in images.split(batch_size):
+            part = part.flip(3) if flip else part
+            part = part.float() / 127.5 - 1 if part.dtype == torch.uint8 else part
+            found.append(autoencoder.to_latents(part.to(device)).cpu())
+            done += len(part)
+            if report is not None:
+                report(done)
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def decode(autoencoder: Autoencoder, latents: Tensor, batch_size: int = 250) -> Tensor:
+    """Scaled latents (n, k, h, w) → images (n, c, f·h, f·w) in [-1, 1]."""
+    check_latents(latents, autoencoder.latent_channels)
+    device = autoencoder.scale.device
+    parts = [autoencoder.to_images(z.to(device)).cpu() for z in latents.split(batch_size)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def place(root: Path, name: str, split: str, stage: FirstStage) -> Path:
+    """Where the latents of a data set lie: beside the data sets in `root`."""
+    return root / "latents" / f"{name}-{split}-{stage.sha256[:12]}.safetensors"
+
+
+def cached(
+    path: str | Path,
+    stage: FirstStage,
+    images: Tensor,
+    *,
+    flips: bool = False,
+    report: Callable[[int], None] | None = None,
+) -> Tensor:
+    """`encode` (n, c, h, w), or what an earlier call stored in the file `path` (*.safetensors).
+
+    The file knows the sha256 of the autoencoder's weights, of the images and of its own content:
+    if one of them is another, the images are encoded anew, and the file is replaced. Raises OSError
+    before anything is encoded if the file can't be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path={str(path)!r} must end in .safetensors")
+    source = {"autoencoder": stage.sha256, "images": _sha256(images), "flips": flips}
+    latents = _read(path, source)
+    if latents is None:
+        with replacing(path) as file:  # first, so that it fails before the work, not after it
+            latents = encode(stage.model, images, flips=flips, report=report)
+            note = source | {"content": _sha256(latents)}
+            file.write(save({"latents": latents}, {"minidit": json.dumps(note)}))
+    return latents
+
+
+def _read(path: Path, source: dict) -> Tensor | None:
+    """The latents in a file, if it is whole and was made from `source`."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            note = json.loads((file.metadata() or {}).get("minidit", "{}"))
+            if not isinstance(note, dict) or {k: note.get(k) for k in source} != source:
+                return None
+            latents = file.get_tensor("latents")
+    except (SafetensorError, ValueError):
+        return None
+    return latents if _sha256(latents) == note.get("content") else None
+
+
+def _sha256(tensor: Tensor) -> str:
+    tensor = tensor.cpu().contiguous()
+    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    digest.update(memoryview(tensor.numpy()).cast("B"))
+    return digest.hexdigest()

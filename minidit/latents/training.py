@@ -1,0 +1,188 @@
+"""Training an autoencoder (LDM, arXiv 2112.10752, section 3.1 and appendix G): pixels, features,
+a little order among the latents, and, if wanted, a critic.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minidit._validate import check_choice
+from minidit.evaluate.classifier import Classifier, feature_distance
+from minidit.latents.autoencoder import Autoencoder, VQAutoencoder
+from minidit.latents.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
+from minidit.train import Loop, Recipe, check_training_images
+
+PIXELS = {"l1": F.l1_loss, "l2": F.mse_loss}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an autoencoder's loss is made of: the weight of each term.
+
+    `pixel`: "l1" or "l2", the mean over all numbers of the images, at weight 1. `feature`: of
+    `feature_distance`. `kl`: of the divergence in nats for each number of the image, so that 1e-6
+    means what it means in latent diffusion. `codebook`: of the quantizer's loss. `adversarial`: of
+    the critic's opinion, times `adaptive_weight`, from step `adversarial_from` on; the critic's own
+    learning rate is the recipe's `lr` throughout. `patience`: a code that no latent was nearest to
+    for so many steps moves to a random one.
+    """
+
+    pixel: str = "l1"
+    feature: float = 1.0
+    kl: float = 1e-6
+    codebook: float = 1.0
+    adversarial: float = 0.0
+    adversarial_from: int = 0
+    patience: int = 50
+
+    def __post_init__(self) -> None:
+        check_choice("pixel", self.pixel, PIXELS)
+        for name in ("feature", "kl", "codebook", "adversarial", "adversarial_from"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 is none")
+        if self.patience < 1:
+            raise ValueError(f"patience={self.patience} must be at least 1 step")
+
+
+class AutoencoderRun(Loop):
+    """A training run of an autoencoder; `judge` is the frozen network whose features count."""
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        images: Tensor,
+        recipe: Recipe,
+        terms: Terms,
+        judge: Classifier | None = None,
+        flips: bool = False,
+    ) -> None:
+        check_training_images(images)
+        if terms.feature and judge is None:
+            raise ValueError(
+                f"feature={terms.feature}, but there is no judge to see features; give a "
+                "classifier, or feature=0"
+            )
+        super().__init__(model, recipe, images)
+        self.terms, self.flips = terms, flips
+        self.judge = None
+        if terms.feature:  # a copy, so that the caller's stays as it is
+            self.judge = copy.deepcopy(judge).to(self.device).eval().requires_grad_(False)
+        if isinstance(model, VQAutoencoder):
+            self.idle = torch.zeros(len(model.quantizer.table), device=self.device)  # (num_codes,)
+        self.critic = None
+        if terms.adversarial:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(recipe.seed)
+                self.critic = PatchDiscriminator(model.in_channels).to(self.device)
+            self.critic_optimizer = torch.optim.AdamW(
+                self.critic.parameters(), recipe.lr, (0.5, 0.9), weight_decay=0.0
+            )
+
+    def loss(self, rng: torch.Generator) -> Tensor:
+        """The weighted sum of a batch's terms."""
+        self.real, _ = self.draw(rng)  # (b, c, h, w)
+        if self.flips:
+            flip = torch.rand(len(self.real), 1, 1, 1, generator=rng, device=self.device) < 0.5
+            self.real = torch.where(flip, self.real.flip(3), self.real)
+        restored, order = self._restore_images(rng)
+        self.false = restored.detach()
+        loss = PIXELS[self.terms.pixel](restored, self.real)
+        if self.judge is not None:
+            loss = loss + self.terms.feature * feature_distance(self.judge, restored, self.real)
+        if self._critic_takes_part():
+            opinion = -self.critic(restored).mean()
+            weight = adaptive_weight(loss, opinion, self.model.decoder.conv_out.weight)
+            loss = loss + self.terms.adversarial * weight * opinion
+        return loss + order
+
+    def _restore_images(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Reconstructions (b, c, h, w), and the weighted term that orders the latents."""
+        found = self.model.encode(self.real)
+        if isinstance(self.model, VQAutoencoder):
+            self.indices = found.indices
+            return self.model.decoder(found.codes), self.terms.codebook * found.loss
+        kl = found.kl().mean() / self.real[0].numel()
+        return self.model.decode(found.sample(rng)), self.terms.kl * kl
+
+    def _critic_takes_part(self) -> bool:
+        return self.critic is not None and self.done >= self.terms.adversarial_from
+
+    def after(self, rng: torch.Generator) -> None:
+        """The critic's step, and new places for dead codes."""
+        if self._critic_takes_part():
+            self.critic_optimizer.zero_grad()  # what the autoencoder's loss left behind
+            hinge_loss(self.critic(self.real), self.critic(self.false)).backward()
+            self.critic_optimizer.step()
+        if isinstance(self.model, VQAutoencoder):
+            self._revive(rng)
+
+    @torch.no_grad()
+    def _revive(self, rng: torch.Generator) -> None:
+        self.idle += 1
+        self.idle[self.indices.unique()] = 0
+        dead = self.idle >= self.terms.patience
+        if dead.any():
+            quantizer, average = self.model.quantizer, self.ema.model.quantizer
+            quantizer.revive(dead, self.model.encoder(self.real), rng)
+            average.table[dead] = quantizer.table[dead]  # where a dead code was means nothing
+            self.idle[dead] = 0
+
+    def settings(self) -> dict:
+        """What makes it this run and no other, as plain values."""
+        judge = None
+        if self.judge is not None:
+            judge = sum(p.double().sum().item() for p in self.judge.parameters())
+        return super().settings() | {
+            "loss": asdict(self.terms) | {"flips": self.flips, "judge": judge}
+        }
+
+    def state(self) -> dict:
+        """Everything that a resumed run needs, as tensors and plain values."""
+        more = {}
+        if isinstance(self.model, VQAutoencoder):
+            more["idle"] = self.idle
+        if self.critic is not None:
+            more |= {
+                "critic": self.critic.state_dict(),
+                "critic_optimizer": self.critic_optimizer.state_dict(),
+            }
+        return super().state() | more
+
+    def restore(self, state: dict) -> None:
+        """Continue where `state` was taken. Raises ValueError if it is of another run."""
+        super().restore(state)
+        if isinstance(self.model, VQAutoencoder):
+            self.idle.copy_(state["idle"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
+            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+
+
+def fit_autoencoder(
+    model: Autoencoder,
+    images: Tensor,
+    *,
+    recipe: Recipe,
+    terms: Terms = Terms(),  # noqa: B008 (frozen)
+    judge: Classifier | None = None,
+    flips: bool = False,
+    out: str | Path | None = None,
+    save_every: int = 500,
+    report: Callable[[int, float], None] | None = None,
+) -> nn.Module:
+    """Train `model` in place and return the average of its weights, with `scale` set.
+
+    images: (n, c, h, w), uint8 or floats in [-1, 1]; `flips`: half of them mirrored, for
+    photographs. `judge`: the classifier whose activations are compared, if `terms.feature`. It is
+    better not the one that evaluates afterwards: an autoencoder flatters the eye it learned from.
+    `out`, `save_every`, `report` and what is raised: as for `fit`.
+    """
+    run = AutoencoderRun(model, images, recipe, terms, judge, flips)
+    average = run.go(out, save_every, report=report)
+    average.set_scale(images)
+    return average

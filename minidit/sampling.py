@@ -1,0 +1,306 @@
+"""From noise to images: DDPM (arXiv 2006.11239), DDIM (2010.02502), guidance (2207.12598).
+
+A sampler is a generator: it yields every state, so the caller owns pictures and progress;
+`sample(ddim(…))` runs one to its end.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from minidit.diffusion import Diffusion
+from minidit.schedule import Schedule
+
+Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # model(x, t, y)
+
+
+class State(NamedTuple):
+    """What a sampler yields after the step at `t` (the number that the network was given)."""
+
+    t: float
+    x: Tensor  # the less noisy image
+    x0: Tensor  # the clean image foreseen at t
+
+
+def walk(schedule: Schedule, x: Tensor) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """All steps, falling: the number for the network; and as tensors (b,) the index and the number.
+
+    The first is there to be reported: reading it from the tensor would wait for a GPU to come by.
+    """
+    for k, step in reversed(list(enumerate(schedule.steps.tolist()))):
+        t = torch.full((x.shape[0],), k, device=x.device)
+        yield step, t, schedule.at("steps", t, t)
+
+
+def draw_noise(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise of the shape of x, drawn where the generator lives (or on the CPU)."""
+    device = generator.device if generator is not None else "cpu"
+    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
+
+
+def space_timesteps(T: int, counts: int | str | Sequence[int]) -> list[int]:
+    """Evenly spaced steps of T, rising, by the rules of DiT's code.
+
+    50 or "50": that many, both ends included. "ddim50": every (T/50)-th, from 0.
+    [10, 15, 20] or "10,15,20": the steps are cut into as many equal parts, with a count for each.
+    Raises ValueError if that can't be had.
+    """
+    if isinstance(counts, str) and counts.startswith("ddim"):
+        return _ddim_strides(T, _count(counts, counts[4:]))
+    if isinstance(counts, str):
+        counts = [_count(counts, part) for part in counts.split(",")]
+    counts = [counts] if isinstance(counts, int) else list(counts)
+    steps, start = [], 0
+    for i, count in enumerate(counts):
+        size = T // len(counts) + (i < T % len(counts))
+        if not 1 <= count <= size:
+            raise ValueError(f"counts={counts}: {count} steps can't be had from a part of {size}")
+        stride, position = (size - 1) / (count - 1) if count > 1 else 1.0, 0.0
+        for _ in range(count):
+            steps.append(start + round(position))
+            position += stride  # adding up, as DiT's code does, decides how x.5 is rounded
+        start += size
+    return steps
+
+
+def _ddim_strides(T: int, count: int) -> list[int]:
+    for stride in range(1, T):
+        if len(range(0, T, stride)) == count:
+            return list(range(0, T, stride))
+    raise ValueError(f"counts='ddim{count}': no whole stride gives {count} of {T} steps")
+
+
+def quadratic_steps(schedule: Schedule, count: int) -> list[int]:
+    """Steps k²-spaced, dense near the image (DDIM, arXiv 2010.02502, appendix D.3)."""
+    check_count(count, len(schedule))
+    return distinct(torch.linspace(0, (len(schedule) - 1) ** 0.5, count).double() ** 2, schedule)
+
+
+def beta_steps(schedule: Schedule, count: int) -> list[int]:
+    """Strides in proportion to β_t: small near the image, where little noise is added."""
+    check_count(count, len(schedule))
+    visits = torch.cat([torch.zeros(1), (1 / schedule.betas[1:]).cumsum(dim=0)])  # (T,), rising
+    even = torch.linspace(0, 1, count, dtype=torch.float64) * visits[-1]
+    return distinct(crossings(visits, even), schedule)
+
+
+SELECTIONS: dict[str, Callable[[Schedule, int], list[int]]] = {
+    "quad": quadratic_steps,
+    "beta": beta_steps,  # `minidit.solvers` adds "logsnr"
+}
+
+
+def select_steps(schedule: Schedule, rule: int | str | Sequence[int]) -> list[int]:
+    """Rising steps by a rule: "quad50", "beta50", "logsnr50", one of `space_timesteps`, or a list.
+
+    Raises ValueError for an unknown rule, or for more steps than the schedule has.
+    """
+    if not isinstance(rule, int | str):
+        return list(rule)
+    if isinstance(rule, int):
+        check_count(rule, len(schedule))  # 1 would be the clean end alone
+    for name, selection in SELECTIONS.items():
+        if isinstance(rule, str) and rule.startswith(name):
+            return selection(schedule, _count(rule, rule.removeprefix(name)))
+    return space_timesteps(len(schedule), rule)
+
+
+def crossings(rising: Tensor, values: Tensor) -> Tensor:
+    """Where a rising table (T,) passes the values (k,), between steps by a straight line."""
+    right = torch.searchsorted(rising, values).clamp(1, len(rising) - 1)  # (k,)
+    low, high = rising[right - 1], rising[right]
+    return (right - 1 + (values - low) / (high - low)).clamp(0, len(rising) - 1)
+
+
+def distinct(positions: Tensor, schedule: Schedule) -> list[int]:
+    """The whole steps nearest to positions (k,), moved up, or at the end down, to be distinct."""
+    steps, last = [], len(schedule) - 1
+    for k, position in enumerate(positions.tolist()):
+        lowest = steps[-1] + 1 if steps else 0
+        highest = last - (len(positions) - 1 - k)
+        steps.append(min(max(round(position), lowest), highest))
+    return steps
+
+
+def check_count(count: int, T: int) -> None:
+    """Raise ValueError unless `count` steps can be had of T: 2 … T."""
+    if not 2 <= count <= T:
+        raise ValueError(f"{count} steps can't be had: choose 2 … {T}, the schedule's length")
+
+
+def _count(rule: str, digits: str) -> int:
+    if not digits.strip().isdecimal():
+        raise ValueError(
+            f"steps={rule!r} is unknown; choose a number, a list, '10,15,20', or one of "
+            f"{['ddim', *SELECTIONS]} with a number after it, e.g. 'ddim50'"
+        )
+    return int(digits)
+
+
+def guided(
+    model: Denoiser,
+    scale: float,
+    channels: int | str = "all",
+    interval: tuple[float, float] | None = None,
+) -> Denoiser:
+    """Classifier-free guidance, u + scale·(c - u), with both passes in one batch.
+
+    `scale` 1 is the plain conditional network, 0 the unconditional one. `channels`: how many
+    output channels are guided: "all" those of the prediction, or a number; DiT's code guides 3
+    of its 4. The variance channels are the conditional pass's own. `interval`: guide only where
+    low ≤ t ≤ high (arXiv 2404.07724); elsewhere one pass is made (to know, a GPU is awaited).
+    Raises ValueError if the network has no null label.
+    """
+    null = getattr(model, "null_label", None)
+    if null is None:
+        raise ValueError("the network has no null label; train it with class_dropout_prob > 0")
+    if channels != "all" and not (isinstance(channels, int) and channels > 0):
+        raise ValueError(f"channels={channels!r} is not allowed; choose 'all' or a number ≥ 1")
+
+    def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        if y is None:
+            raise ValueError("y=None can't be guided: guidance leads from no label to a label")
+        inside = None  # guided everywhere
+        if interval is not None:
+            inside = (t >= interval[0]) & (t <= interval[1])  # (b,)
+        if scale == 1 or (inside is not None and not inside.any()):
+            return model(x, t, y)
+        both = torch.cat([y, torch.full_like(y, null)])
+        output = model(torch.cat([x, x]), torch.cat([t, t]), both)
+        cond, uncond = output.chunk(2)
+        n = x.shape[1] if channels == "all" else channels
+        mixed = uncond[:, :n] + scale * (cond[:, :n] - uncond[:, :n])
+        if inside is not None:
+            mixed = torch.where(inside.reshape(-1, 1, 1, 1), mixed, cond[:, :n])
+        return torch.cat([mixed, cond[:, n:]], dim=1)
+
+    return denoiser
+
+
+def scale_to_w(scale: float) -> float:
+    """The w of c + w·(c - u), the convention of U-ViT, for the `scale` of u + scale·(c - u)."""
+    return scale - 1
+
+
+def scale_from_w(w: float) -> float:
+    """The `scale` of `guided`, u + scale·(c - u), for the w of c + w·(c - u)."""
+    return w + 1
+
+
+def _respaced(diffusion: Diffusion, steps: int | str | Sequence[int] | None) -> Diffusion:
+    if steps is None:
+        return diffusion
+    return diffusion.respace(select_steps(diffusion.schedule, steps))
+
+
+def _check_noise(noise: Sequence[Tensor] | None, diffusion: Diffusion, x: Tensor) -> None:
+    if noise is None:
+        return
+    shapes = {tuple(z.shape) for z in noise}
+    if len(noise) < len(diffusion) or shapes != {tuple(x.shape)}:
+        raise ValueError(
+            f"noise holds {len(noise)} draws of {sorted(shapes)}; this run needs "
+            f"{len(diffusion)} of {tuple(x.shape)}, one for each step, the noisiest first"
+        )
+
+
+@torch.no_grad()
+def ddpm(
+    model: Denoiser,
+    diffusion: Diffusion,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    steps: int | str | Sequence[int] | None = None,
+    clip: bool | float = False,
+    generator: torch.Generator | None = None,
+    noise: Sequence[Tensor] | None = None,
+) -> Iterator[State]:
+    """Ancestral sampling: x_s = μ(x_t) + Σ^½·z (DDPM, algorithm 2).
+
+    x: (b, c, h, w), pure noise; y: (b,) labels. `steps`: a rule for `select_steps`, or
+    the very steps as a rising list; by default all. `clip`: see `clip_image`. z comes
+    from `generator`, or from recorded `noise`, one tensor a step, the noisiest first.
+    """
+    diffusion = _respaced(diffusion, steps)
+    _check_noise(noise, diffusion, x)
+    last = len(diffusion) - 1
+    for k, (step, t, number) in enumerate(walk(diffusion.schedule, x)):
+        p = diffusion.p_mean_variance(model(x, number, y), x, t, clip)
+        z = draw_noise(x, generator) if noise is None else noise[k]
+        x = p.mean + (0.5 * p.log_variance).exp() * z if k < last else p.mean
+        yield State(step, x, p.x0)
+
+
+@torch.no_grad()
+def ddim(
+    model: Denoiser,
+    diffusion: Diffusion,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    steps: int | str | Sequence[int] | None = None,
+    eta: float = 0.0,
+    clip: bool | float = False,
+    generator: torch.Generator | None = None,
+    noise: Sequence[Tensor] | None = None,
+) -> Iterator[State]:
+    """x_s = α_s·x̂_0 + √(σ_s² - η²β̃)·ε̂ + η·√β̃·z (DDIM, equation 12); η = 0 draws nothing.
+
+    On the straight line of flow matching this with η = 0 is Euler's step along the velocity.
+    Arguments as for `ddpm`.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta={eta} is out of range: 0 (deterministic) … 1 (as random as DDPM)")
+    diffusion = _respaced(diffusion, steps)
+    _check_noise(noise, diffusion, x)
+    at = diffusion.schedule.at
+    for k, (step, t, number) in enumerate(walk(diffusion.schedule, x)):
+        x0 = diffusion.p_mean_variance(model(x, number, y), x, t, clip).x0
+        eps = diffusion.to_eps(x, t, x0)
+        variance = eta**2 * at("posterior_variance", t, x)
+        x = at("alpha_prev", t, x) * x0 + (at("sigma_prev", t, x) ** 2 - variance).sqrt() * eps
+        if eta > 0:
+            z = draw_noise(x, generator) if noise is None else noise[k]
+            x = x + variance.sqrt() * z
+        yield State(step, x, x0)
+
+
+@torch.no_grad()
+def ddim_invert(
+    model: Denoiser,
+    diffusion: Diffusion,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    steps: int | str | Sequence[int] | None = None,
+    clip: bool | float = False,
+) -> Iterator[State]:
+    """DDIM backwards: from images x (b, c, h, w) to the noise that `ddim` turns into them.
+
+    The clean image is taken for the state of step 0, each prediction carries it one step up, and
+    the last one to pure noise. More steps make the return more exact. Arguments as for `ddpm`.
+    """
+    diffusion = _respaced(diffusion, steps)
+    at = diffusion.schedule.at
+    for step, t, number in reversed(list(walk(diffusion.schedule, x))):
+        x0 = diffusion.p_mean_variance(model(x, number, y), x, t, clip).x0
+        eps = diffusion.to_eps(x, t, x0)
+        x = at("alpha_next", t, x) * x0 + at("sigma_next", t, x) * eps
+        yield State(step, x, x0)
+
+
+# `minidit.solvers` adds those that look at more than one prediction, or between the steps.
+SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {"ddpm": ddpm, "ddim": ddim}
+
+
+def sample(states: Iterable[State]) -> Tensor:
+    """Run a sampler to its end: the last x, (b, c, h, w)."""
+    state = None
+    for state in states:  # noqa: B007 - the last one is what remains
+        pass
+    if state is None:
+        raise ValueError("the sampler yielded no state; give it at least one step")
+    return state.x

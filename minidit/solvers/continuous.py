@@ -1,0 +1,59 @@
+"""Between the steps of a schedule: positions, the log of the signal-to-noise ratio, and back.
+
+Solvers that think in continuous time visit positions between two steps: 3.5 is halfway from 3 to 4.
+"""
+
+import torch
+from torch import Tensor
+
+from minidit.sampling import check_count, crossings, distinct
+from minidit.schedule import Schedule, on_circle
+
+
+def logsnr_steps(schedule: Schedule, count: int) -> list[int]:
+    """Strides of equal change in the log of the signal-to-noise ratio (arXiv 2206.00927, 3.4)."""
+    check_count(count, len(schedule))
+    clean, noisy = log_snr(schedule)[[0, -1]].tolist()
+    even = torch.linspace(clean, noisy, count, dtype=torch.float64)
+    return distinct(position(schedule, even), schedule)
+
+
+def log_snr(schedule: Schedule) -> Tensor:
+    """(T,) λ = log(α/σ), half the log of the signal-to-noise ratio; falls from step to step."""
+    return schedule.alpha.log() - schedule.sigma.log()
+
+
+def between(schedule: Schedule, positions: Tensor) -> Schedule:
+    """The schedule at any positions 0 … T-1, a float64 tensor (k,).
+
+    Exact in continuous time. Else, where α² + σ² = 1, log α is interpolated, as in DPM-Solver's
+    code; on the straight line α and σ.
+    """
+    left = positions.floor().long().clamp(0, len(schedule) - 2)
+    part = positions - left
+
+    def lerp(table: Tensor) -> Tensor:
+        return table[left] + part * (table[left + 1] - table[left])
+
+    if schedule.path == "straight":
+        alpha, sigma = lerp(schedule.alpha), lerp(schedule.sigma)
+    elif schedule.log_alpha is not None:
+        alpha, sigma = on_circle(schedule.log_alpha((positions + 1) / len(schedule)))
+    else:
+        alpha, sigma = on_circle(lerp(schedule.alpha.log()))
+    return Schedule(alpha, sigma, lerp(schedule.steps.double()), schedule.path)
+
+
+def position(schedule: Schedule, lam: Tensor) -> Tensor:
+    """Where λ = log(α/σ) has the values `lam` (k,): the inverse of `between`, (k,) float64."""
+    if schedule.path == "straight":
+        return crossings(-schedule.alpha, -lam.sigmoid())
+    log_alpha = -0.5 * torch.nn.functional.softplus(-2 * lam)
+    if schedule.log_alpha is None:
+        return crossings(-schedule.alpha.log(), -log_alpha)
+    low, high = torch.zeros_like(lam), torch.ones_like(lam)  # of u, by bisection
+    for _ in range(60):
+        middle = (low + high) / 2
+        clean = schedule.log_alpha(middle) > log_alpha
+        low, high = torch.where(clean, middle, low), torch.where(clean, high, middle)
+    return high * len(schedule) - 1

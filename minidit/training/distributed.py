@@ -1,0 +1,129 @@
+"""One run in several shares: on many GPUs or machines, or one after another on a small one.
+
+`torchrun` starts the processes, and torch's DistributedDataParallel averages their gradients
+(arXiv 2006.15704). Each process draws the whole batch from the step's generator, as a single one
+would, and computes its share; so the sum is the same run, but for the order of additions.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from minidit._validate import check_choice
+from minidit.diffusion import Diffusion
+from minidit.train import Recipe, Run
+
+MODES = ("default", "reduce-overhead")  # of torch.compile
+
+
+def join(device: torch.device) -> torch.device:
+    """Join the processes that `torchrun` started, if it did; the device of this one.
+
+    On GPUs each process takes the one of its local rank and talks through NCCL, else through gloo.
+    """
+    if "WORLD_SIZE" not in os.environ or dist.is_initialized():
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def leave() -> None:
+    """Wait for the others and part with them, if there are any."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, 0 for the one that writes files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes share the run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """What is inside is done by process 0, then by the others, who find what it has downloaded."""
+    if dist.is_initialized() and rank() > 0:
+        dist.barrier()
+    yield
+    if dist.is_initialized() and rank() == 0:
+        dist.barrier()
+
+
+class ShardedRun(Run):
+    """A run whose batch is computed in world_size · `accumulate` equal shares.
+
+    The gradient is that of the whole batch. Memory is needed for one share at a time. `compiled`:
+    let torch.compile fuse the network's small operations, which takes a minute before it pays; it
+    is the mode, one of `MODES`. "reduce-overhead" has a GPU replay the passes as CUDA graphs, for
+    networks so small that starting operations takes longer than the operations.
+    Raises ValueError if the batch doesn't divide into so many, or if the two can't go together.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        diffusion: Diffusion,
+        images: Tensor,
+        labels: Tensor | None,
+        recipe: Recipe,
+        accumulate: int = 1,
+        compiled: str | None = None,
+    ) -> None:
+        shares = world_size() * accumulate
+        if accumulate < 1 or recipe.batch_size % shares:
+            raise ValueError(
+                f"accumulate={accumulate} on {world_size()} processes makes {shares} shares of "
+                f"batch_size={recipe.batch_size}; choose a batch that divides into as many"
+            )
+        if compiled is not None:
+            check_choice("compiled", compiled, MODES)
+        if compiled == "reduce-overhead" and accumulate > 1:
+            # A replay writes its gradients where those of the share before are kept, so that they
+            # are lost without a word (github.com/pytorch/pytorch/issues/169545).
+            raise ValueError(
+                f"compiled='reduce-overhead' loses gradients with accumulate={accumulate}; choose "
+                "compiled='default', or accumulate=1"
+            )
+        super().__init__(model, diffusion, images, labels, recipe)
+        self.accumulate, self.writes = accumulate, rank() == 0
+        if dist.is_initialized():
+            on_gpu = self.device.type == "cuda"
+            self.network = DistributedDataParallel(model, [self.device] if on_gpu else None)
+        self.waiting = getattr(self.network, "no_sync", nullcontext)  # without averaging gradients
+        self.compiled = compiled
+        if compiled is not None:
+            self.network = torch.compile(self.network, mode=compiled)
+
+    def products(self) -> AbstractContextManager:
+        """A compiled network's products are the compiler's own."""
+        return nullcontext() if self.compiled is not None else super().products()
+
+    def backward(self, rng: torch.Generator) -> Tensor:
+        """The gradient of the whole batch's mean loss, share by share; the mean."""
+        drawn = self.inputs(rng)
+        size = self.recipe.batch_size // (world_size() * self.accumulate)
+        first, mean = rank() * self.accumulate, torch.zeros((), device=self.device)
+        for k in range(self.accumulate):
+            rows = slice((first + k) * size, (first + k + 1) * size)
+            share = [z[rows] if z is not None else None for z in drawn]
+            last = k == self.accumulate - 1
+            with nullcontext() if last else self.waiting():
+                loss = self.mean_loss(*share) / self.accumulate
+                loss.backward()
+            mean += loss.detach()
+        if dist.is_initialized():
+            dist.all_reduce(mean)
+        return mean / world_size()

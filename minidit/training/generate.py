@@ -1,0 +1,42 @@
+"""Labels in, images out: noise from a seed, guidance and a sampler, put together."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from minidit._validate import check_choice
+from minidit.diffusion import Diffusion
+from minidit.sampling import SAMPLERS, State, guided
+from minidit.training.matmul import quick_products
+
+
+def generate(
+    model: nn.Module,
+    diffusion: Diffusion,
+    labels: Tensor,
+    *,
+    guidance: float = 2.0,
+    sampler: str = "ddim",
+    steps: int | str = 50,
+    seed: int = 0,
+    clip: bool = False,
+) -> Iterator[State]:
+    """Every state of a sampler's run for these labels (b,), texts or layouts, on its device.
+
+    The noise is drawn on the CPU from `seed`, so that it is the same on every device.
+    `guidance` 1 is none; `sampler` is a key of `SAMPLERS`, `steps` and `clip` as there.
+    """
+    check_choice("sampler", sampler, SAMPLERS)
+    device = next(model.parameters()).device
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn((len(labels), model.in_channels, *model.size), generator=rng).to(device)
+    network = model if guidance == 1 else guided(model, guidance)
+
+    def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        with quick_products(model):
+            return network(x, t, y)
+
+    run = SAMPLERS[sampler]
+    y = labels.to(device)
+    return run(denoiser, diffusion, x, y, steps=steps, clip=clip, generator=rng)

@@ -1,0 +1,150 @@
+"""Named networks with their recipes; experiment "recipes" changes the demo's, part by part."""
+
+import torch
+from torch import nn
+
+from minidit._validate import check_choice
+from minidit.data import captions, scenes
+from minidit.diffusion import Diffusion
+from minidit.dit import DiT
+from minidit.train import Recipe
+from minidit.uvit import UViT
+
+NETWORKS = {"DiT": DiT, "UViT": UViT}
+
+_SMALL = dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
+_LINE = dict(schedule="straight", predict="x0", weight="v", max_weight=400.0)
+_LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup=100, cooldown=0.7)
+
+_LATENT = _SMALL | {"patch_size": 2}
+_SCENES = dict(patch_size=4, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
+_SCENES |= dict(block="cross_attention", class_dropout_prob=0.1)
+_HOUR = dict(steps=5000, batch_size=64)
+_TEXT = dict(encoder="text", words=list(captions.WORDS), length=captions.LENGTH)
+_LAYOUT = dict(
+    encoder="layout",
+    kinds=list(scenes.KINDS),
+    colours=list(scenes.COLOURS),
+    length=scenes.SLOTS,
+)
+
+# "demo": a minute or two on two cores. "speedrun": as soon as possible; experiment "speedrun"
+# undoes it part by part. "mnist": the shipped weights. "mnist-sigma": noise and variance predicted
+# on DDPM's schedule, as in the paper, but with a recipe for one core: errors of the noise weigh
+# more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT whose positions
+# start as large as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in latents of the
+# autoencoder that they name. "scenes-text" and "scenes-layout": the recipe of "mnist" for networks
+# that attend to a caption's words, or to boxes; about an hour. The one for captions starts from
+# what the one for boxes has learnt about drawing: from nothing it hardly heard its words in twice
+# as many steps. What a caption asks for is decided while noise is much, so errors made where it is
+# little weigh less.
+# "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
+# starts quickly; it wants a GPU and patience.
+PRESETS: dict[str, dict] = {
+    "demo": dict(
+        model=_SMALL,
+        diffusion=_LINE,
+        recipe=dict(
+            steps=600, batch_size=64, optimizer="muon", lr=2e-3, times="logit_normal", warmup=20
+        ),
+    ),
+    "speedrun": dict(
+        model=dict(patch_size=7, hidden_size=64, depth=2, num_heads=4, label_std=1.0),
+        diffusion=dict(schedule="linear", predict="x0", weight="v", max_weight=25.0),
+        recipe=dict(
+            steps=1600,
+            batch_size=32,
+            optimizer="muon",
+            lr=5e-3,
+            times="logit_normal",
+            warmup=20,
+            cooldown=0.8,
+        ),
+    ),
+    "mnist": dict(model=_SMALL, diffusion=_LINE, recipe=_LONG),
+    "mnist-sigma": dict(
+        model=_SMALL,
+        diffusion=dict(
+            schedule="linear", predict="eps", weight="v", max_weight=25.0, learn_sigma=True
+        ),
+        recipe=_LONG | {"times": "half"},
+    ),
+    "uvit-mnist": dict(
+        network="UViT", model=_SMALL | {"pos_std": 0.7}, diffusion=_LINE, recipe=_LONG
+    ),
+    "dit-cifar10": dict(
+        autoencoder="kl-cifar10", data="cifar10", model=_LATENT, diffusion=_LINE, recipe=_LONG
+    ),
+    "uvit-cifar10": dict(
+        autoencoder="kl-cifar10",
+        data="cifar10",
+        network="UViT",
+        model=_LATENT | {"pos_std": 0.7},
+        diffusion=_LINE,
+        recipe=_LONG,
+    ),
+    "scenes-text": dict(
+        data="scenes",
+        model=_SCENES | {"condition": _TEXT},
+        start="dit-scenes-layout",
+        diffusion=_LINE | {"max_weight": 10.0},
+        recipe=_LONG | {"steps": 2400, "batch_size": 64, "muon_lr": 0.01},
+    ),
+    "scenes-layout": dict(
+        data="scenes",
+        model=_SCENES | {"condition": _LAYOUT},
+        diffusion=_LINE,
+        recipe=_LONG | _HOUR,
+    ),
+    "paper": dict(
+        model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
+        diffusion=dict(schedule="linear", predict="eps", learn_sigma=True),
+        recipe=dict(
+            steps=100_000,
+            batch_size=256,
+            lr=1e-4,
+            betas=(0.9, 0.999),
+            warmup=0,
+            cooldown=0.0,
+            ema_decay=0.9999,
+        ),
+    ),
+}
+
+
+def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0):
+    """A fresh network and its process for images (c, h, w): (network, Diffusion, recipe's dict).
+
+    `preset` is a name, or a dict like those of `PRESETS`. A patch size that doesn't divide the
+    images gives way to the next smaller one that does. Raises ValueError for an unknown one, and if
+    a single patch would be left.
+    """
+    if isinstance(preset, str):
+        check_choice("preset", preset, PRESETS)
+    parts = PRESETS[preset] if isinstance(preset, str) else preset
+    check_choice("network", parts.get("network", "DiT"), NETWORKS)
+    channels, height, width = image_shape
+    size = height if height == width else (height, width)
+    patch = parts["model"]["patch_size"]
+    while height % patch or width % patch:  # 32 pixels: 7 becomes 4
+        patch -= 1
+    if patch == height == width:
+        raise ValueError(
+            f"preset={preset!r} has patches of {patch}×{patch}, and images or latents of "
+            f"{height}×{width} would be a single one; choose a preset with smaller patches"
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: nn.Module = NETWORKS[parts.get("network", "DiT")](
+            size,
+            in_channels=channels,
+            num_classes=0 if "condition" in parts["model"] else num_classes,
+            learn_sigma=parts["diffusion"].get("learn_sigma", False),
+            **(parts["model"] | {"patch_size": patch}),
+        )
+    return model, Diffusion.from_config(parts["diffusion"]), dict(parts["recipe"])
+
+
+def recipe_of(parts: dict, **changes) -> Recipe:
+    """A preset's recipe with the changes that are not None."""
+    return Recipe(**(parts | {k: v for k, v in changes.items() if v is not None}))

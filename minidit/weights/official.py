@@ -1,0 +1,164 @@
+"""Official weights in and out: the same networks under other names.
+
+The papers' codes and this package compute the same functions; only names and two memory layouts
+differ. `official_dit` and `official_uvit` hold the names, and every other argument is read off the
+tensors.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from minidit.dit import DiT
+from minidit.uvit import UViT
+from minidit.weights import official_dit, official_uvit
+
+
+def load_official(
+    source: Mapping[str, Tensor] | str | Path,
+    num_heads: int | None = None,
+    *,
+    null_label: bool = True,
+) -> DiT | UViT:
+    """The network that official weights describe, in evaluation mode, with the same outputs.
+
+    `source`: a state dict of DiT or U-ViT, plain or under the key "ema", or a file with one (*.pt,
+    *.pth, *.safetensors); nothing in a file is executed, and its tensors are used as they are,
+    without a second copy. `num_heads` leaves no trace in the tensors: it may be left out for the
+    papers' widths. `null_label`: whether the last row of the label table is the null label; it
+    is, unless the network was trained without label dropout.
+    Raises ValueError for anything that is not a whole network, naming the first wrong tensor.
+    """
+    tensors = _state_dict(source)
+    uvit = any(name.startswith(("mid_block.", "in_blocks.", "out_blocks.")) for name in tensors)
+    code = official_uvit if uvit else official_dit
+    config = read_config(tensors, num_heads, null_label, code)
+    with torch.device("meta"):  # no memory, no time
+        model = code.Network(**config)
+    names = code.names_of(config)
+    _check_shapes(model, tensors, names, code)
+    ours = {names[name]: code.to_ours(name, tensor) for name, tensor in tensors.items()}
+    model.load_state_dict(ours, assign=True)
+    return model.eval()
+
+
+def export_official(model: DiT | UViT) -> dict[str, Tensor]:
+    """The state dict that the official code loads: the inverse of `load_official`, to the bit.
+
+    Raises TypeError or ValueError for a network that the official codes don't have.
+    """
+    codes = {DiT: official_dit, UViT: official_uvit}
+    if type(model) not in codes:
+        raise TypeError(f"model is a {type(model).__name__}; only DiT and UViT have official names")
+    code = codes[type(model)]
+    code.check_export(model)
+    if model.size[0] != model.size[1]:
+        raise ValueError(f"input_size={model.size}: the official code has square images only")
+    ours = model.state_dict()
+    return {
+        name: code.to_official(name, ours[own].detach(), model.patch_size)
+        for name, own in code.names_of(model.config).items()
+    }
+
+
+def read_config(
+    tensors: Mapping[str, Tensor],
+    num_heads: int | None = None,
+    null_label: bool = True,
+    code: ModuleType = official_dit,
+) -> dict:
+    """The arguments of the network that a state dict's names and shapes tell."""
+    names = code.names_of(code.outline(tensors))
+    odd = sorted(names.keys() ^ tensors.keys())
+    if odd:
+        fault = "missing" if odd[0] in names else "unknown"
+        network = code.Network.__name__
+        raise ValueError(
+            f"these are no official {network} weights: {odd[0]} is {fault} ({len(odd)} such)"
+        )
+    for name, tensor in tensors.items():
+        if tensor.ndim == 0:
+            raise ValueError(f"{name} is a single number; every official weight has dimensions")
+    config = code.read_config(tensors, num_heads, null_label)
+    labelled = "label_embed.table.weight" in names.values()
+    if labelled and config["num_classes"] < 1:
+        raise ValueError(
+            "the label table has one row, and with null_label=True that leaves no class; "
+            "null_label=False takes it for a class"
+        )
+    width, ratio = config["hidden_size"], config["mlp_ratio"]
+    config["num_heads"] = _heads(width, code.HEADS) if num_heads is None else num_heads
+    if int(width * ratio) != round(width * ratio):  # rounded down, the ratio may fall short
+        config["mlp_ratio"] = math.nextafter(ratio, math.inf)
+    return config
+
+
+def _heads(width: int, heads: dict[int, int]) -> int:
+    if width not in heads:
+        raise ValueError(
+            f"num_heads is needed: it can't be read off the tensors, and width {width} is none of "
+            f"the paper's {sorted(heads)}"
+        )
+    return heads[width]
+
+
+def _check_shapes(
+    model: DiT | UViT, tensors: Mapping[str, Tensor], names: dict[str, str], code: ModuleType
+) -> None:
+    own = {name: t.to("meta") for name, t in model.state_dict().items()}
+    for name, ours in names.items():
+        expected = code.to_official(name, own[ours], model.patch_size).shape
+        if tensors[name].shape != expected:
+            raise ValueError(
+                f"{name} has shape {tuple(tensors[name].shape)}; {tuple(expected)} would fit the "
+                "rest"
+            )
+
+
+def _state_dict(source: Mapping[str, Tensor] | str | Path) -> Mapping[str, Tensor]:
+    content = _read(Path(source)) if isinstance(source, str | Path) else source
+    if not isinstance(content, Mapping):
+        raise TypeError(f"source holds a {type(content).__name__}, not a state dict")
+    for key in ("ema", "model"):  # a training checkpoint; its average is what samples well
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"source is no state dict: {name!r} is a {type(tensor).__name__}; it must hold "
+                "tensors by their names, itself or under the key 'ema'"
+            )
+    return content
+
+
+def _read(path: Path) -> Mapping:
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is no file; give the path of *.pt or *.safetensors, or a state dict"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # The official training loop stores its command line, a Namespace of plain values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return _torch_load(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
+    except Exception as error:  # torch raises many kinds for a damaged or a dangerous file
+        raise ValueError(
+            f"{path} can't be read as weights; it is damaged, or holds code, which is never run"
+        ) from error
+
+
+def _torch_load(path: Path):
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"PK"  # the format since torch 1.6, which can stay on disk
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
