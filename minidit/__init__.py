@@ -41,8 +41,8 @@ from minidit.latents.training import Terms, fit_autoencoder
 from minidit.latents import latent
 from minidit.evaluate.attention import attention_maps
 from minidit.evaluate.classifier import Classifier
-from minidit.evaluate.detector import SceneJudge
+from minidit.evaluate.detector import SceneDetector
 from minidit.evaluate.flops import count
 from minidit.evaluate.nll import bits_per_dim
 
-NETWORKS |= {n.__name__: n for n in (Classifier, SceneJudge, KLAutoencoder, VQAutoencoder)}
+NETWORKS |= {n.__name__: n for n in (Classifier, SceneDetector, KLAutoencoder, VQAutoencoder)}

@@ -156,7 +156,7 @@ def _add_sampling(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--clip",
         action="store_true",
-        help="keep foreseen images in range (noise-predicting weights)",
+        help="keep predicted images in range (noise-predicting weights)",
     )
     p.add_argument("--autoencoder", help="of weights that draw latents, if it was moved: a file")
     p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minidit._validate import check_positive
-from minidit.patches import linear
+from minidit.patches import linear_layer
 
 
 class Attention(nn.Module):
@@ -26,11 +26,11 @@ class Attention(nn.Module):
             raise ValueError(f"num_heads={num_heads} does not divide hidden_size={hidden_size}")
         self.num_heads, self.cross = num_heads, cross
         if cross:
-            self.q = linear(hidden_size, hidden_size, bias=qkv_bias, std=std)
-            self.kv = linear(hidden_size, 2 * hidden_size, bias=qkv_bias, std=std)
+            self.q = linear_layer(hidden_size, hidden_size, bias=qkv_bias, std=std)
+            self.kv = linear_layer(hidden_size, 2 * hidden_size, bias=qkv_bias, std=std)
         else:
-            self.qkv = linear(hidden_size, 3 * hidden_size, bias=qkv_bias, std=std)
-        self.proj = linear(hidden_size, hidden_size, std=std)
+            self.qkv = linear_layer(hidden_size, 3 * hidden_size, bias=qkv_bias, std=std)
+        self.proj = linear_layer(hidden_size, hidden_size, std=std)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
@@ -77,8 +77,8 @@ class Mlp(nn.Module):
         inner = int(hidden_size * ratio)
         if inner < 1:
             raise ValueError(f"mlp_ratio={ratio} leaves no inner width; the papers use 4")
-        self.up = linear(hidden_size, inner, std=std)
-        self.down = linear(inner, hidden_size, std=std)
+        self.up = linear_layer(hidden_size, inner, std=std)
+        self.down = linear_layer(inner, hidden_size, std=std)
         self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from minidit._validate import check_choice
 from minidit.attention import Attention, Mlp
-from minidit.patches import linear
+from minidit.patches import linear_layer
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class Block(nn.Module):
     """
 
     in_context = False  # are the condition's tokens part of the sequence?
-    parts = 0  # how many vectors (b, d) are regressed from the condition
+    num_modulations = 0  # how many vectors (b, d) are regressed from the condition
 
     def __init__(
         self,
@@ -44,17 +44,17 @@ class Block(nn.Module):
         std: float | None = None,
     ) -> None:
         super().__init__()
-        own = self.parts == 0  # else scale and shift come from the condition
+        own = self.num_modulations == 0  # else scale and shift come from the condition
         self.norm1 = nn.LayerNorm(hidden_size, eps, elementwise_affine=own)
         self.norm2 = nn.LayerNorm(hidden_size, eps, elementwise_affine=own)
         self.attn = Attention(hidden_size, num_heads, qkv_bias, std=std)
         self.mlp = Mlp(hidden_size, mlp_ratio, gelu, std)
-        if self.parts:
-            self.adaln = linear(hidden_size, self.parts * hidden_size, std=0.0)
+        if self.num_modulations:
+            self.adaln = linear_layer(hidden_size, self.num_modulations * hidden_size, std=0.0)
 
     def modulation(self, cond: Tensor) -> tuple[Tensor, ...]:
-        """The condition's sum as `parts` vectors: (b, m, d) → `parts` tensors (b, d)."""
-        return self.adaln(F.silu(cond.sum(dim=1))).chunk(self.parts, dim=-1)
+        """The condition's sum as vectors: (b, m, d) → `num_modulations` tensors (b, d)."""
+        return self.adaln(F.silu(cond.sum(dim=1))).chunk(self.num_modulations, dim=-1)
 
 
 class InContextBlock(Block):
@@ -88,7 +88,7 @@ class CrossAttentionBlock(Block):
 class AdaLNBlock(Block):
     """Scale and shift of both normalisations are regressed from the sum of the condition."""
 
-    parts = 4  # shift and scale, for attention and for the MLP
+    num_modulations = 4  # shift and scale, for attention and for the MLP
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
         """(b, n, d), (b, m, d) → (b, n, d); padding is zeros, which the sum doesn't see."""
@@ -100,7 +100,7 @@ class AdaLNBlock(Block):
 class AdaLNZeroBlock(AdaLNBlock):
     """adaLN with a gate before each addition; the gates start at zero: the identity."""
 
-    parts = 6  # shift, scale and gate, for attention and for the MLP
+    num_modulations = 6  # shift, scale and gate, for attention and for the MLP
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
         """(b, n, d), (b, m, d) → (b, n, d); padding is zeros, which the sum doesn't see."""
@@ -117,7 +117,7 @@ BLOCKS = {
 }
 
 
-def through(
+def checkpointed(
     block: nn.Module, x: Tensor, cond: Tensor, checkpointing: bool, mask: Tensor | None = None
 ) -> Tensor:
     """block(x, cond), with the mask where there is one.
@@ -146,8 +146,8 @@ class FinalLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size, eps, elementwise_affine=not adaptive)
-        self.adaln = linear(hidden_size, 2 * hidden_size, std=0.0) if adaptive else None
-        self.proj = linear(hidden_size, out_features, std=std)
+        self.adaln = linear_layer(hidden_size, 2 * hidden_size, std=0.0) if adaptive else None
+        self.proj = linear_layer(hidden_size, out_features, std=std)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """(b, n, d), (b, m, d) → (b, n, out_features)."""
@@ -174,7 +174,7 @@ class LongSkip(nn.Module):
         check_choice("skip", kind, SKIPS)
         self.kind = kind
         if SKIPS[kind]:
-            self.proj = linear(SKIPS[kind] * hidden_size, hidden_size, std=std)
+            self.proj = linear_layer(SKIPS[kind] * hidden_size, hidden_size, std=std)
 
     def forward(self, x: Tensor, early: Tensor) -> Tensor:
         """(b, n, d), (b, n, d) → (b, n, d)."""

@@ -51,7 +51,7 @@ class Prediction(NamedTuple):
 
 
 def clip_image(x0: Tensor, clip: bool | float) -> Tensor:
-    """Keep a foreseen image (b, …) in range: True clamps it to [-1, 1], False leaves it.
+    """Keep a predicted image (b, …) in range: True clamps it to [-1, 1], False leaves it.
 
     A number p is dynamic thresholding (Imagen, arXiv 2205.11487, section 2.3): clamp each image to
     ±s and divide by s, where s is the p-quantile of |x0| and at least 1, e.g. p = 0.995.

@@ -12,7 +12,7 @@ from minidit._validate import (
     check_times,
     plain_size,
 )
-from minidit.blocks import BLOCKS, FinalLayer, through
+from minidit.blocks import BLOCKS, FinalLayer, checkpointed
 from minidit.embed import TimestepEmbedder, condition_tokens, make_condition, sincos_2d
 from minidit.patches import PatchEmbed, unpatchify
 
@@ -28,7 +28,7 @@ class DiT(nn.Module):
     {"encoder": "text", "words": [...], "length": 24} (see `make_condition` and its encoders).
     `block`: "in_context", "cross_attention", "adaln" or "adaln_zero" (section 3.2).
     `label_std`: scale of the label table at the start (see `LabelEmbedder`).
-    Set `checkpointing` to True to train with less memory and more computing (see `through`).
+    Set `checkpointing` to True to train with less memory and more computing (see `checkpointed`).
     """
 
     checkpointing = False
@@ -68,7 +68,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(
             BLOCKS[block](hidden_size, num_heads, mlp_ratio) for _ in range(depth)
         )
-        adaptive, self.in_context = BLOCKS[block].parts > 0, BLOCKS[block].in_context
+        adaptive, self.in_context = BLOCKS[block].num_modulations > 0, BLOCKS[block].in_context
         self.final = FinalLayer(hidden_size, patch_size**2 * out_channels, adaptive)
 
     @property
@@ -95,7 +95,7 @@ class DiT(nn.Module):
         if self.in_context:
             tokens = torch.cat([cond, tokens], dim=1)  # (b, m + n, d)
         for block in self.blocks:
-            tokens = through(block, tokens, cond, self.checkpointing, mask)
+            tokens = checkpointed(block, tokens, cond, self.checkpointing, mask)
         tokens = tokens[:, -self.pos_embed.shape[0] :]  # (b, n, d): in-context tokens leave
         return unpatchify(self.final(tokens, cond), self.patch_size, self.grid)
 

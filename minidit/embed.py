@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minidit._validate import check_choice, check_labels, check_positive, check_times
-from minidit.patches import linear
+from minidit.patches import linear_layer
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -67,9 +67,9 @@ class TimestepEmbedder(nn.Module):
         super().__init__()
         self.frequencies, inner = frequencies, inner or hidden_size
         self.mlp = nn.Sequential(
-            linear(frequencies, inner, std=0.02),
+            linear_layer(frequencies, inner, std=0.02),
             nn.SiLU(),
-            linear(inner, hidden_size, std=0.02),
+            linear_layer(inner, hidden_size, std=0.02),
         )
 
     def forward(self, t: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ def as_unit(images: Tensor) -> Tensor:
     return to_unit(images) if images.dtype == torch.uint8 else images
 
 
-def linear(d_in: int, d_out: int, *, bias: bool = True, std: float | None = None) -> nn.Linear:
+def linear_layer(
+    d_in: int, d_out: int, *, bias: bool = True, std: float | None = None
+) -> nn.Linear:
     """A linear layer: weights Xavier-uniform, or normal with `std`; `std=0` gives zeros. Bias zero.
 
     A zero layer is the "Zero" of adaLN-Zero (DiT, section 3.2). It is zeroed here, where it is
@@ -83,7 +85,7 @@ class PatchEmbed(nn.Module):
         super().__init__()
         check_positive(in_channels=in_channels, patch=patch, hidden_size=hidden_size)
         self.in_channels, self.patch = in_channels, patch
-        self.proj = linear(patch * patch * in_channels, hidden_size)
+        self.proj = linear_layer(patch * patch * in_channels, hidden_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, c, h·p, w·p) → (b, h·w, d)."""

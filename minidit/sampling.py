@@ -21,7 +21,7 @@ class State(NamedTuple):
 
     t: float
     x: Tensor  # the less noisy image
-    x0: Tensor  # the clean image foreseen at t
+    x0: Tensor  # the clean image predicted at t
 
 
 def walk(schedule: Schedule, x: Tensor) -> Iterator[tuple[float, Tensor, Tensor]]:

@@ -13,7 +13,7 @@ from minidit._validate import (
     plain_size,
 )
 from minidit.attention import ratio_of
-from minidit.blocks import BLOCKS, FinalLayer, LongSkip, through
+from minidit.blocks import BLOCKS, FinalLayer, LongSkip, checkpointed
 from minidit.embed import (
     TimestepEmbedder,
     condition_tokens,
@@ -153,7 +153,9 @@ class UViT(nn.Module):
         for k, block in enumerate(self.blocks):
             if k > self.half:  # the last block down meets the first one up
                 tokens = self.skips[k - self.half - 1](tokens, early.pop())  # (b, extras + n, d)
-            tokens = through(block, tokens, cond, self.checkpointing, mask)  # (b, extras + n, d)
+            tokens = checkpointed(
+                block, tokens, cond, self.checkpointing, mask
+            )  # (b, extras + n, d)
             if k < self.half:
                 early.append(tokens)
         return self._to_image(tokens, cond)

@@ -25,7 +25,7 @@ MEAN, STD = 0.3, 0.2
 
 
 def perfect(diffusion):
-    """The best foreseen image for pixels from N(MEAN, STD²), at whole steps."""
+    """The best predicted image for pixels from N(MEAN, STD²), at whole steps."""
     schedule = diffusion.schedule
     numbers = schedule.steps.float().tolist()
     alpha_of = dict(zip(numbers, schedule.alpha.tolist()))

@@ -9,7 +9,14 @@ from minidit import data
 from minidit.data import captions, scenes
 from minidit.data.scenes import COLOURS, KINDS
 from minidit.evaluate import prompt_alignment as obedience
-from minidit.evaluate.detector import FOUND, SceneJudge, judge_loss, middles, overlap, train_judge
+from minidit.evaluate.detector import (
+    FOUND,
+    SceneDetector,
+    judge_loss,
+    middles,
+    overlap,
+    train_detector,
+)
 from minidit.weights import load, save
 
 
@@ -91,7 +98,7 @@ def told(objects, judge, size=32):
 
 def test_right_maps_are_read_as_the_objects_they_are_of_and_have_no_loss():
     images, objects, _ = scenes.render(200, seed=9, novel=0.5)
-    judge = told(objects, SceneJudge(13, 6, width=2))
+    judge = told(objects, SceneDetector(13, 6, width=2))
     found = judge.find(data.to_unit(images))
     assert found.shape == (200, FOUND, 6)
     for asked, rows in zip(objects.tolist(), found.tolist()):
@@ -101,7 +108,7 @@ def test_right_maps_are_read_as_the_objects_they_are_of_and_have_no_loss():
 
 
 def test_two_cells_that_found_one_object_count_once_and_doubts_not_at_all():
-    judge = told(scene(THREE, SEVEN), SceneJudge(13, 6, width=2))
+    judge = told(scene(THREE, SEVEN), SceneDetector(13, 6, width=2))
     near, kind, colour, box = judge(PICTURE)
     doubted = near.clone()
     doubted[box[..., 0] > 0.5] = -0.1  # the seven is less likely than not
@@ -114,7 +121,7 @@ def test_a_judge_learns_what_is_where():
     judge = obedience.make_judge(steps=6, images=64)  # long enough to see the loss fall
     assert not judge.training
     images, objects, _ = scenes.render(64, seed=2**40, novel=0.3)
-    fresh = SceneJudge(13, 6)
+    fresh = SceneDetector(13, 6)
     assert judge_loss(judge, data.to_unit(images), objects) < 0.8 * judge_loss(
         fresh, data.to_unit(images), objects
     )
@@ -123,14 +130,14 @@ def test_a_judge_learns_what_is_where():
 def test_training_is_repeatable_and_leaves_the_global_random_state_alone():
     images, objects, _ = scenes.render(16, seed=1)
     state = torch.random.get_rng_state()
-    one, two = (train_judge(images, objects, steps=2, batch_size=4) for _ in range(2))
+    one, two = (train_detector(images, objects, steps=2, batch_size=4) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)
     for a, b in zip(one.state_dict().values(), two.state_dict().values()):
         assert torch.equal(a, b)
 
 
 def test_a_judge_is_saved_and_loaded(tmp_path):
-    judge = SceneJudge(13, 6, width=2).eval()
+    judge = SceneDetector(13, 6, width=2).eval()
     save(judge, tmp_path / "judge.safetensors")
     again = load(tmp_path / "judge.safetensors").model
     images = torch.randn(3, 3, 32, 32)

@@ -21,7 +21,7 @@ def relative_error(a, b):
 def test_products_stay_float32_and_the_setting_is_put_back(tiny_dit):
     before = SETTINGS.fp32_precision
     a, b = torch.randn(2, 300, 300)
-    with products.quick_products(tiny_dit()):
+    with products.fast_matmul(tiny_dit()):
         asked = SETTINGS.fp32_precision
         assert relative_error(a, b) < 2e-6
     assert SETTINGS.fp32_precision == before
@@ -31,7 +31,7 @@ def test_products_stay_float32_and_the_setting_is_put_back(tiny_dit):
 @needs_settings
 def test_the_setting_is_put_back_after_an_error(tiny_dit):
     before = SETTINGS.fp32_precision
-    with pytest.raises(KeyError), products.quick_products(tiny_dit()):
+    with pytest.raises(KeyError), products.fast_matmul(tiny_dit()):
         raise KeyError("stop")
     assert SETTINGS.fp32_precision == before
 
@@ -40,7 +40,7 @@ def test_the_setting_is_put_back_after_an_error(tiny_dit):
 def test_a_processor_that_rounds_is_left_alone(tiny_dit, monkeypatch):
     monkeypatch.setattr(products, "onednn_is_exact", lambda: False)
     before = SETTINGS.fp32_precision
-    with products.quick_products(tiny_dit()):
+    with products.fast_matmul(tiny_dit()):
         assert SETTINGS.fp32_precision == before
 
 
@@ -63,11 +63,11 @@ def test_what_is_left_as_it_is(tiny_dit, what, monkeypatch):
     if what == "no network of patches":
         model = torch.nn.Linear(2, 2)
     if what == "inside already":
-        with products.quick_products(model), products.quick_products(model):
+        with products.fast_matmul(model), products.fast_matmul(model):
             assert SETTINGS.fp32_precision == "bf16"
         assert SETTINGS.fp32_precision != "bf16"
         return
-    with products.quick_products(model):
+    with products.fast_matmul(model):
         assert SETTINGS.fp32_precision != "bf16"
 
 
@@ -77,7 +77,7 @@ def test_inside_attention_runs_in_whole_products(tiny_dit, awaken):
     inputs = torch.randn(2, 1, 8, 8), torch.tensor([3, 700]), torch.tensor([0, 1])
     with torch.no_grad():
         plain = model(*inputs)
-        with products.quick_products(model):
+        with products.fast_matmul(model):
             quick = model(*inputs)
         with sdpa_kernel(SDPBackend.MATH):
             whole = model(*inputs)

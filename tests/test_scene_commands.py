@@ -11,7 +11,7 @@ from minidit.__main__ import main
 from minidit.data import digits, scenes
 from minidit.diffusion import Diffusion
 from minidit.evaluate import prompt_alignment as obedience
-from minidit.evaluate.detector import SceneJudge
+from minidit.evaluate.detector import SceneDetector
 from minidit.training import presets
 
 KINDS = ("text", "layout")
@@ -131,7 +131,7 @@ def test_text_needs_scenes(few_scenes, tmp_path, capsys):
 def test_obedience_is_judged_for_seen_and_held_out_pairs(
     kind, files, few_scenes, capsys, monkeypatch
 ):
-    monkeypatch.setattr(obedience, "scene_judge", lambda: SceneJudge(13, 6, width=2).eval())
+    monkeypatch.setattr(obedience, "scene_judge", lambda: SceneDetector(13, 6, width=2).eval())
     path = str(files[kind])
     options = ["--per-class", "3", "--steps", "2", "--guidance", "3", "--store"]
     assert main(["evaluate", "--weights", path, *options]) == 0
@@ -151,5 +151,5 @@ def test_a_judge_is_trained_from_the_command_line(few_scenes, tmp_path, capsys, 
     out = str(tmp_path / "judge.safetensors")
     assert main(["classifier", "--data", "scenes", "--steps", "2", "--out", out]) == 0
     assert "it finds all objects of" in capsys.readouterr().out
-    assert isinstance(weights.load(out).model, SceneJudge)
+    assert isinstance(weights.load(out).model, SceneDetector)
     assert set(weights.info(out)["test"]) == {"objects", "iou", "boxes", "scenes"}

@@ -10,7 +10,7 @@ import torch
 
 from minidit import Diffusion, Recipe, straight
 from minidit.train import Run, read_checkpoint
-from minidit.training.distributed import MODES, ShardedRun
+from minidit.training.distributed import MODES, DistributedRun
 
 RECIPE = Recipe(steps=4, batch_size=8, warmup=0, optimizer="muon", lr=1e-2)
 
@@ -20,7 +20,7 @@ def images_and_labels():
     return torch.randint(256, (12, 1, 8, 8), generator=rng, dtype=torch.uint8), torch.arange(12) % 3
 
 
-def run_of(tiny_dit, kind=ShardedRun, recipe=RECIPE, **more):
+def run_of(tiny_dit, kind=DistributedRun, recipe=RECIPE, **more):
     torch.manual_seed(7)
     return kind(tiny_dit(), Diffusion(straight(), "x0"), *images_and_labels(), recipe, **more)
 
@@ -32,7 +32,9 @@ def gradients(run):
 
 
 def test_one_share_is_the_plain_run_to_the_bit(tiny_dit):
-    (loss, grad), (plain_loss, plain) = (gradients(run_of(tiny_dit, k)) for k in (ShardedRun, Run))
+    (loss, grad), (plain_loss, plain) = (
+        gradients(run_of(tiny_dit, k)) for k in (DistributedRun, Run)
+    )
     assert torch.equal(loss, plain_loss) and torch.equal(grad, plain)
 
 
@@ -83,7 +85,7 @@ PROGRAM = """
     torch.manual_seed(7)  # also of what is drawn elsewhere: every process starts alike
     model = DiT(8, 2, 1, 16, 2, 2, num_classes=3, learn_sigma=False)
     recipe = Recipe(steps=4, batch_size=8, warmup=0, optimizer="muon", lr=1e-2)
-    run = shards.ShardedRun(
+    run = shards.DistributedRun(
         model, Diffusion(straight(), "x0"), images, torch.arange(12) % 3, recipe, accumulate
     )
     heard = []

@@ -29,7 +29,7 @@ from minidit import (
 from minidit import (
     train as loop,
 )
-from minidit.training.distributed import ShardedRun
+from minidit.training.distributed import DistributedRun
 
 META = torch.device("meta")
 
@@ -108,7 +108,7 @@ def test_a_training_step(network, optimizer, asked, tiny_dit, on_meta):
         model = UViT(**parts | {"depth": 3})
     images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     recipe = Recipe(5, 4, optimizer=optimizer, times="half")
-    run = ShardedRun(
+    run = DistributedRun(
         model.to(META), Diffusion(linear(), "eps", learn_sigma=sigma), images, y, recipe, 2
     )
     run.step()  # brings the schedule's tables to the device, once
@@ -178,5 +178,5 @@ def test_losses_are_read_every_twenty_steps(tiny_dit, on_meta, monkeypatch):
     monkeypatch.setattr(loop, "_finite_mean", lambda losses, *_: read.append(len(losses)) or 0.0)
     images, y = torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 2])
     recipe = Recipe(45, 2, warmup=0)
-    ShardedRun(tiny_dit().to(META), Diffusion(linear(), "eps"), images, y, recipe).go()
+    DistributedRun(tiny_dit().to(META), Diffusion(linear(), "eps"), images, y, recipe).go()
     assert read == [20, 20, 5]

@@ -17,7 +17,7 @@ def classifier(args: Namespace) -> None:
     path = writable(args.out, ".safetensors")
     check_positive(steps=args.steps)
     if args.data == "scenes":
-        return scene_commands.train_judge(args, path)
+        return scene_commands.train_detector(args, path)
     train, test = data.load(args.data), data.load(args.data, "test")
     progress = bar(args.steps)
     judge = train_classifier(

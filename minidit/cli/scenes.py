@@ -90,7 +90,7 @@ def judged(judge: nn.Module, encoder: ConditionEncoder, images: Tensor, part: Pa
     return {name: round(value, 4) for name, value in found.items() if not math.isnan(value)}
 
 
-def train_judge(args: Namespace, path: Path) -> None:
+def train_detector(args: Namespace, path: Path) -> None:
     """Train the judge of scenes, and store it with what it finds in the test images."""
     progress = bar(args.steps)
     judge = obedience.make_judge(

@@ -42,7 +42,7 @@ def recipe_of(args: Namespace, preset: dict) -> Recipe:
 
 
 def add_compile(parser: ArgumentParser) -> None:
-    """The option --compile, a mode of `ShardedRun`."""
+    """The option --compile, a mode of `DistributedRun`."""
     parser.add_argument(
         "--compile",
         nargs="?",

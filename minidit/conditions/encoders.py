@@ -16,7 +16,7 @@ from minidit._validate import check_labels, check_positive, check_sequence
 from minidit.blocks import InContextBlock
 from minidit.conditions.tokenizer import Tokenizer
 from minidit.embed import timestep_embedding
-from minidit.patches import linear
+from minidit.patches import linear_layer
 
 
 class ConditionEncoder(nn.Module):
@@ -137,7 +137,7 @@ class LayoutEncoder(ConditionEncoder):
         self.kinds, self.colours = tuple(kinds), tuple(colours)
         self.kind_table = nn.Embedding(1 + len(kinds), hidden_size)
         self.colour_table = nn.Embedding(1 + len(colours), hidden_size)
-        self.box = linear(4 * self.SINUSOIDS, hidden_size)
+        self.box = linear_layer(4 * self.SINUSOIDS, hidden_size)
         for table in (self.kind_table, self.colour_table):
             nn.init.normal_(table.weight, std=std)
 

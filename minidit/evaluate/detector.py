@@ -21,7 +21,7 @@ SAME = 0.3  # boxes that overlap by more are taken for one object: scenes' objec
 FOUND = 6  # objects that are told of an image, at most
 
 
-class SceneJudge(nn.Module):
+class SceneDetector(nn.Module):
     """Images (b, 3, h, w) in [-1, 1] → maps (b, 1 + kinds + colours + 4, h/4, w/4); see `find`."""
 
     def __init__(self, kinds: int, colours: int, width: int = 24) -> None:
@@ -80,7 +80,7 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
     return both / (sum(areas) - both).clamp(min=1e-9)
 
 
-def judge_loss(judge: SceneJudge, images: Tensor, objects: Tensor) -> Tensor:
+def judge_loss(judge: SceneDetector, images: Tensor, objects: Tensor) -> Tensor:
     """Of images (b, 3, h, w) with objects (b, m, 6): is one near? And there: what, and where?"""
     near, kind, colour, box = judge(images)
     at = (objects[:, :, 2:4] + objects[:, :, 4:6]) / 2  # (b, m, 2)
@@ -96,7 +96,7 @@ def judge_loss(judge: SceneJudge, images: Tensor, objects: Tensor) -> Tensor:
 
 
 @torch.random.fork_rng()  # the caller's random numbers stay what they were
-def train_judge(
+def train_detector(
     images: Tensor,
     objects: Tensor,
     *,
@@ -105,7 +105,7 @@ def train_judge(
     lr: float = 0.01,
     seed: int = 0,
     report: Callable[[int, float], None] | None = None,
-) -> SceneJudge:
+) -> SceneDetector:
     """Train on images (n, 3, h, w) uint8 with objects (n, m, 6); one cycle.
 
     A little noise is added, more to some images than to others: samples aren't as clean as
@@ -113,7 +113,7 @@ def train_judge(
     """
     check_positive(steps=steps, batch_size=batch_size)
     torch.manual_seed(seed)
-    judge = SceneJudge(int(objects[..., 0].max()), int(objects[..., 1].max()))
+    judge = SceneDetector(int(objects[..., 0].max()), int(objects[..., 1].max()))
 
     def loss(rng: torch.Generator) -> Tensor:
         rows = torch.randint(len(images), (batch_size,), generator=rng)

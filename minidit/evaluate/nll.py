@@ -17,7 +17,7 @@ class Bits(NamedTuple):
     total: Tensor  # (b,) prior + the sum of terms, in bits per dimension
     prior: Tensor  # (b,)
     terms: Tensor  # (b, T)
-    x0_error: Tensor  # (b, T) mean squared error of the image foreseen
+    x0_error: Tensor  # (b, T) mean squared error of the image predicted
     eps_error: Tensor  # (b, T) of the noise that goes with it
 
 
@@ -51,8 +51,8 @@ def bits_per_dim(
         eps = draw_noise(x0, generator) if noise is None else noise[k]
         x_t = diffusion.q_sample(x0, t, eps)
         output = model(x_t, number, y)
-        foreseen = diffusion.p_mean_variance(output, x_t, t, clip).x0
-        errors = foreseen - x0, diffusion.to_eps(x_t, t, foreseen) - eps
+        pred_x0 = diffusion.p_mean_variance(output, x_t, t, clip).x0
+        errors = pred_x0 - x0, diffusion.to_eps(x_t, t, pred_x0) - eps
         squares = [error.square().flatten(1).mean(dim=1) for error in errors]
         rows.append(torch.stack([diffusion.bound(output, x0, x_t, t, clip), *squares]))
     terms, x0_error, eps_error = torch.stack(rows, dim=-1)  # (b, T) each

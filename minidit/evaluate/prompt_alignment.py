@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from minidit.data import scenes
 from minidit.data.captions import BETWEEN, Request, is_large, read
 from minidit.data.scenes import COLOURS, KINDS
-from minidit.evaluate.detector import SceneJudge, overlap, train_judge
+from minidit.evaluate.detector import SceneDetector, overlap, train_detector
 from minidit.weights import load
 
 MARGIN = 0.05  # part of the image by which a place or a direction may be missed
@@ -18,22 +18,24 @@ ENOUGH = 0.5  # overlap of a box that is where it was asked for
 DRAWN_FROM = 2**40  # the judge's own training scenes: a seed that no data set has
 
 
-def scene_judge() -> SceneJudge:
+def scene_judge() -> SceneDetector:
     """The shipped judge of scenes."""
-    return load("judge-scenes").model
+    return load("detector-scenes").model
 
 
-def make_judge(steps: int = 1500, images: int = 30_000, seed: int = 0, report=None) -> SceneJudge:
+def make_judge(
+    steps: int = 1500, images: int = 30_000, seed: int = 0, report=None
+) -> SceneDetector:
     """Train a judge on scenes of its own, in which all pairs of kind and colour are equally known.
 
     `report(step, loss)` hears of progress.
     """
     pictures, objects, _ = scenes.render(images, DRAWN_FROM + seed, novel=0.34)
-    return train_judge(pictures, objects, steps=steps, seed=seed, report=report)
+    return train_detector(pictures, objects, steps=steps, seed=seed, report=report)
 
 
 def find(judge: nn.Module, images: Tensor) -> Tensor:
-    """What the judge finds in images (n, 3, h, w) in [-1, 1]: (n, 6, 6), as of `SceneJudge`."""
+    """What the judge finds in images (n, 3, h, w) in [-1, 1]: (n, 6, 6), as of `SceneDetector`."""
     return torch.cat([judge.find(part) for part in images.split(250)])
 
 

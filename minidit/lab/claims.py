@@ -17,7 +17,7 @@ from minidit.attention import Attention
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.embed import TimestepEmbedder, timestep_embedding
-from minidit.patches import linear
+from minidit.patches import linear_layer
 
 TEMPERATURES = ("none", "stated", "summary")
 MASKS = ("none", "stated", "corrected")
@@ -81,9 +81,10 @@ class Awareness(nn.Module):
         check_choice("mask", mask, MASKS)
         self.schedule, self.grid, self.width = diffusion.schedule, grid, head_width
         self.temperature, self.mask, self.frequencies = temperature, mask, hidden_size
-        self.gate = nn.Sequential(
-            linear(hidden_size, hidden_size, std=0.02), nn.SiLU(), linear(hidden_size, 1, std=0.02)
-        ) if mask == "stated" else None  # fmt: skip
+        self.gate = None
+        if mask == "stated":
+            first = linear_layer(hidden_size, hidden_size, std=0.02)
+            self.gate = nn.Sequential(first, nn.SiLU(), linear_layer(hidden_size, 1, std=0.02))
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor | None]:
         """(b,) steps → factor (b, 1, 1, 1) or (b, 1, n, n), window (b, 1, n, n) or None."""

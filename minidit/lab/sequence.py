@@ -4,7 +4,7 @@ The note wants the KL divergence between p_θ(z_ij | z_<ij) and an autoregressiv
 q(z_ij | z_<ij), patches in raster order, and defines neither. Here q is the Gaussian whose mean is
 linear in all patches before, fitted to clean patches; p_θ is a Gaussian around the image that the
 network foresees. Their divergence is, up to what doesn't depend on the network,
-½ (z - μ(z_<))ᵀ Σ⁻¹ (z - μ(z_<)), z being the foreseen patches.
+½ (z - μ(z_<))ᵀ Σ⁻¹ (z - μ(z_<)), z being the predicted patches.
 """
 
 import torch
@@ -80,5 +80,5 @@ class SequenceDiffusion(Diffusion):
         plain = super().loss(ask, x0, t, noise, y)  # (b,)
         x_t = self.q_sample(x0, t, noise)
         prediction, _ = self.split(answers[0].to(x0.dtype), x_t)
-        foreseen = self.to_x0(x_t, t, prediction)  # (b, c, h, w)
-        return plain + self.sequence_weight * self.prior.terms(foreseen).mean(dim=1)
+        pred_x0 = self.to_x0(x_t, t, prediction)  # (b, c, h, w)
+        return plain + self.sequence_weight * self.prior.terms(pred_x0).mean(dim=1)

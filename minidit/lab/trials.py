@@ -26,7 +26,7 @@ from minidit.latents.presets import PHOTOGRAPHS
 from minidit.sampling import SAMPLERS, Denoiser, guided, sample
 from minidit.train import Recipe, fit
 from minidit.training import presets
-from minidit.training.matmul import quick_products
+from minidit.training.matmul import fast_matmul
 from minidit.weights import load
 
 HELD_OUT = 5000
@@ -165,7 +165,7 @@ def judge_samples(
     denoiser, passes = Counted(denoiser), []
     hook = model.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
     states = SAMPLERS[sampler](denoiser, diffusion, x, asked.to(device), generator=rng, **options)
-    with quick_products(getattr(model, "model", model)):  # a folded network holds the network
+    with fast_matmul(getattr(model, "model", model)):  # a folded network holds the network
         images = pixel_shuffle(sample(states), fold).cpu()
     hook.remove()
     if autoencoder is not None:

@@ -55,7 +55,7 @@ def dpm_adaptive(
         nodes = position(schedule, lam + h * parts)
         walk = Walk(model, diffusion, nodes, y, solve, clip)
         if known is None:
-            known, x0 = walk.predict(x, 0), walk.foreseen
+            known, x0 = walk.predict(x, 0), walk.pred_x0
         low, high = walk.singlestep(x, 0, order, known)[-2:]
         allowed = (rtol * torch.maximum(low.abs(), before.abs())).clamp(min=atol)
         errors = ((high - low) / allowed).square().flatten(1).mean(dim=1).sqrt()  # (b,)
@@ -72,7 +72,7 @@ def dpm_adaptive(
     if denoise:
         walk = Walk(model, diffusion, torch.zeros(1, dtype=torch.float64), y, solve, clip)
         walk.predict(x, 0)
-        yield State(walk.number(0), walk.foreseen, walk.foreseen)
+        yield State(walk.number(0), walk.pred_x0, walk.pred_x0)
 
 
 def growth(E: float, order: int) -> float:

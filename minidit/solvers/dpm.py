@@ -52,15 +52,15 @@ def dpm_solver(
     for stride in strides:
         if method == "multistep":
             memory = [*memory, (at, walk.predict(x, at))][-order:]
-            x0, x = walk.foreseen, walk.multistep(x, at + stride, memory)
+            x0, x = walk.pred_x0, walk.multistep(x, at + stride, memory)
         else:
             d = walk.predict(x, at)
-            x0, x = walk.foreseen, walk.singlestep(x, at, stride, d)[-1]
+            x0, x = walk.pred_x0, walk.singlestep(x, at, stride, d)[-1]
         yield State(walk.number(at), x, x0)
         at += stride
     if denoise:
         walk.predict(x, at)
-        yield State(walk.number(at), walk.foreseen, walk.foreseen)
+        yield State(walk.number(at), walk.pred_x0, walk.pred_x0)
 
 
 def plan(

@@ -48,23 +48,23 @@ class Walk:
         self.lam, self.numbers = log_snr(schedule).tolist(), schedule.steps.tolist()
         tables = schedule.alpha.tolist(), schedule.sigma.tolist()
         self.kept, self.new = tables if solve == "eps" else tables[::-1]  # of x, of the prediction
-        self.foreseen: Tensor | None = None
+        self.pred_x0: Tensor | None = None
 
     def number(self, k: int) -> float:
         """What the network is told at node k."""
         return self.numbers[k]
 
     def predict(self, x: Tensor, k: int) -> Tensor:
-        """The prediction d (b, c, h, w) at node k; the image it stands for goes to `foreseen`."""
+        """The prediction d (b, c, h, w) at node k; the image it stands for goes to `pred_x0`."""
         t = torch.full((x.shape[0],), k, device=x.device)
         number = self.diffusion.schedule.at("steps", t, x).flatten()  # (b,)
         prediction, _ = self.diffusion.split(self.model(x, number, self.y), x)
-        self.foreseen = clip_image(self.diffusion.to_x0(x, t, prediction), self.clip)
+        self.pred_x0 = clip_image(self.diffusion.to_x0(x, t, prediction), self.clip)
         if self.solve == "x0":
-            return self.foreseen
+            return self.pred_x0
         if self.diffusion.predict == "eps" and self.clip is False:
             return prediction
-        return self.diffusion.to_eps(x, t, self.foreseen)
+        return self.diffusion.to_eps(x, t, self.pred_x0)
 
     def step(self, x: Tensor, j: int, k: int, *d: Tensor, half: bool = False) -> Tensor:
         """From node j to k with a prediction and its derivatives; `half`: φ1/2 in place of φ2."""

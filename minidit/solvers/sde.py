@@ -79,4 +79,4 @@ def euler_maruyama(
         if eta > 0 and k < last:
             z = draw_noise(x, generator) if noise is None else noise[k]
             x = x + eta * share**0.5 * z
-        yield State(walk.number(k), x, walk.foreseen)
+        yield State(walk.number(k), x, walk.pred_x0)

@@ -62,7 +62,7 @@ def first_process_first() -> Iterator[None]:
         dist.barrier()
 
 
-class ShardedRun(Run):
+class DistributedRun(Run):
     """A run whose batch is computed in world_size · `accumulate` equal shares.
 
     The gradient is that of the whole batch. Memory is needed for one share at a time. `compiled`:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.sampling import SAMPLERS, State, guided
-from minidit.training.matmul import quick_products
+from minidit.training.matmul import fast_matmul
 
 
 def generate(
@@ -34,7 +34,7 @@ def generate(
     network = model if guidance == 1 else guided(model, guidance)
 
     def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        with quick_products(model):
+        with fast_matmul(model):
             return network(x, t, y)
 
     run = SAMPLERS[sampler]

@@ -48,7 +48,7 @@ def onednn_is_exact() -> bool:
 
 
 @contextmanager
-def quick_products(model: nn.Module) -> Iterator[None]:
+def fast_matmul(model: nn.Module) -> Iterator[None]:
     """Inside, `model` computes with the faster float32 products, where they are as exact.
 
     Sums are added up in another order: results differ in the last places, as they do between

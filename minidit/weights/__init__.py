@@ -23,6 +23,7 @@ from minidit.uvit import UViT
 
 # By the name of their class; `minidit` adds those of its folders.
 NETWORKS: dict[str, type[nn.Module]] = {"DiT": DiT, "UViT": UViT}
+RENAMED = {"SceneJudge": "SceneDetector"}  # in files written before
 
 
 class Loaded(NamedTuple):
@@ -183,6 +184,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     header = json.loads(header) if header is not None else {}
     if "network" not in header or "model" not in header:
         raise ValueError(f"{path} wasn't written by minidit.save: its header names no network")
+    header["network"] = RENAMED.get(header["network"], header["network"])
     return tensors, header
 
 

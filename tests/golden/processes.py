@@ -162,7 +162,7 @@ def toy(learn_sigma):
 
 
 def trajectories():
-    """DDPM and DDIM with recorded noise; a foreseen image is compared at the scale of x_t."""
+    """DDPM and DDIM with recorded noise; a predicted image is compared at the scale of x_t."""
     golden = Golden("diffusion_trajectories")
     for run, how in golden.config["runs"].items():
         made = how.get("create", {})

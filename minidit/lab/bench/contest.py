@@ -19,9 +19,9 @@ from minidit.lab.bench.plain_weights import plain, plain_state
 from minidit.sampling import sample, select_steps
 from minidit.schedule import linear
 from minidit.train import Recipe
-from minidit.training.distributed import ShardedRun
+from minidit.training.distributed import DistributedRun
 from minidit.training.generate import generate
-from minidit.training.matmul import quick_products
+from minidit.training.matmul import fast_matmul
 from minidit.uvit import UViT
 
 NETWORKS = {"DiT": DiT, "U-ViT": UViT}
@@ -46,7 +46,7 @@ class Contest:
     """The package and the plain version of one network, with the same weights and data.
 
     `size`: a key of `SIZES`, or a dict like theirs; `network`: "DiT" or "U-ViT"; `compiled`: as
-    for `ShardedRun`, of the package's network; `only`: build one of the two, "plain" or "package".
+    for `DistributedRun`, of the package's network; `only`: build "plain" or "package" alone.
     """
 
     def __init__(
@@ -76,7 +76,9 @@ class Contest:
         if only != "package":
             self.plain = PlainRun(plain(self.model), images, labels, recipe)
         if only != "plain":
-            self.run = ShardedRun(self.model, self.diffusion, images, labels, recipe, 1, compiled)
+            self.run = DistributedRun(
+                self.model, self.diffusion, images, labels, recipe, 1, compiled
+            )
         x0 = torch.randn(self.batch, *images.shape[1:])
         t = torch.randint(0, len(self.diffusion), (self.batch,))
         inputs = (x0, t, torch.randn_like(x0), labels[: self.batch])
@@ -89,7 +91,7 @@ class Contest:
         with ExitStack() as stack:
             if self.device.type == "cuda":
                 stack.enter_context(torch.autocast("cuda", torch.bfloat16))
-            stack.enter_context(quick_products(self.model))
+            stack.enter_context(fast_matmul(self.model))
             yield
 
     def flops(self, task: str) -> int:
@@ -146,9 +148,9 @@ class Contest:
         Raises ArithmeticError where it is more than rounding explains.
         """
         x0, t, noise, y = self.inputs
-        with torch.no_grad(), quick_products(self.model):
+        with torch.no_grad(), fast_matmul(self.model):
             outputs = self.model(x0, t, y), self.plain.model(x0, t, y)
-        with quick_products(self.model):
+        with fast_matmul(self.model):
             loss = self.diffusion.loss(self.model, x0, t, noise, y).mean()
             loss.backward()
             drawn = self.sampled()
