@@ -74,22 +74,23 @@ def check_grid(input_size: int | tuple, patch_size: int) -> tuple[tuple, tuple]:
     return size, tuple(side // patch_size for side in size)
 
 
-def check_times(t: Tensor, batch: int | None = None, limit: int | None = None) -> None:
-    """Raise unless `t` is a tensor (batch,); with a `limit`, integers in 0 … limit - 1.
-
-    Shapes (1,) and (batch, 1) would broadcast silently, so they are refused. Values are read on
-    the CPU only: on a GPU that would wait for the device at every step.
-    """
+def check_times(t: Tensor, batch: int | None = None) -> None:
+    """Raise unless `t` is a tensor (batch,): (1,) and (batch, 1) would broadcast silently."""
     b = "b" if batch is None else batch
     if not isinstance(t, Tensor):
         raise TypeError(f"t must be a tensor of shape ({b},), not {type(t).__name__}")
     if t.ndim != 1 or batch not in (None, len(t)):
         hint = f"torch.full(({b},), t) repeats one time for the batch"
         raise ValueError(f"t has shape {tuple(t.shape)}; expected ({b},); {hint}")
-    if limit is not None:
-        if t.is_floating_point() or t.dtype == torch.bool:
-            raise TypeError(f"t has dtype {t.dtype}; schedule steps are integers 0 … {limit - 1}")
-        _check_range("t", t, limit, "is a step of the schedule")
+
+
+def check_inputs(x: Tensor, t: Tensor, channels: int, size: tuple) -> None:
+    """Raise unless a network can take images x (b, channels, *size) and one time for each, t (b,).
+
+    One time for a batch of many would broadcast silently.
+    """
+    check_images(x, channels, size)
+    check_times(t, len(x))
 
 
 def check_labels(y: Tensor, batch: int | None, limit: int) -> None:
@@ -101,7 +102,13 @@ def check_labels(y: Tensor, batch: int | None, limit: int) -> None:
         raise TypeError(f"y has dtype {y.dtype}; labels are integers: use y.long()")
     if y.ndim != 1 or batch not in (None, len(y)):
         raise ValueError(f"y has shape {tuple(y.shape)}; expected ({b},), one label an image")
-    _check_range("y", y, limit, "is a label (the null label, if there is one, is the last)")
+    if y.is_cpu and len(y) and not torch.compiler.is_compiling():  # a GPU would have to be awaited
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= limit:
+            raise ValueError(
+                f"y contains {low if low < 0 else high}, which is out of range: 0 … {limit - 1} "
+                "is a label (the null label, if there is one, is the last)"
+            )
 
 
 def check_sequence(y: Tensor, batch: int | None, length: int, floating: bool) -> None:
@@ -117,12 +124,3 @@ def check_sequence(y: Tensor, batch: int | None, length: int, floating: bool) ->
     fits = y.ndim == 2 + floating and (not floating or y.shape[2] == 6)
     if not fits or batch not in (None, len(y)) or not 1 <= y.shape[1] <= length:
         raise ValueError(f"y has shape {tuple(y.shape)}; expected {what}")
-
-
-def _check_range(name: str, values: Tensor, limit: int, what: str) -> None:
-    if values.device.type != "cpu" or values.numel() == 0 or torch.compiler.is_compiling():
-        return
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= limit:
-        bad = low if low < 0 else high
-        raise ValueError(f"{name} contains {bad}, which is out of range: 0 … {limit - 1} {what}")

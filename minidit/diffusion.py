@@ -1,12 +1,14 @@
 """The diffusion process: adding noise, undoing it, and the losses (DDPM, arXiv 2006.11239)."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from minidit._validate import check_choice, check_images
+from minidit._validate import check_choice
 from minidit.schedule import SCHEDULES, Schedule
 
 
@@ -38,7 +40,7 @@ def discretized_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Te
 
 # The same error of x_0 weighs differently when it is read as an error of ε, x0 or v, since x_t is
 # given: |Δε| = α·|Δv| and |Δx0| = σ·|Δv| (both paths). These are the tables of those factors.
-_ERROR_IN = {"v": None, "eps": "alpha", "x0": "sigma"}
+_ERROR_IN = {"v": "one", "eps": "alpha", "x0": "sigma"}
 
 
 class Prediction(NamedTuple):
@@ -65,6 +67,7 @@ def clip_image(x0: Tensor, clip: bool | float) -> Tensor:
     return x0.clamp(-s, s) / s
 
 
+@dataclass(frozen=True, eq=False)
 class Diffusion:
     """A schedule and the meaning of the network's output.
 
@@ -80,23 +83,20 @@ class Diffusion:
     sum, T/1000 keeps a respaced process's loss in the proportions of the full one.
     """
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        predict: str = "eps",
-        *,
-        weight: str | None = None,
-        max_weight: float = math.inf,
-        learn_sigma: bool = False,
-        variance: str = "large",
-        bound_scale: float = 1.0,
-    ) -> None:
-        check_choice("predict", predict, _ERROR_IN)
-        check_choice("weight", weight or predict, [*_ERROR_IN, "bound"])
-        check_choice("variance", variance, ("large", "small"))
-        self.schedule, self.predict, self.weight = schedule, predict, weight or predict
-        self.max_weight, self.learn_sigma, self.variance = max_weight, learn_sigma, variance
-        self.bound_scale = bound_scale
+    schedule: Schedule
+    predict: str = "eps"
+    _: KW_ONLY
+    weight: str | None = None
+    max_weight: float = math.inf
+    learn_sigma: bool = False
+    variance: str = "large"
+    bound_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice("predict", self.predict, _ERROR_IN)
+        object.__setattr__(self, "weight", self.weight or self.predict)
+        check_choice("weight", self.weight, [*_ERROR_IN, "bound"])
+        check_choice("variance", self.variance, ("large", "small"))
 
     def __len__(self) -> int:
         return len(self.schedule)
@@ -104,61 +104,43 @@ class Diffusion:
     @property
     def config(self) -> dict:
         """The arguments as plain values, for a weights file; `from_config` undoes it."""
-        return {
-            "schedule": self.schedule.name,
-            "T": len(self.schedule),
-            "predict": self.predict,
-            "weight": self.weight,
-            "max_weight": self.max_weight if math.isfinite(self.max_weight) else None,
-            "learn_sigma": self.learn_sigma,
-            "variance": self.variance,
-            "bound_scale": self.bound_scale,
-        }
+        plain = {f.name: getattr(self, f.name) for f in fields(Diffusion) if f.name != "schedule"}
+        plain["max_weight"] = self.max_weight if math.isfinite(self.max_weight) else None
+        return {"schedule": self.schedule.name, "T": len(self.schedule), **plain}
 
     @classmethod
     def from_config(cls, config: dict) -> "Diffusion":
         """The process that `config` describes."""
-        rest = {k: v for k, v in config.items() if k not in ("schedule", "T", "predict")}
+        check_choice("schedule", config["schedule"], SCHEDULES)
+        rest = {k: v for k, v in config.items() if k not in ("schedule", "T")}
         if rest.get("max_weight", 0) is None:
             del rest["max_weight"]
-        check_choice("schedule", config["schedule"], SCHEDULES)
-        schedule = SCHEDULES[config["schedule"]](config.get("T", 1000))
-        return cls(schedule, config.get("predict", "eps"), **rest)
+        return cls(SCHEDULES[config["schedule"]](config.get("T", 1000)), **rest)
 
-    def respace(self, steps: list[int]) -> "Diffusion":
+    def respace(self, steps: Sequence[int]) -> "Diffusion":
         """The same process over fewer steps."""
         return self.over(self.schedule.respace(steps))
 
     def over(self, schedule: Schedule) -> "Diffusion":
         """The same meaning of the network's output, over another schedule."""
-        return Diffusion(
-            schedule,
-            self.predict,
-            weight=self.weight,
-            max_weight=self.max_weight,
-            learn_sigma=self.learn_sigma,
-            variance=self.variance,
-            bound_scale=self.bound_scale,
-        )
-
-    def _at(self, table: str, t: Tensor, like: Tensor) -> Tensor:
-        return self.schedule.at(table, t, like)
+        return replace(self, schedule=schedule)
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t = α_t·x_0 + σ_t·ε (DDPM, equation 4). x0, noise: (b, c, h, w); t: (b,) steps."""
         if noise.shape != x0.shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}; x0 has {tuple(x0.shape)}")
-        return self._at("alpha", t, x0) * x0 + self._at("sigma", t, x0) * noise
+        alpha, sigma = self.schedule.at("alpha sigma", t, x0)  # (b, 1, 1, 1) each
+        return alpha * x0 + sigma * noise
 
     def q_posterior_mean(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The mean of q(x_s | x_t, x_0), s the step before t (DDPM, equation 7)."""
-        return (
-            self._at("posterior_mean_x0", t, x0) * x0 + self._at("posterior_mean_xt", t, x0) * x_t
-        )
+        of_x0, of_xt = self.schedule.at("posterior_mean_x0 posterior_mean_xt", t, x0)
+        return of_x0 * x0 + of_xt * x_t
 
     def velocity(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """v = α̇·x_0 + σ̇·ε, in which direction x_t moves: twice (b, c, h, w), (b,)."""
-        return self._at("alpha_dot", t, x0) * x0 + self._at("sigma_dot", t, x0) * noise
+        alpha_dot, sigma_dot = self.schedule.at("alpha_dot sigma_dot", t, x0)
+        return alpha_dot * x0 + sigma_dot * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the network should answer, (b, c, h, w): the noise, the image or the velocity."""
@@ -183,49 +165,51 @@ class Diffusion:
         if self.predict == "x0":
             return prediction
         if self.predict == "v":
-            return self._at("sigma_dot", t, x_t) * x_t - self._at("sigma", t, x_t) * prediction
+            sigma_dot, sigma = self.schedule.at("sigma_dot sigma", t, x_t)
+            return sigma_dot * x_t - sigma * prediction
         # x_t/α - (σ/α)·ε, not (x_t - σ·ε)/α: the factors are rounded to float32 as in DiT's code.
-        return (
-            self._at("inverse_alpha", t, x_t) * x_t - self._at("noise_ratio", t, x_t) * prediction
-        )
+        inverse_alpha, noise_ratio = self.schedule.at("inverse_alpha noise_ratio", t, x_t)
+        return inverse_alpha * x_t - noise_ratio * prediction
 
     def to_eps(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
         """The noise that must be in x_t (b, c, h, w) if its image is x0."""
-        return (self._at("inverse_alpha", t, x_t) * x_t - x0) / self._at("noise_ratio", t, x_t)
+        inverse_alpha, noise_ratio = self.schedule.at("inverse_alpha noise_ratio", t, x_t)
+        return (inverse_alpha * x_t - x0) / noise_ratio
 
-    def variances(self, x_t: Tensor, t: Tensor, fraction: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Σ and log Σ, (b, c, h, w): between β̃_t (fraction -1) and β_t (1) in the log, or fixed."""
-        small = self._at("posterior_log_variance", t, x_t)
-        if fraction is not None:
-            large = self._at("log_step_variance", t, x_t)
-            share = (fraction + 1) / 2
-            log_variance = share * large + (1 - share) * small
-            return log_variance.exp(), log_variance
-        if self.variance == "small":
-            return self._at("posterior_variance", t, x_t).expand_as(x_t), small.expand_as(x_t)
-        large = self._at("large_variance", t, x_t).expand_as(x_t)
-        return large, large.log()
+    def pred_x0(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool | float = False) -> Tensor:
+        """The image that the network's output stands for, (b, c, h, w); `clip`: `clip_image`."""
+        prediction, _ = self.split(output, x_t)
+        return clip_image(self.to_x0(x_t, t, prediction), clip)
 
     def p_mean_variance(
         self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool | float = False
     ) -> Prediction:
         """p(x_s | x_t), x_t (b, c, h, w), from the network's output; `clip`: see `clip_image`."""
-        prediction, fraction = self.split(output, x_t)
-        x0 = clip_image(self.to_x0(x_t, t, prediction), clip)
-        variance, log_variance = self.variances(x_t, t, fraction)
+        x0 = self.pred_x0(output, x_t, t, clip)
+        variance, log_variance = self.variances(x_t, t, self.split(output, x_t)[1])
         return Prediction(self.q_posterior_mean(x0, x_t, t), variance, log_variance, x0)
+
+    def variances(self, x_t: Tensor, t: Tensor, fraction: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Σ and log Σ, (b, c, h, w): between β̃_t (fraction -1) and β_t (1) in the log, or fixed."""
+        if fraction is not None:
+            small, large = self.schedule.at("posterior_log_variance log_step_variance", t, x_t)
+            share = (fraction + 1) / 2
+            log_variance = share * large + (1 - share) * small
+            return log_variance.exp(), log_variance
+        if self.variance == "small":
+            small, log_small = self.schedule.at("posterior_variance posterior_log_variance", t, x_t)
+            return small.expand_as(x_t), log_small.expand_as(x_t)
+        large = self.schedule.at("large_variance", t, x_t).expand_as(x_t)
+        return large, large.log()
 
     def squared_error(self, prediction: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Mean squared error of each image, (b,), as an error of the quantity `weight`."""
         error = (self.target(x0, noise, t) - prediction).square().flatten(1).mean(dim=1)
         if self.weight == self.predict:
             return error  # L_simple (DDPM, equation 14)
-        factor = self._error_in(self.weight, t) / self._error_in(self.predict, t)
-        return error * factor.square().clamp(max=self.max_weight)
-
-    def _error_in(self, quantity: str, t: Tensor) -> Tensor:
-        table = _ERROR_IN[quantity]
-        return torch.ones_like(t, dtype=torch.float32) if table is None else self._at(table, t, t)
+        own, read_as = _ERROR_IN[self.predict], _ERROR_IN[self.weight]
+        own, read_as = self.schedule.at(f"{own} {read_as}", t, t)  # (b,) each
+        return error * (read_as / own).square().clamp(max=self.max_weight)
 
     def bound(
         self, output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, clip: bool = False
@@ -238,7 +222,7 @@ class Diffusion:
         """
         p = self.p_mean_variance(output, x_t, t, clip)
         true_mean = self.q_posterior_mean(x0, x_t, t)
-        true_log_variance = self._at("posterior_log_variance", t, x0)
+        true_log_variance = self.schedule.at("posterior_log_variance", t, x0)
         divergence = normal_kl(true_mean, true_log_variance, p.mean, p.log_variance)
         nll = -discretized_log_likelihood(x0, p.mean, 0.5 * p.log_variance)
         nats = torch.where(t == 0, nll.flatten(1).mean(dim=1), divergence.flatten(1).mean(dim=1))
@@ -248,7 +232,6 @@ class Diffusion:
         self, model: nn.Module, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None = None
     ) -> Tensor:
         """The training loss of every image, (b,): squared error, and the bound if Σ is learned."""
-        check_images(x0)
         x_t = self.q_sample(x0, t, noise)  # (b, c, h, w)
         output = model(x_t, self.schedule.at("steps", t, t), y)  # (b, c or 2c, h, w)
         output = output.to(x0.dtype)  # mixed precision ends here

@@ -7,9 +7,8 @@ from torch.nn import functional as F
 from minidit._validate import (
     check_choice,
     check_grid,
-    check_images,
+    check_inputs,
     check_positive,
-    check_times,
     plain_size,
 )
 from minidit.blocks import BLOCKS, FinalLayer, checkpointed
@@ -88,8 +87,7 @@ class DiT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """(b, c, h, w), (b,), labels (b,) or what `condition` says → (b, c or 2c, h, w)."""
-        check_images(x, self.in_channels, self.size)
-        check_times(t, len(x))  # one time for a batch of many would broadcast silently
+        check_inputs(x, t, self.in_channels, self.size)
         tokens = self.patch_embed(x) + self.pos_embed  # (b, n, d)
         cond, mask = self.condition(t, y)  # (b, m, d), (b, m) or None
         if self.in_context:

@@ -18,6 +18,10 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     """
     check_positive(dim=dim)
     check_times(t)
+    return _sinusoids(t, dim, max_period)
+
+
+def _sinusoids(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     angles = t[:, None].float() * frequencies(dim // 2, max_period, t.device)  # (b, half)
     embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)  # (b, 2·half)
     return F.pad(embedding, (0, dim % 2))
@@ -74,7 +78,7 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """(b,) → (b, d)."""
-        embedding = timestep_embedding(t, self.frequencies)  # (b, frequencies), float32
+        embedding = _sinusoids(t, self.frequencies)  # (b, frequencies), float32
         return self.mlp(embedding.to(self.mlp[0].weight.dtype))
 
 
@@ -110,7 +114,7 @@ class LabelEmbedder(nn.Module):
 
     def tokens(self, y: Tensor) -> tuple[Tensor, None]:
         """A label as a sequence of one token, (b, 1, d), none of them padding."""
-        return self(y)[:, None], None
+        return self.table(y)[:, None], None
 
     def drop(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Replace labels by the null label with probability `dropout`: (b,) → (b,).

@@ -44,6 +44,9 @@ def linear_layer(
     return layer
 
 
+PATCHES = "b c (h p1) (w p2) -> b (h w) (p1 p2 c)"  # channels last inside a patch
+
+
 def patchify(images: Tensor, patch: int) -> Tensor:
     """Cut images into square patches, each flattened with its channels last.
 
@@ -58,7 +61,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
         raise ValueError(
             f"patch={patch} does not divide images of {height}×{width} pixels; these do: {fits}"
         )
-    return rearrange(images, "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=patch, p2=patch)
+    return rearrange(images, PATCHES, p1=patch, p2=patch)
 
 
 def unpatchify(tokens: Tensor, patch: int, grid: int | tuple[int, int]) -> Tensor:
@@ -88,9 +91,8 @@ class PatchEmbed(nn.Module):
         self.proj = linear_layer(patch * patch * in_channels, hidden_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, c, h·p, w·p) → (b, h·w, d)."""
-        check_images(images, self.in_channels)
-        return self.proj(patchify(images, self.patch))
+        """(b, c, h·p, w·p) → (b, h·w, d); the network has checked the images."""
+        return self.proj(rearrange(images, PATCHES, p1=self.patch, p2=self.patch))
 
 
 class ConvPatchEmbed(nn.Module):
@@ -117,5 +119,4 @@ class ConvPatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, c, h·p, w·p) → (b, h·w, d)."""
-        check_images(images, self.in_channels)
         return rearrange(self.layers(images), "b d h w -> b (h w) d")

@@ -189,21 +189,22 @@ def scale_from_w(w: float) -> float:
     return w + 1
 
 
-def _respaced(diffusion: Diffusion, steps: int | str | Sequence[int] | None) -> Diffusion:
-    if steps is None:
-        return diffusion
-    return diffusion.respace(select_steps(diffusion.schedule, steps))
-
-
-def _check_noise(noise: Sequence[Tensor] | None, diffusion: Diffusion, x: Tensor) -> None:
-    if noise is None:
-        return
-    shapes = {tuple(z.shape) for z in noise}
-    if len(noise) < len(diffusion) or shapes != {tuple(x.shape)}:
+def _prepared(
+    diffusion: Diffusion,
+    x: Tensor,
+    steps: int | str | Sequence[int] | None,
+    noise: Sequence[Tensor] | None = None,
+) -> Diffusion:
+    """The process over the steps that are asked for, checked to have a draw of noise for each."""
+    if steps is not None:
+        diffusion = diffusion.respace(select_steps(diffusion.schedule, steps))
+    shapes = {tuple(x.shape)} if noise is None else {tuple(z.shape) for z in noise}
+    if noise is not None and (len(noise) < len(diffusion) or shapes != {tuple(x.shape)}):
         raise ValueError(
             f"noise holds {len(noise)} draws of {sorted(shapes)}; this run needs "
             f"{len(diffusion)} of {tuple(x.shape)}, one for each step, the noisiest first"
         )
+    return diffusion
 
 
 @torch.no_grad()
@@ -224,8 +225,7 @@ def ddpm(
     the very steps as a rising list; by default all. `clip`: see `clip_image`. z comes
     from `generator`, or from recorded `noise`, one tensor a step, the noisiest first.
     """
-    diffusion = _respaced(diffusion, steps)
-    _check_noise(noise, diffusion, x)
+    diffusion = _prepared(diffusion, x, steps, noise)
     last = len(diffusion) - 1
     for k, (step, t, number) in enumerate(walk(diffusion.schedule, x)):
         p = diffusion.p_mean_variance(model(x, number, y), x, t, clip)
@@ -254,14 +254,15 @@ def ddim(
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta={eta} is out of range: 0 (deterministic) … 1 (as random as DDPM)")
-    diffusion = _respaced(diffusion, steps)
-    _check_noise(noise, diffusion, x)
-    at = diffusion.schedule.at
+    diffusion = _prepared(diffusion, x, steps, noise)
     for k, (step, t, number) in enumerate(walk(diffusion.schedule, x)):
-        x0 = diffusion.p_mean_variance(model(x, number, y), x, t, clip).x0
+        x0 = diffusion.pred_x0(model(x, number, y), x, t, clip)
         eps = diffusion.to_eps(x, t, x0)
-        variance = eta**2 * at("posterior_variance", t, x)
-        x = at("alpha_prev", t, x) * x0 + (at("sigma_prev", t, x) ** 2 - variance).sqrt() * eps
+        alpha, sigma, variance = diffusion.schedule.at(
+            "alpha_prev sigma_prev posterior_variance", t, x
+        )
+        variance = eta**2 * variance
+        x = alpha * x0 + (sigma**2 - variance).sqrt() * eps
         if eta > 0:
             z = draw_noise(x, generator) if noise is None else noise[k]
             x = x + variance.sqrt() * z
@@ -283,12 +284,11 @@ def ddim_invert(
     The clean image is taken for the state of step 0, each prediction carries it one step up, and
     the last one to pure noise. More steps make the return more exact. Arguments as for `ddpm`.
     """
-    diffusion = _respaced(diffusion, steps)
-    at = diffusion.schedule.at
+    diffusion = _prepared(diffusion, x, steps)
     for step, t, number in reversed(list(walk(diffusion.schedule, x))):
-        x0 = diffusion.p_mean_variance(model(x, number, y), x, t, clip).x0
-        eps = diffusion.to_eps(x, t, x0)
-        x = at("alpha_next", t, x) * x0 + at("sigma_next", t, x) * eps
+        x0 = diffusion.pred_x0(model(x, number, y), x, t, clip)
+        alpha, sigma = diffusion.schedule.at("alpha_next sigma_next", t, x)
+        x = alpha * x0 + sigma * diffusion.to_eps(x, t, x0)
         yield State(step, x, x0)
 
 

@@ -82,6 +82,11 @@ class Schedule:
         return (self.alpha / self.sigma) ** 2
 
     @property
+    def one(self) -> Tensor:
+        """(T,) 1 everywhere."""
+        return torch.ones_like(self.alpha)
+
+    @property
     def inverse_alpha(self) -> Tensor:
         """(T,) 1/α_t; in float32 it is large and exact where α_t is small."""
         return 1 / self.alpha
@@ -138,17 +143,21 @@ class Schedule:
         """(T,) dσ along the path. On both paths α·σ̇ - σ·α̇ = 1."""
         return self.alpha if self.path == "variance_preserving" else torch.ones_like(self.sigma)
 
-    def at(self, table: str, t: Tensor, like: Tensor) -> Tensor:
+    def at(self, tables: str, t: Tensor, like: Tensor) -> Tensor:
         """Entries `t` (b,) of a table, shaped to multiply `like`: (b, 1, 1, …).
 
-        They are float32, rounded once from float64, or float64 where `like` is.
+        Of several tables, "alpha sigma", as many tensors in one. They are float32, rounded once
+        from float64, or float64 where `like` is. Raises TypeError or ValueError unless t is a
+        tensor of integers, (b,), and within 0 … T-1.
         """
-        check_times(t, like.shape[0], len(self))
+        _check_steps(t, like.shape[0], len(self))
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        key = table, like.device, dtype
+        key = tables, like.device, dtype
         if key not in self._on_device:
-            self._on_device[key] = getattr(self, table).to(like.device, dtype)
-        return self._on_device[key][t].reshape(-1, *[1] * (like.ndim - 1))
+            columns = [getattr(self, name).double() for name in tables.split()]
+            self._on_device[key] = torch.stack(columns).to(like.device, dtype)  # (tables, T)
+        entries = self._on_device[key][:, t].reshape(-1, len(t), *[1] * (like.ndim - 1))
+        return entries[0] if " " not in tables else entries
 
     def respace(self, steps: Sequence[int]) -> "Schedule":
         """The schedule that visits only these steps (a rising list), with their α, σ and t."""
@@ -159,6 +168,21 @@ class Schedule:
                 "sorted(set(steps)) puts a list in order"
             )
         return Schedule(self.alpha[steps], self.sigma[steps], self.steps[steps], self.path)
+
+
+def _check_steps(t: Tensor, batch: int, T: int) -> None:
+    """The door of every table. Values are read on the CPU only: a GPU would have to be awaited."""
+    if not isinstance(t, Tensor) or t.shape != (batch,):  # (1,) and (b, 1) would broadcast silently
+        check_times(t, batch)  # says what is wrong
+    if t.is_floating_point() or t.dtype == torch.bool:
+        raise TypeError(f"t has dtype {t.dtype}; schedule steps are integers 0 … {T - 1}")
+    if t.is_cpu and len(t) and not torch.compiler.is_compiling():
+        low, high = int(t.min()), int(t.max())
+        if low < 0 or high >= T:
+            raise ValueError(
+                f"t contains {low if low < 0 else high}, which is out of range: 0 … {T - 1} is a "
+                "step of the schedule"
+            )
 
 
 def _from_betas(betas: Tensor, name: str) -> Schedule:

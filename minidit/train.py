@@ -119,20 +119,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_checkpoint(state: dict, path: Path) -> None:
-    """Write to a temporary name, then rename: a kill at any moment leaves a whole file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
+    """Write a run's state; a kill at any moment leaves the checkpoint before or this one, whole."""
+    for left in path.parent.glob(path.name + ".*part"):  # by a run that was killed while it wrote
+        left.unlink()
+    with replacing(path) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read_checkpoint(path: Path) -> dict:

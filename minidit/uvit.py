@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from minidit._validate import (
     check_choice,
     check_grid,
-    check_images,
+    check_inputs,
     check_positive,
-    check_times,
     plain_size,
 )
 from minidit.attention import ratio_of
@@ -140,8 +139,7 @@ class UViT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """(b, c, h, w), (b,), labels (b,) or what `condition` says → (b, c or 2c, h, w)."""
-        check_images(x, self.in_channels, self.size)
-        check_times(t, len(x))  # one time for a batch of many would broadcast silently
+        check_inputs(x, t, self.in_channels, self.size)
         cond = self.time_vector(t)[:, None]  # (b, 1, d)
         tokens, mask = condition_tokens(self.label_embed, y, len(t))
         if self.in_context:
@@ -153,9 +151,7 @@ class UViT(nn.Module):
         for k, block in enumerate(self.blocks):
             if k > self.half:  # the last block down meets the first one up
                 tokens = self.skips[k - self.half - 1](tokens, early.pop())  # (b, extras + n, d)
-            tokens = checkpointed(
-                block, tokens, cond, self.checkpointing, mask
-            )  # (b, extras + n, d)
+            tokens = checkpointed(block, tokens, cond, self.checkpointing, mask)
             if k < self.half:
                 early.append(tokens)
         return self._to_image(tokens, cond)

@@ -20,7 +20,6 @@ from minidit import (
     PatchEmbed,
     Recipe,
     Schedule,
-    TimestepEmbedder,
     ddim,
     ddpm,
     fit,
@@ -126,7 +125,7 @@ CASES = {
     ),
     "tokens, patch": (lambda: unpatchify(images(1, 4, 6), 2, 2), "6 features", "patch² = 4"),
     "embed channels": (
-        lambda: PatchEmbed(3, 2, 8)(images(1, 1, 4, 4)),
+        lambda: ask(images(2, 1, 8, 8), in_channels=3),
         "1 channels",
         "in_channels is 3",
     ),
@@ -135,13 +134,13 @@ CASES = {
     "dim 0": (lambda: timestep_embedding(images(2), 0), "dim=0 must be at least 1"),
     "t 2-d": (lambda: timestep_embedding(images(2, 1), 8), "t has shape (2, 1); expected (b,)"),
     "t number": (
-        lambda: TimestepEmbedder(8)(3),
+        lambda: timestep_embedding(3, 8),
         TypeError,
         "t must be a tensor of shape (b,)",
         "int",
     ),
     "t scalar": (
-        lambda: TimestepEmbedder(8)(torch.tensor(3)),
+        lambda: timestep_embedding(torch.tensor(3), 8),
         "t has shape ()",
         "torch.full((b,), t)",
     ),

@@ -51,7 +51,7 @@ def bits_per_dim(
         eps = draw_noise(x0, generator) if noise is None else noise[k]
         x_t = diffusion.q_sample(x0, t, eps)
         output = model(x_t, number, y)
-        pred_x0 = diffusion.p_mean_variance(output, x_t, t, clip).x0
+        pred_x0 = diffusion.pred_x0(output, x_t, t, clip)
         errors = pred_x0 - x0, diffusion.to_eps(x_t, t, pred_x0) - eps
         squares = [error.square().flatten(1).mean(dim=1) for error in errors]
         rows.append(torch.stack([diffusion.bound(output, x0, x_t, t, clip), *squares]))

@@ -199,7 +199,7 @@ def activations_of_dit(model: DiT, *inputs) -> dict[str, torch.Tensor]:
     keep(model.patch_embed, "patch_embed")
     keep(first, "tokens", what=0)
     keep(model.time_embed, "t_emb")
-    keep(model.label_embed, "y_emb")
+    keep(model.label_embed.table, "y_emb")
     keep(first.norm1, "block0_norm1")
     keep(first.adaln, "block0_adaln")
     for part in ("attn", "mlp"):
