@@ -72,24 +72,8 @@ def _ddim_strides(T: int, count: int) -> list[int]:
     raise ValueError(f"counts='ddim{count}': no whole stride gives {count} of {T} steps")
 
 
-def quadratic_steps(schedule: Schedule, count: int) -> list[int]:
-    """Steps k²-spaced, dense near the image (DDIM, arXiv 2010.02502, appendix D.3)."""
-    check_count(count, len(schedule))
-    return distinct(torch.linspace(0, (len(schedule) - 1) ** 0.5, count).double() ** 2, schedule)
-
-
-def beta_steps(schedule: Schedule, count: int) -> list[int]:
-    """Strides in proportion to β_t: small near the image, where little noise is added."""
-    check_count(count, len(schedule))
-    visits = torch.cat([torch.zeros(1), (1 / schedule.betas[1:]).cumsum(dim=0)])  # (T,), rising
-    even = torch.linspace(0, 1, count, dtype=torch.float64) * visits[-1]
-    return distinct(crossings(visits, even), schedule)
-
-
-SELECTIONS: dict[str, Callable[[Schedule, int], list[int]]] = {
-    "quad": quadratic_steps,
-    "beta": beta_steps,  # `minidit.solvers` adds "logsnr"
-}
+# Rules by name, whose number of steps follows the name; `minidit.solvers` adds uneven spacings.
+SELECTIONS: dict[str, Callable[[Schedule, int], list[int]]] = {}
 
 
 def select_steps(schedule: Schedule, rule: int | str | Sequence[int]) -> list[int]:
@@ -105,23 +89,6 @@ def select_steps(schedule: Schedule, rule: int | str | Sequence[int]) -> list[in
         if isinstance(rule, str) and rule.startswith(name):
             return selection(schedule, _count(rule, rule.removeprefix(name)))
     return space_timesteps(len(schedule), rule)
-
-
-def crossings(rising: Tensor, values: Tensor) -> Tensor:
-    """Where a rising table (T,) passes the values (k,), between steps by a straight line."""
-    right = torch.searchsorted(rising, values).clamp(1, len(rising) - 1)  # (k,)
-    low, high = rising[right - 1], rising[right]
-    return (right - 1 + (values - low) / (high - low)).clamp(0, len(rising) - 1)
-
-
-def distinct(positions: Tensor, schedule: Schedule) -> list[int]:
-    """The whole steps nearest to positions (k,), moved up, or at the end down, to be distinct."""
-    steps, last = [], len(schedule) - 1
-    for k, position in enumerate(positions.tolist()):
-        lowest = steps[-1] + 1 if steps else 0
-        highest = last - (len(positions) - 1 - k)
-        steps.append(min(max(round(position), lowest), highest))
-    return steps
 
 
 def check_count(count: int, T: int) -> None:

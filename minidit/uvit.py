@@ -188,37 +188,20 @@ def without_skips(config: dict) -> dict:
 # The paper's table 1: CIFAR-10 (S/2), latents of MS-COCO (S-Deep/2), ImageNet at 64² (M/4, with no
 # null label), and latents of ImageNet at 256² (L/2, H/2). Any part can be replaced, as for the DiT.
 UVIT_SIZES: dict[str, dict] = {
-    "S/2": dict(input_size=32, patch_size=2, in_channels=3, hidden_size=512, depth=12, num_heads=8),
-    "S-Deep/2": dict(
-        input_size=32, patch_size=2, in_channels=4, hidden_size=512, depth=16, num_heads=8
-    ),
-    "M/4": dict(
-        input_size=64,
-        patch_size=4,
-        in_channels=3,
-        hidden_size=768,
-        depth=16,
-        num_heads=12,
-        num_classes=1000,
-        class_dropout_prob=0.0,
-    ),
-    "L/2": dict(
-        input_size=32,
-        patch_size=2,
-        in_channels=4,
-        hidden_size=1024,
-        depth=20,
-        num_heads=16,
-        num_classes=1000,
-    ),
-    "H/2": dict(
-        input_size=32,
-        patch_size=2,
-        in_channels=4,
-        hidden_size=1152,
-        depth=28,
-        num_heads=16,
-        num_classes=1000,
-        conv="none",
-    ),
+    name: dict(
+        input_size=64 if patch_size == 4 else 32,
+        patch_size=patch_size,
+        in_channels=in_channels,
+        hidden_size=hidden_size,
+        depth=depth,
+        num_heads=num_heads,
+        **more,
+    )
+    for name, patch_size, in_channels, hidden_size, depth, num_heads, more in [
+        ("S/2", 2, 3, 512, 12, 8, {}),
+        ("S-Deep/2", 2, 4, 512, 16, 8, {}),
+        ("M/4", 4, 3, 768, 16, 12, {"num_classes": 1000, "class_dropout_prob": 0.0}),
+        ("L/2", 2, 4, 1024, 20, 16, {"num_classes": 1000}),
+        ("H/2", 2, 4, 1152, 28, 16, {"num_classes": 1000, "conv": "none"}),
+    ]
 }

@@ -17,8 +17,8 @@ from minidit import (
     vp_sde,
 )
 from minidit.diffusion import clip_image
-from minidit.solvers.continuous import between, log_snr, position
 from minidit.solvers.dpm import METHODS, SPACINGS, fast_orders, grid, plan
+from minidit.solvers.spacing import between, log_snr, position
 
 close = torch.testing.assert_close
 MEAN, STD = 0.4, 0.25

@@ -7,8 +7,8 @@ import torch
 
 from minidit import Diffusion, cosine, euler_maruyama, linear, sample, scaled_linear, straight
 from minidit import vp_sde as vp
-from minidit.solvers.continuous import between
 from minidit.solvers.sde import rate
+from minidit.solvers.spacing import between
 
 close = torch.testing.assert_close
 MEAN, STD = 0.4, 0.25

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidit import SCHEDULES, Diffusion, ddim, linear, sample, select_steps, space_timesteps
-from minidit.sampling import SELECTIONS, beta_steps, quadratic_steps
-from minidit.solvers.continuous import log_snr, logsnr_steps
+from minidit.sampling import SELECTIONS
+from minidit.solvers.spacing import beta_steps, log_snr, logsnr_steps, quadratic_steps
 
 
 @given(st.sampled_from([*SELECTIONS, ""]), st.sampled_from([*SCHEDULES]), st.data())

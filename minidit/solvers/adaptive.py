@@ -9,8 +9,8 @@ from torch import Tensor
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.sampling import Denoiser, State
-from minidit.solvers.continuous import log_snr, position
 from minidit.solvers.dpm_steps import Walk
+from minidit.solvers.spacing import log_snr, position
 
 
 @torch.no_grad()

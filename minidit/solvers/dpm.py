@@ -9,8 +9,8 @@ from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.sampling import Denoiser, State, select_steps
 from minidit.schedule import Schedule
-from minidit.solvers.continuous import between, log_snr, position
 from minidit.solvers.dpm_steps import Walk
+from minidit.solvers.spacing import between, log_snr, position
 
 METHODS = ("multistep", "singlestep", "fast")
 SPACINGS = ("time", "quadratic", "logsnr")

@@ -20,7 +20,7 @@ from torch import Tensor
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion, clip_image
 from minidit.sampling import Denoiser
-from minidit.solvers.continuous import between, log_snr
+from minidit.solvers.spacing import between, log_snr
 
 
 class Walk:

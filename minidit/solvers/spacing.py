@@ -1,12 +1,13 @@
-"""Between the steps of a schedule: positions, the log of the signal-to-noise ratio, and back.
+"""Uneven spacings of timesteps, and what lies between two steps: positions and log-SNR, and back.
 
+Every selection is a rising list of steps with both ends in it, so that they can be compared.
 Solvers that think in continuous time visit positions between two steps: 3.5 is halfway from 3 to 4.
 """
 
 import torch
 from torch import Tensor
 
-from minidit.sampling import check_count, crossings, distinct
+from minidit.sampling import check_count
 from minidit.schedule import Schedule, on_circle
 
 
@@ -57,3 +58,34 @@ def position(schedule: Schedule, lam: Tensor) -> Tensor:
         clean = schedule.log_alpha(middle) > log_alpha
         low, high = torch.where(clean, middle, low), torch.where(clean, high, middle)
     return high * len(schedule) - 1
+
+
+def quadratic_steps(schedule: Schedule, count: int) -> list[int]:
+    """Steps k²-spaced, dense near the image (DDIM, arXiv 2010.02502, appendix D.3)."""
+    check_count(count, len(schedule))
+    return distinct(torch.linspace(0, (len(schedule) - 1) ** 0.5, count).double() ** 2, schedule)
+
+
+def beta_steps(schedule: Schedule, count: int) -> list[int]:
+    """Strides in proportion to β_t: small near the image, where little noise is added."""
+    check_count(count, len(schedule))
+    visits = torch.cat([torch.zeros(1), (1 / schedule.betas[1:]).cumsum(dim=0)])  # (T,), rising
+    even = torch.linspace(0, 1, count, dtype=torch.float64) * visits[-1]
+    return distinct(crossings(visits, even), schedule)
+
+
+def crossings(rising: Tensor, values: Tensor) -> Tensor:
+    """Where a rising table (T,) passes the values (k,), between steps by a straight line."""
+    right = torch.searchsorted(rising, values).clamp(1, len(rising) - 1)  # (k,)
+    low, high = rising[right - 1], rising[right]
+    return (right - 1 + (values - low) / (high - low)).clamp(0, len(rising) - 1)
+
+
+def distinct(positions: Tensor, schedule: Schedule) -> list[int]:
+    """The whole steps nearest to positions (k,), moved up, or at the end down, to be distinct."""
+    steps, last = [], len(schedule) - 1
+    for k, position in enumerate(positions.tolist()):
+        lowest = steps[-1] + 1 if steps else 0
+        highest = last - (len(positions) - 1 - k)
+        steps.append(min(max(round(position), lowest), highest))
+    return steps
