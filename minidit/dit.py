@@ -12,7 +12,7 @@ from minidit._validate import (
     plain_size,
 )
 from minidit.blocks import BLOCKS, FinalLayer, checkpointed
-from minidit.embed import TimestepEmbedder, condition_tokens, make_condition, sincos_2d
+from minidit.embed import TIME_EMBEDDERS, condition_tokens, make_condition, sincos_2d
 from minidit.patches import PatchEmbed, unpatchify
 
 
@@ -26,7 +26,8 @@ class DiT(nn.Module):
     `condition`: a text or a layout in place of labels, then with num_classes=0, as plain values:
     {"encoder": "text", "words": [...], "length": 24} (see `make_condition` and its encoders).
     `block`: "in_context", "cross_attention", "adaln" or "adaln_zero" (section 3.2).
-    `label_std`: scale of the label table at the start (see `LabelEmbedder`).
+    `label_std`: scale of the label table at the start (see `LabelEmbedder`). `time_embed`: a key of
+    `TIME_EMBEDDERS`.
     Set `checkpointing` to True to train with less memory and more computing (see `checkpointed`).
     """
 
@@ -47,11 +48,13 @@ class DiT(nn.Module):
         block: str = "adaln_zero",
         label_std: float = 0.02,
         condition: dict | None = None,
+        time_embed: str = "sinusoidal",
     ) -> None:
         input_size = plain_size(input_size)
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
         check_choice("block", block, BLOCKS)
+        check_choice("time_embed", time_embed, TIME_EMBEDDERS)
         check_positive(depth=depth, in_channels=in_channels)
         self.size, self.grid = check_grid(input_size, patch_size)
         self.in_channels, self.patch_size = in_channels, patch_size
@@ -60,7 +63,7 @@ class DiT(nn.Module):
         self.patch_embed = PatchEmbed(in_channels, patch_size, hidden_size)
         # Frozen, but a parameter: the paper's parameter counts include it, and checkpoints hold it.
         self.pos_embed = nn.Parameter(sincos_2d(hidden_size, self.grid).float(), False)
-        self.time_embed = TimestepEmbedder(hidden_size)
+        self.time_embed = TIME_EMBEDDERS[time_embed](hidden_size)
         self.label_embed = make_condition(
             condition, num_classes, hidden_size, class_dropout_prob, label_std
         )

@@ -1,6 +1,7 @@
 """Where, when and what: positions, timesteps and labels as vectors (DiT, sections 3.2 and 4)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,10 @@ class TimestepEmbedder(nn.Module):
         """(b,) → (b, d)."""
         embedding = _sinusoids(t, self.frequencies)  # (b, frequencies), float32
         return self.mlp(embedding.to(self.mlp[0].weight.dtype))
+
+
+# By name: what turns times (b,) into vectors (b, d), made with the width d.
+TIME_EMBEDDERS: dict[str, Callable[[int], nn.Module]] = {"sinusoidal": TimestepEmbedder}
 
 
 class LabelEmbedder(nn.Module):
