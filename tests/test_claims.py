@@ -218,7 +218,7 @@ def test_the_sequence_loss_is_added(predict, schedule):
     images = data.to_unit(data.load("digits").images[:300])
     plain = Diffusion(schedule(), predict)
     prior = SequencePrior(images, 14)
-    added = SequenceDiffusion(plain, prior, 0.25)
+    added = SequenceDiffusion(**vars(plain), prior=prior, sequence_weight=0.25)
     torch.manual_seed(0)
     model = DiT(28, 14, 1, 16, 1, 2, num_classes=10, learn_sigma=False)
     torch.nn.init.normal_(model.final.proj.weight, std=0.1)
@@ -229,3 +229,4 @@ def test_the_sequence_loss_is_added(predict, schedule):
     expected = plain.loss(model, x0, t, noise, y) + 0.25 * prior.terms(foreseen).mean(dim=1)
     assert torch.allclose(added.loss(model, x0, t, noise, y), expected, rtol=1e-5)
     assert added.config == plain.config | {"sequence_weight": 0.25}
+    assert len(added.respace([0, 500])) == 2

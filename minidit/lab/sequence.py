@@ -7,6 +7,8 @@ network foresees. Their divergence is, up to what doesn't depend on the network,
 ½ (z - μ(z_<))ᵀ Σ⁻¹ (z - μ(z_<)), z being the predicted patches.
 """
 
+from dataclasses import KW_ONLY, dataclass
+
 import torch
 from torch import Tensor
 
@@ -42,20 +44,13 @@ class SequencePrior:
         return 0.5 * residuals.reshape(patches.shape).square().mean(dim=-1)
 
 
+@dataclass(frozen=True, eq=False)
 class SequenceDiffusion(Diffusion):
     """A process whose training loss has `sequence_weight` times the mean of the prior's terms."""
 
-    def __init__(self, plain: Diffusion, prior: SequencePrior, sequence_weight: float) -> None:
-        super().__init__(
-            plain.schedule,
-            plain.predict,
-            weight=plain.weight,
-            max_weight=plain.max_weight,
-            learn_sigma=plain.learn_sigma,
-            variance=plain.variance,
-            bound_scale=plain.bound_scale,
-        )
-        self.prior, self.sequence_weight = prior, sequence_weight
+    _: KW_ONLY
+    prior: SequencePrior
+    sequence_weight: float
 
     @property
     def config(self) -> dict:

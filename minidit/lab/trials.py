@@ -86,7 +86,9 @@ def prepare(settings: dict, seed: int, **recipe) -> Prepared:
             SURGERY[name](model, diffusion, **arguments)
     if "sequence_weight" in settings:
         prior = SequencePrior(data.to_unit(images), model.patch_size)
-        diffusion = SequenceDiffusion(diffusion, prior, settings["sequence_weight"])
+        diffusion = SequenceDiffusion(
+            **vars(diffusion), prior=prior, sequence_weight=settings["sequence_weight"]
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Prepared(
         model.to(device), diffusion, images, labels, Recipe(**(parts | {"seed": seed} | recipe))
