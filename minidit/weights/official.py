@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from einops import rearrange
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -42,9 +43,15 @@ def load_official(
     config = read_config(tensors, num_heads, null_label, code)
     with torch.device("meta"):  # no memory, no time
         model = code.Network(**config)
-    names = code.names_of(config)
-    _check_shapes(model, tensors, names, code)
-    ours = {names[name]: code.to_ours(name, tensor) for name, tensor in tensors.items()}
+    empty, names = model.state_dict(), code.names_of(config)
+    for name, own in names.items():
+        expected = to_official(own, empty[own].to("meta"), model.patch_size).shape
+        if tensors[name].shape != expected:
+            raise ValueError(
+                f"{name} has shape {tuple(tensors[name].shape)}; {tuple(expected)} would fit the "
+                "rest"
+            )
+    ours = {names[name]: to_ours(names[name], tensor) for name, tensor in tensors.items()}
     model.load_state_dict(ours, assign=True)
     return model.eval()
 
@@ -63,9 +70,23 @@ def export_official(model: DiT | UViT) -> dict[str, Tensor]:
         raise ValueError(f"input_size={model.size}: the official code has square images only")
     ours = model.state_dict()
     return {
-        name: code.to_official(name, ours[own].detach(), model.patch_size)
+        name: to_official(own, ours[own].detach(), model.patch_size)
         for name, own in code.names_of(model.config).items()
     }
+
+
+def to_ours(own: str, tensor: Tensor) -> Tensor:
+    """An official tensor in our layout; own: our name of it."""
+    if own == "patch_embed.proj.weight":
+        return rearrange(tensor, "d c p1 p2 -> d (p1 p2 c)")
+    return tensor[0] if own == "pos_embed" else tensor
+
+
+def to_official(own: str, tensor: Tensor, p: int) -> Tensor:
+    """Our tensor in the official layout; p: the patch size."""
+    if own == "patch_embed.proj.weight":
+        return rearrange(tensor, "d (p1 p2 c) -> d c p1 p2", p1=p, p2=p).contiguous()
+    return tensor[None] if own == "pos_embed" else tensor
 
 
 def read_config(
@@ -75,28 +96,47 @@ def read_config(
     code: ModuleType = official_dit,
 ) -> dict:
     """The arguments of the network that a state dict's names and shapes tell."""
-    names = code.names_of(code.outline(tensors))
+    outline = code.outline(tensors)
+    names = code.names_of(outline)
     odd = sorted(names.keys() ^ tensors.keys())
     if odd:
-        fault = "missing" if odd[0] in names else "unknown"
-        network = code.Network.__name__
+        fault, network = "missing" if odd[0] in names else "unknown", code.Network.__name__
         raise ValueError(
             f"these are no official {network} weights: {odd[0]} is {fault} ({len(odd)} such)"
         )
-    for name, tensor in tensors.items():
-        if tensor.ndim == 0:
+    ranks = {"patch_embed.proj.weight": "(d, c, p, p)", "pos_embed": "(1, n, d)"}
+    shape = {}  # by our names
+    for name, own in names.items():
+        shape[own] = tuple(tensors[name].shape)
+        if not shape[own]:
             raise ValueError(f"{name} is a single number; every official weight has dimensions")
-    config = code.read_config(tensors, num_heads, null_label)
-    labelled = "label_embed.table.weight" in names.values()
-    if labelled and config["num_classes"] < 1:
+        if own in ranks and len(shape[own]) != ranks[own].count(",") + 1:
+            raise ValueError(f"{name} has shape {shape[own]}; expected {ranks[own]}")
+    width, channels, patch, _ = shape["patch_embed.proj.weight"]
+    rows = shape.get("label_embed.table.weight", (0,))[0]
+    n = shape["pos_embed"][1] - code.CONDITION_TOKENS * (1 + (rows > 0))
+    if n < 1 or math.isqrt(n) ** 2 != n:
+        raise ValueError(f"pos_embed has {n} positions of patches, which are no square grid")
+    inner = shape["blocks.0.mlp.up.bias"][0]
+    config = {
+        "input_size": math.isqrt(n) * patch,
+        "patch_size": patch,
+        "in_channels": channels,
+        "hidden_size": width,
+        **outline,
+        "num_heads": _heads(width, code.HEADS) if num_heads is None else num_heads,
+        "mlp_ratio": inner / width,
+        "num_classes": rows - bool(rows and null_label),
+        "class_dropout_prob": 0.1 if null_label else 0.0,
+        **code.read_more(shape, channels, patch),
+    }
+    if "label_embed.table.weight" in shape and config["num_classes"] < 1:
         raise ValueError(
             "the label table has one row, and with null_label=True that leaves no class; "
             "null_label=False takes it for a class"
         )
-    width, ratio = config["hidden_size"], config["mlp_ratio"]
-    config["num_heads"] = _heads(width, code.HEADS) if num_heads is None else num_heads
-    if int(width * ratio) != round(width * ratio):  # rounded down, the ratio may fall short
-        config["mlp_ratio"] = math.nextafter(ratio, math.inf)
+    if int(width * config["mlp_ratio"]) != inner:  # rounded down, the ratio may fall short
+        config["mlp_ratio"] = math.nextafter(config["mlp_ratio"], math.inf)
     return config
 
 
@@ -107,19 +147,6 @@ def _heads(width: int, heads: dict[int, int]) -> int:
             f"the paper's {sorted(heads)}"
         )
     return heads[width]
-
-
-def _check_shapes(
-    model: DiT | UViT, tensors: Mapping[str, Tensor], names: dict[str, str], code: ModuleType
-) -> None:
-    own = {name: t.to("meta") for name, t in model.state_dict().items()}
-    for name, ours in names.items():
-        expected = code.to_official(name, own[ours], model.patch_size).shape
-        if tensors[name].shape != expected:
-            raise ValueError(
-                f"{name} has shape {tuple(tensors[name].shape)}; {tuple(expected)} would fit the "
-                "rest"
-            )
 
 
 def _state_dict(source: Mapping[str, Tensor] | str | Path) -> Mapping[str, Tensor]:
