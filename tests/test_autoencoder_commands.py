@@ -33,7 +33,9 @@ def small_world(monkeypatch, tmp_path):
         channels, side = SIDES[name]
         rng = torch.Generator().manual_seed(len(split))
         images = torch.randint(256, (160, channels, side, side), generator=rng, dtype=torch.uint8)
-        return data.Dataset(images, torch.arange(160) % 10, data.CLASSES[name], name, split)
+        return data.Dataset(
+            images, torch.arange(160) % 10, data.DATASETS[name].classes, name, split
+        )
 
     def judge(name):
         if name != "cifar10":

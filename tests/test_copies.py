@@ -73,7 +73,9 @@ def small_world(monkeypatch):
 
     def load(name, split="train"):
         images = data.to_uint8(noise(160, len(split), 28))
-        return data.Dataset(images, torch.arange(160) % 10, data.CLASSES[name], name, split)
+        return data.Dataset(
+            images, torch.arange(160) % 10, data.DATASETS[name].classes, name, split
+        )
 
     monkeypatch.setattr(data, "load", load)
     monkeypatch.setattr(evaluate, "classifier", lambda name: Classifier(1, 10, width=2).eval())

@@ -97,11 +97,19 @@ def offline(monkeypatch):
 # ------------------------------------------------------------------------------- names, folders
 
 
+def test_a_data_set_of_ones_own_is_one_entry(tmp_path, monkeypatch):
+    def read(folder, split, seed):
+        return torch.full((3, 1, 4, 4), seed, dtype=torch.uint8), torch.arange(3)
+
+    monkeypatch.setitem(data.DATASETS, "mine", data.Entry(("a", "b", "c"), read))
+    mine = data.load("mine", "test", root=tmp_path, seed=5)
+    assert repr(mine) == "<mine test: 3 images 1×4×4, 3 classes>" and mine.images.max() == 5
+    assert mine.classes == ("a", "b", "c")
+
+
 def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match="name='minst'.*'digits', 'mnist', 'cifar10'"):
         data.load("minst", root=tmp_path)
-    with pytest.raises(ValueError, match="name='scene'"):
-        data.available("scene", root=tmp_path)
     with pytest.raises(ValueError, match="split='valid'.*'train', 'test'"):
         data.load("digits", "valid", root=tmp_path)
     with pytest.raises(ValueError, match="seed=-1"):
@@ -226,9 +234,7 @@ def test_idx_with_a_wrong_header_is_refused(tmp_path, raw, message):
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_mnist_is_read_from_both_forms(tmp_path, packed):
-    assert not data.available("mnist", root=tmp_path)
     made = put_mnist(tmp_path, packed=packed)
-    assert data.available("mnist", root=tmp_path)
     for split, (images, labels) in made.items():
         dataset = data.load("mnist", split, root=str(tmp_path))
         assert torch.equal(dataset.images, images[:, None])
@@ -247,7 +253,7 @@ def test_mnist_labels_must_fit(tmp_path):
         data.load("mnist", root=tmp_path)
 
 
-@pytest.mark.skipif(not data.available("mnist"), reason="the real MNIST is not here")
+@pytest.mark.skipif(not (data.data_root() / "mnist").is_dir(), reason="the real MNIST is not here")
 def test_facts_about_the_real_mnist():
     train, test = data.load("mnist"), data.load("mnist", "test")
     assert train.images.shape == (60_000, 1, 28, 28) and test.images.shape == (10_000, 1, 28, 28)
@@ -262,10 +268,8 @@ def test_facts_about_the_real_mnist():
 
 @pytest.mark.parametrize("how", ["unpacked", "archive"])
 def test_cifar_is_read_from_both_forms(tmp_path, how):
-    assert not data.available("cifar10", root=tmp_path)
     batches = cifar_batches()
     put_cifar(tmp_path, batches, how)
-    assert data.available("cifar10", root=tmp_path)
     train, test = data.load("cifar10", root=tmp_path), data.load("cifar10", "test", root=tmp_path)
     assert train.images.shape == (15, 3, 32, 32) and test.images.shape == (3, 3, 32, 32)
     assert train.images.dtype == torch.uint8 and train.images.is_contiguous()
@@ -324,7 +328,7 @@ def test_the_pickled_version_is_refused_and_never_opened(tmp_path, name):
     path.write_bytes(pickle.dumps(Trap()))
     with pytest.raises(ValueError, match="pickles can run any code.*cifar-10-binary.tar.gz from"):
         data.load("cifar10", root=tmp_path)
-    assert not data.available("cifar10", root=tmp_path) and not trap.exists()
+    assert not trap.exists()
 
 
 # ----------------------------------------------------------------------------------- downloads

@@ -23,7 +23,7 @@ def few(monkeypatch):
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (400, 1, 28, 28), generator=rng).to(torch.uint8)
     labels = torch.randint(0, 10, (400,), generator=rng)
-    dataset = data.Dataset(images, labels, data.CLASSES["mnist"], "mnist", "train")
+    dataset = data.Dataset(images, labels, data.DATASETS["mnist"].classes, "mnist", "train")
     monkeypatch.setattr(trials.data, "load", lambda name: dataset)
     monkeypatch.setattr(trials, "HELD_OUT", 320)
     monkeypatch.setattr(watching, "HELD_OUT", 320)

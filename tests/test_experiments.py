@@ -228,7 +228,7 @@ def random_images(name, n, shape):
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, *shape), generator=rng).to(torch.uint8)
     labels = torch.randint(0, 10, (n,), generator=rng)
-    return data.Dataset(images, labels, data.CLASSES[name], name, "train")
+    return data.Dataset(images, labels, data.DATASETS[name].classes, name, "train")
 
 
 @pytest.fixture

@@ -157,7 +157,10 @@ def broken(model, how):
             lambda o: o.update({"blocks.1.mlp.fc1.weight": torch.ones(3, 3)}),
             r"blocks.1.mlp.fc1.weight has shape \(3, 3\); \(64, 16\) would fit the rest",
         ),
-        (lambda o: o.update(pos_embed=torch.ones(1, 5, 16)), "5 positions of patches, which are no square"),
+        (
+            lambda o: o.update(pos_embed=torch.ones(1, 5, 16)),
+            "5 positions of patches, which are no square",
+        ),
         (lambda o: o.update(pos_embed=torch.ones(4, 16)), r"pos_embed has shape \(4, 16\)"),
         (
             lambda o: o.update({"final_layer.linear.bias": torch.ones(31)}),

@@ -53,7 +53,7 @@ def test_presets_know_the_words_kinds_and_colours_of_scenes(kind):
     _, objects, _ = scenes.render(50, seed=0)
     told = data.captions.describe(objects, 0)
     drawn = data.Scenes(objects, objects, (), "scenes", "train", objects, told, objects)
-    y = data.asked(drawn, model.label_embed)
+    y = data.condition_of(drawn, model.label_embed)
     model.label_embed.check(y, 50)
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 3e6
     json.dumps(model.config)
@@ -124,7 +124,7 @@ def test_requests_that_cannot_be_met(weights_of, asked, words, files, tmp_path, 
 def test_text_needs_scenes(few_scenes, tmp_path, capsys):
     arguments = ["train", "--data", "digits", "--preset", "scenes-text", "--out", str(tmp_path)]
     assert main(arguments) == 2
-    assert "digits has no captions and boxes" in capsys.readouterr().err
+    assert "digits has no captions; the network needs 'scenes'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -72,7 +72,7 @@ class Part(NamedTuple):
 def parts(encoder: ConditionEncoder, each: int) -> Iterator[Part]:
     """The first test scenes with none but seen pairs, and with a held-out pair, `each` of both."""
     test = data.load("scenes", "test")
-    y = data.asked(test, encoder)
+    y = data.condition_of(test, encoder)
     if not 1 <= each <= int(test.held_out.sum()):
         raise ValueError(f"{each} scenes of each half can't be had: 1 … {int(test.held_out.sum())}")
     for name, rows in (("seen pairs", ~test.held_out), ("held-out pairs", test.held_out)):

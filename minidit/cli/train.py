@@ -36,7 +36,7 @@ def train(args: Namespace) -> None:
     )
     if args.start is not None:
         weights.start_from(model, args.start)
-    asked = torch.cat([data.asked(train, model.label_embed)] * copies)
+    asked = torch.cat([data.condition_of(train, model.label_embed)] * copies)
     run = shards.DistributedRun(
         model.to(device), diffusion, images, asked, recipe, args.accumulate, args.compile
     )

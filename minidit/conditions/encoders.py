@@ -25,7 +25,11 @@ class ConditionEncoder(nn.Module):
     The first token is always there: it stands for the whole, and alone for nothing asked.
     `length`: how many words or boxes y may have; `depth`: how many blocks look at them together.
     `dropout`: how often training replaces y by the null condition. `std`: scale of the tables.
+    `reads`: the field of a data set that tells what its images show, of which `encode` makes y.
     """
+
+    reads: str
+    needs = "a text or a layout; pass y, e.g. model.label_embed.empty(b)"
 
     def __init__(
         self, hidden_size: int, length: int, depth: int, num_heads: int, dropout: float
@@ -40,8 +44,6 @@ class ConditionEncoder(nn.Module):
         self.null_label = 0 if dropout > 0 else None
         self.blocks = nn.ModuleList(InContextBlock(hidden_size, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden_size)
-
-    needs = "a text or a layout; pass y, e.g. model.label_embed.empty(b)"
 
     def forward(self, y: Tensor) -> Tensor:
         """(b, m) or (b, m, 6) → (b, 1 + m, d), zeros where y is padding."""
@@ -68,6 +70,10 @@ class ConditionEncoder(nn.Module):
         dropped = torch.rand(len(y), generator=generator, device=y.device) < self.dropout
         return y.masked_fill(dropped.reshape(-1, *[1] * (y.ndim - 1)), self.null_label)
 
+    def encode(self, told: Tensor) -> Tensor:
+        """What a data set's field `reads` tells of n images → y (n, m, …)."""
+        return told
+
     def empty(self, n: int) -> Tensor:
         """The null condition n times, at full length."""
         raise NotImplementedError
@@ -84,6 +90,8 @@ class ConditionEncoder(nn.Module):
 class TextEncoder(ConditionEncoder):
     """Word numbers (b, m) of `tokenizer` → a token of each word, where it stands, and one more."""
 
+    reads = "captions"
+
     def __init__(
         self,
         hidden_size: int,
@@ -99,6 +107,10 @@ class TextEncoder(ConditionEncoder):
         self.table = nn.Embedding(1 + len(words), hidden_size)
         self.positions = nn.Parameter(torch.randn(1 + length, hidden_size) * std)
         nn.init.normal_(self.table.weight, std=std)
+
+    def encode(self, told: Sequence[str]) -> Tensor:
+        """n texts → (n, length) int64, as of the tokenizer."""
+        return self.tokenizer.encode(told)
 
     def empty(self, n: int) -> Tensor:
         """(n, length) int64."""
@@ -120,6 +132,7 @@ class LayoutEncoder(ConditionEncoder):
     Rows of y: 1 + kind, 1 + colour, and the box x0, y0, x1, y1 in 0..1.
     """
 
+    reads = "objects"
     SINUSOIDS = 32  # of each coordinate; the shortest turns once in 2π hundredths of the image
 
     def __init__(

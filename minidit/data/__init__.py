@@ -4,27 +4,20 @@ Each fits into memory many times over, so there is no loader: index the tensors.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from minidit._validate import check_choice
-from minidit.conditions.encoders import ConditionEncoder, TextEncoder
 from minidit.data import captions, digits, readers, scenes
 from minidit.data.fetch import DownloadError
 from minidit.patches import to_uint8, to_unit
 
-__all__ = ["CLASSES", "Dataset", "DownloadError", "Scenes"]
-__all__ += ["asked", "available", "data_root", "load", "to_uint8", "to_unit"]
-
-_NUMERALS = tuple("0123456789")
-CLASSES = {
-    "digits": _NUMERALS,
-    "mnist": _NUMERALS,
-    "cifar10": tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
-    "scenes": ("one object", "two objects", "three objects"),
-}
+__all__ = ["DATASETS", "Dataset", "DownloadError", "Entry", "Scenes"]
+__all__ += ["condition_of", "data_root", "load", "to_uint8", "to_unit"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,58 +47,62 @@ class Scenes(Dataset):
     held_out: Tensor  # (n,) bool: whether it shows a pair of kind and colour kept from training
 
 
+class Entry(NamedTuple):
+    """What `load` knows of a data set; one of your own: `DATASETS["mine"] = Entry(classes, read)`.
+
+    `read(folder, split, seed)`, the split "train" or "test", gives images (n, c, h, w) uint8,
+    labels (n,) int64, and whatever else `kind` holds.
+    """
+
+    classes: tuple[str, ...]
+    read: Callable[[Path, str, int], tuple]
+    kind: type[Dataset] = Dataset
+
+
+def _scenes(folder: Path, split: str, seed: int) -> tuple:
+    images, objects, held_out = scenes.load(folder, split, seed)
+    labels = (objects[..., 0] > 0).sum(dim=1) - 1  # (n,)
+    told = captions.describe(objects, 2 * seed + (split == "test"))
+    return images, labels, objects, told, held_out
+
+
+_NUMERALS = tuple("0123456789")
+_THINGS = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+DATASETS = {
+    "digits": Entry(_NUMERALS, digits.load),
+    "mnist": Entry(_NUMERALS, readers.load_mnist),
+    "cifar10": Entry(_THINGS, readers.load_cifar10),
+    "scenes": Entry(("one object", "two objects", "three objects"), _scenes, Scenes),
+}
+
+
 def load(
     name: str, split: str = "train", *, root: str | os.PathLike | None = None, seed: int = 0
 ) -> Dataset:
     """Load "digits", "mnist", "cifar10" or "scenes", downloading what is not yet in `root`.
 
     Digits and scenes are drawn (seconds), then cached; `seed` tells which ones, the others have no
-    choice. Scenes come as `Scenes`.
+    choice. Scenes come as `Scenes`. A data set of your own: see `Entry`.
     Without `root`, see `data_root`. Raises ValueError for unknown names and damaged files, and
     DownloadError, an OSError, for a missing file that can't be fetched.
     """
-    check_choice("name", name, CLASSES)
+    check_choice("name", name, DATASETS)
     check_choice("split", split, ["train", "test"])
-    folder = data_root(root) / name
-    if name == "scenes":
-        return _scenes(folder, split, seed)
-    if name == "digits":
-        images, labels = digits.load(folder, split, seed)
-    elif name == "mnist":
-        images, labels = readers.load_mnist(folder, split)
-    else:
-        images, labels = readers.load_cifar10(folder, split)
-    return Dataset(images, labels, CLASSES[name], name, split)
+    entry = DATASETS[name]
+    images, labels, *more = entry.read(data_root(root) / name, split, seed)
+    return entry.kind(images, labels, entry.classes, name, split, *more)
 
 
-def _scenes(folder: Path, split: str, seed: int) -> Scenes:
-    images, objects, held_out = scenes.load(folder, split, seed)
-    labels = (objects[..., 0] > 0).sum(dim=1) - 1  # (n,)
-    told = captions.describe(objects, 2 * seed + (split == "test"))
-    return Scenes(images, labels, CLASSES["scenes"], "scenes", split, objects, told, held_out)
+def condition_of(dataset: Dataset, encoder: nn.Module | None) -> Tensor:
+    """What a network with this encoder is told of each image: labels, or what its encoder reads.
 
-
-def asked(dataset: Dataset, encoder: nn.Module | None) -> Tensor:
-    """What a network with this encoder is told of each image: labels, words or boxes."""
-    if not isinstance(encoder, ConditionEncoder):
-        return dataset.labels
-    if not isinstance(dataset, Scenes):
-        raise ValueError(f"{dataset.name} has no captions and boxes; the network needs 'scenes'")
-    if isinstance(encoder, TextEncoder):
-        return encoder.tokenizer.encode(dataset.captions)
-    return dataset.objects
-
-
-def available(name: str, root: str | os.PathLike | None = None) -> bool:
-    """Whether both splits of `name` can be loaded without a download."""
-    check_choice("name", name, CLASSES)
-    folder = data_root(root) / name
-    if name == "mnist":
-        return all(readers.find(folder, s) for pair in readers.MNIST.values() for s in pair)
-    if name == "cifar10":
-        archived = (folder / readers.CIFAR10.name).is_file()
-        return archived or all(readers.has_batches(folder, s) for s in ("train", "test"))
-    return True
+    An encoder's `reads` names the data set's field, and its `encode` makes numbers of it.
+    """
+    field = getattr(encoder, "reads", "labels")
+    if not hasattr(dataset, field):
+        raise ValueError(f"{dataset.name} has no {field}; the network needs 'scenes'")
+    told = getattr(dataset, field)
+    return encoder.encode(told) if hasattr(encoder, "encode") else told
 
 
 def data_root(root: str | os.PathLike | None = None) -> Path:

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidit._validate import check_seed
-from minidit.data.cache import kept
+from minidit.data.cache import drawn
 
 VERSION = 1  # of the recipe below; part of the cache's name, so that an old cache is not read
 COUNTS = {"train": 60_000, "test": 10_000}
@@ -38,20 +37,10 @@ EDGE = 1.3  # width of the grey seam, in pixels
 DRAWN_AT = 120  # font size of the large drawing
 
 
-def load(folder: Path, split: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Images (n, 1, 28, 28) uint8 and labels (n,) int64 of a split, drawn once, then cached.
-
-    A cache that is damaged is drawn anew; a folder that can't be written costs only the time.
-    """
-    check_seed(seed)
-    path = folder / f"digits-v{VERSION}-seed{seed}-{split}.safetensors"
-
-    def draw() -> dict[str, Tensor]:
-        # Neighbouring streams: no seed's training digits are another seed's test digits.
-        return dict(zip(("images", "labels"), render(COUNTS[split], 2 * seed + (split == "test"))))
-
-    drawn = kept(path, draw)
-    return drawn["images"], drawn["labels"]
+def load(folder: Path, split: str, seed: int) -> list[Tensor]:
+    """Images (n, 1, 28, 28) uint8 and labels (n,) int64 of a split, drawn once, then cached."""
+    names, path = ("images", "labels"), folder / f"digits-v{VERSION}"
+    return drawn(path, split, seed, names, lambda stream: render(COUNTS[split], stream))
 
 
 def render(n: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -20,36 +20,17 @@ _MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-MNIST = {  # split → its images and its labels
-    "train": (
-        Source(
-            "train-images-idx3-ubyte.gz",
-            9_912_422,
-            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            _MIRRORS,
-        ),
-        Source(
-            "train-labels-idx1-ubyte.gz",
-            28_881,
-            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            _MIRRORS,
-        ),
-    ),
-    "test": (
-        Source(
-            "t10k-images-idx3-ubyte.gz",
-            1_648_877,
-            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            _MIRRORS,
-        ),
-        Source(
-            "t10k-labels-idx1-ubyte.gz",
-            4_542,
-            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-            _MIRRORS,
-        ),
-    ),
-}
+_FILES = """\
+train-images-idx3-ubyte.gz 9912422 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609
+train-labels-idx1-ubyte.gz 28881 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c
+t10k-images-idx3-ubyte.gz 1648877 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6
+t10k-labels-idx1-ubyte.gz 4542 f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6
+"""  # name, size in bytes, SHA-256
+_SOURCES = [
+    Source(name, int(size), sha256, _MIRRORS)
+    for name, size, sha256 in map(str.split, _FILES.splitlines())
+]
+MNIST = {"train": _SOURCES[:2], "test": _SOURCES[2:]}  # split → its images and its labels
 CIFAR10 = Source(
     "cifar-10-binary.tar.gz",
     170_052_171,
@@ -64,9 +45,9 @@ CIFAR10_BATCHES = {
 CIFAR10_ROW = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue plane
 
 
-def load_mnist(folder: Path, split: str) -> tuple[Tensor, Tensor]:
+def load_mnist(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Images (n, 1, h, w) uint8 and labels (n,) int64 of a split, downloaded if need be."""
-    image_file, label_file = (find(folder, s) or fetch(s, folder) for s in MNIST[split])
+    image_file, label_file = (_find(folder, s) or fetch(s, folder) for s in MNIST[split])
     images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
     if len(images) != len(labels):
         raise _damaged(label_file, f"it has {len(labels)} labels for {len(images)} images")
@@ -74,7 +55,7 @@ def load_mnist(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     return images[:, None], labels.long()
 
 
-def find(folder: Path, source: Source) -> Path | None:
+def _find(folder: Path, source: Source) -> Path | None:
     """The file as published, or without its .gz; None if neither is there."""
     published = folder / source.name
     return next((p for p in (published, published.with_suffix("")) if p.is_file()), None)
@@ -108,16 +89,11 @@ def _read(path: Path) -> bytes:
         raise _damaged(path, f"gzip says: {error}") from error
 
 
-def has_batches(folder: Path, split: str) -> bool:
-    """Whether the unpacked CIFAR-10 batches of a split are all there."""
-    return all((folder / CIFAR10_FOLDER / name).is_file() for name in CIFAR10_BATCHES[split])
-
-
-def load_cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor]:
+def load_cifar10(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Images (n, 3, 32, 32) uint8 and labels (n,) int64 of a split: unpacked, archived, fetched."""
     names = CIFAR10_BATCHES[split]
-    if has_batches(folder, split):
-        paths = [folder / CIFAR10_FOLDER / name for name in names]
+    paths = [folder / CIFAR10_FOLDER / name for name in names]
+    if all(path.is_file() for path in paths):
         batches = [read_batch(path.read_bytes(), path) for path in paths]
     else:
         archive = folder / CIFAR10.name

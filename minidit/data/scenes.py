@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidit._validate import check_seed
-from minidit.data.cache import kept
+from minidit.data.cache import drawn
 from minidit.data.digits import BOX, FACES, FIELD, REACH, glyph_fields
 
 VERSION = 1  # of the recipe below; part of the cache's name, so that an old cache is not read
@@ -41,19 +40,11 @@ GAP = 1.0  # pixels between boxes, at least
 _BOLD = ("DejaVuSans-Bold.ttf", "DejaVuSansMono-Bold.ttf", "DejaVuSerif-Bold.ttf")
 
 
-def load(folder: Path, split: str, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def load(folder: Path, split: str, seed: int) -> list[Tensor]:
     """Images (n, 3, 32, 32) uint8, objects (n, 3, 6) and held_out (n,), drawn once, then cached."""
-    check_seed(seed)
-    path = folder / f"scenes-v{VERSION}-seed{seed}-{split}.safetensors"
-
-    def draw() -> dict[str, Tensor]:
-        # Neighbouring streams: no seed's training scenes are another seed's test scenes.
-        names = ("images", "objects", "held_out")
-        novel = 0.5 if split == "test" else 0.0
-        return dict(zip(names, render(COUNTS[split], 2 * seed + (split == "test"), novel)))
-
-    drawn = kept(path, draw)
-    return drawn["images"], drawn["objects"], drawn["held_out"]
+    names, path = ("images", "objects", "held_out"), folder / f"scenes-v{VERSION}"
+    novel = 0.5 if split == "test" else 0.0
+    return drawn(path, split, seed, names, lambda stream: render(COUNTS[split], stream, novel))
 
 
 def render(n: int, seed: int, novel: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:

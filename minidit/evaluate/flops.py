@@ -1,7 +1,7 @@
 """How large and how expensive a network is: parameters, and multiply-accumulates of one image.
 
 The DiT paper's "Gflops" (arXiv 2212.09748, table 4) are billions of multiply-accumulates, half of
-what others call FLOPs. Counted are the matrix products, of linear layers, convolutions and
+what others call FLOPs. Counted are the matrix products, those of linear layers, convolutions and
 attention; normalisations, activations and sums are left out, as in the paper's numbers.
 """
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from minidit.attention import Attention
 from minidit.blocks import BLOCKS
-from minidit.conditions.encoders import ConditionEncoder
 from minidit.dit import DIT_SIZES, DiT
+from minidit.embed import LabelEmbedder
 from minidit.uvit import UViT
 
 
@@ -33,21 +33,21 @@ def count(model: nn.Module, inputs: Sequence[Tensor] | None = None) -> Counts:
     Its weights may be anywhere, also on the meta device, where they take no memory.
     """
     inputs = [z.to("meta") for z in (_one_image(model) if inputs is None else inputs)]
-    parts: dict[str, int] = {}
-    hooks = [
-        module.register_forward_hook(_adder(parts, name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d | Attention)
-    ]
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
-    try:
+    with FlopCounterMode(display=False) as counter:  # a multiplication and its addition are two
         torch.func.functional_call(model, shapes, tuple(inputs))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    parameters = sum(p.numel() for p in model.parameters())
-    return Counts(parameters, sum(parts.values()), parts)
+    counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
+    macs = counts.pop("Global", 0)
+    parts = dict(counts)
+    for name, inner in counts.items():  # what a layer does is part of what is around it
+        outer = name.rpartition(".")[0]
+        while outer and outer not in parts:
+            outer = outer.rpartition(".")[0]
+        if outer:
+            parts[outer] -= inner
+    parts = {name.partition(".")[2]: own for name, own in parts.items() if own}
+    return Counts(sum(p.numel() for p in model.parameters()), macs, parts)
 
 
 def table(
@@ -71,20 +71,6 @@ def table(
     return rows
 
 
-def _adder(parts: dict[str, int], name: str):
-    def hook(module: nn.Module, arguments: tuple, output: Tensor) -> None:
-        if isinstance(module, nn.Linear):
-            macs = output.numel() * module.in_features
-        elif isinstance(module, nn.Conv2d):
-            macs = output.numel() * module.weight[0].numel()
-        else:  # attention's own two products, q·kᵀ and the sum of v: (b, n, d) with m keys
-            context = arguments[-1] if arguments[-1] is not None else arguments[0]
-            macs = 2 * output.numel() * context.shape[1]
-        parts[name] = parts.get(name, 0) + macs
-
-    return hook
-
-
 def _one_image(model: nn.Module) -> list[Tensor]:
     if not isinstance(model, DiT | UViT):
         raise TypeError(
@@ -92,7 +78,7 @@ def _one_image(model: nn.Module) -> list[Tensor]:
         )
     x = torch.zeros(1, model.in_channels, *model.size)
     encoder = model.label_embed
-    if isinstance(encoder, ConditionEncoder):
-        return [x, torch.zeros(1), encoder.empty(1)]
-    label = [torch.zeros(1, dtype=torch.int64)] if encoder is not None else []
-    return [x, torch.zeros(1), *label]
+    if encoder is None:
+        return [x, torch.zeros(1)]
+    labels = isinstance(encoder, LabelEmbedder)
+    return [x, torch.zeros(1), torch.zeros(1, dtype=torch.int64) if labels else encoder.empty(1)]

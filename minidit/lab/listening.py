@@ -49,7 +49,7 @@ def train_and_listen(settings: dict, seed: int) -> dict:
     scenes = data.load("scenes")
     model, diffusion, parts = presets.build(preset, tuple(scenes.images.shape[1:]), 0, seed)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    asked = data.asked(scenes, model.label_embed)
+    asked = data.condition_of(scenes, model.label_embed)
     began = time.process_time()
     average = fit(
         model,

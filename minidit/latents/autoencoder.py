@@ -9,6 +9,7 @@ from minidit._validate import check_images, check_positive
 from minidit.latents.encoder import Decoder, Encoder
 from minidit.latents.gaussian import DiagonalGaussian
 from minidit.latents.quantizer import Quantized, Quantizer
+from minidit.patches import as_unit
 
 
 class Autoencoder(nn.Module):
@@ -19,15 +20,23 @@ class Autoencoder(nn.Module):
     """
 
     scale: Tensor
+    numbers_each = 1  # of the encoder's output, for each latent
 
-    def __init__(self, config: dict, encoder_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        latent_channels: int = 4,
+        width: int = 32,
+        multipliers: tuple[int, ...] = (1, 2, 4),
+        blocks: int = 1,
+    ) -> None:
         super().__init__()
-        shape = {k: config[k] for k in ("width", "multipliers", "blocks")}
-        check_positive(in_channels=config["in_channels"], latent_channels=config["latent_channels"])
-        self.config, self.in_channels = config, config["in_channels"]
-        self.latent_channels = config["latent_channels"]
-        self.encoder = Encoder(self.in_channels, encoder_channels, **shape)
-        self.decoder = Decoder(self.latent_channels, self.in_channels, **shape)
+        check_positive(in_channels=in_channels, latent_channels=latent_channels)
+        shape = dict(width=width, multipliers=tuple(multipliers), blocks=blocks)
+        self.config = dict(in_channels=in_channels, latent_channels=latent_channels) | shape
+        self.in_channels, self.latent_channels = in_channels, latent_channels
+        self.encoder = Encoder(in_channels, self.numbers_each * latent_channels, **shape)
+        self.decoder = Decoder(latent_channels, in_channels, **shape)
         self.factor = self.encoder.factor
         self.register_buffer("scale", torch.ones(()))
 
@@ -63,8 +72,7 @@ class Autoencoder(nn.Module):
         check_images(images, self.in_channels)
         total, squares, count = 0.0, 0.0, 0
         for part in images.split(batch_size):
-            part = part.float() / 127.5 - 1 if part.dtype == torch.uint8 else part
-            z = self.latents(part.to(self.scale.device)).double()
+            z = self.latents(as_unit(part).to(self.scale.device)).double()
             total, squares = total + z.sum().item(), squares + z.square().sum().item()
             count += z.numel()
         variance = squares / max(count, 1) - (total / max(count, 1)) ** 2
@@ -77,17 +85,7 @@ class Autoencoder(nn.Module):
 class KLAutoencoder(Autoencoder):
     """Every image becomes a normal distribution of latents, drawn towards N(0, 1) but a little."""
 
-    def __init__(
-        self,
-        in_channels: int = 3,
-        latent_channels: int = 4,
-        width: int = 32,
-        multipliers: tuple[int, ...] = (1, 2, 4),
-        blocks: int = 1,
-    ) -> None:
-        config = dict(in_channels=in_channels, latent_channels=latent_channels, width=width)
-        config |= dict(multipliers=tuple(multipliers), blocks=blocks)
-        super().__init__(config, 2 * latent_channels)
+    numbers_each = 2  # mean and log-variance
 
     def encode(self, images: Tensor) -> DiagonalGaussian:
         """Images (b, c, f·h, f·w) → the distribution of (b, latent_channels, h, w)."""
@@ -118,10 +116,8 @@ class VQAutoencoder(Autoencoder):
         beta: float = 0.25,
         convention: str = "fixed",
     ) -> None:
-        config = dict(in_channels=in_channels, latent_channels=latent_channels, width=width)
-        config |= dict(multipliers=tuple(multipliers), blocks=blocks)
-        super().__init__(config, latent_channels)
-        self.config = config | dict(num_codes=num_codes, beta=beta, convention=convention)
+        super().__init__(in_channels, latent_channels, width, multipliers, blocks)
+        self.config |= dict(num_codes=num_codes, beta=beta, convention=convention)
         self.quantizer = Quantizer(num_codes, latent_channels, beta, convention)
 
     def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -2,20 +2,18 @@
 on the latents with `fit`, decode what it draws.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from minidit import weights
 from minidit._validate import check_images, check_latents
+from minidit.data import cache
 from minidit.latents.autoencoder import Autoencoder
+from minidit.patches import as_unit
 from minidit.train import replacing
 
 
@@ -87,8 +85,7 @@ def encode(
     device, found, done = autoencoder.scale.device, [], 0
     for flip in (False, True) if flips else (False,):
         for part in images.split(batch_size):
-            part = part.flip(3) if flip else part
-            part = part.float() / 127.5 - 1 if part.dtype == torch.uint8 else part
+            part = as_unit(part.flip(3) if flip else part)
             found.append(autoencoder.to_latents(part.to(device)).cpu())
             done += len(part)
             if report is not None:
@@ -127,33 +124,11 @@ def cached(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path={str(path)!r} must end in .safetensors")
-    source = {"autoencoder": stage.sha256, "images": _sha256(images), "flips": flips}
-    latents = _read(path, source)
-    if latents is None:
+    content = f"{images.dtype} {tuple(images.shape)} {cache.sha256({'images': images})}"
+    facts = {"autoencoder": stage.sha256, "images": content, "flips": str(flips)}
+    found = cache.read(path, facts)
+    if found is None:
         with replacing(path) as file:  # first, so that it fails before the work, not after it
-            latents = encode(stage.model, images, flips=flips, report=report)
-            note = source | {"content": _sha256(latents)}
-            file.write(save({"latents": latents}, {"minidit": json.dumps(note)}))
-    return latents
-
-
-def _read(path: Path, source: dict) -> Tensor | None:
-    """The latents in a file, if it is whole and was made from `source`."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            note = json.loads((file.metadata() or {}).get("minidit", "{}"))
-            if not isinstance(note, dict) or {k: note.get(k) for k in source} != source:
-                return None
-            latents = file.get_tensor("latents")
-    except (SafetensorError, ValueError):
-        return None
-    return latents if _sha256(latents) == note.get("content") else None
-
-
-def _sha256(tensor: Tensor) -> str:
-    tensor = tensor.cpu().contiguous()
-    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    digest.update(memoryview(tensor.numpy()).cast("B"))
-    return digest.hexdigest()
+            found = {"latents": encode(stage.model, images, flips=flips, report=report)}
+            file.write(cache.packed(found, facts))
+    return found["latents"]
