@@ -1,4 +1,4 @@
-"""The judge of samples: its shapes, that it learns, and that jitter moves images only a little."""
+"""The classifier: its shapes, that it learns, and that jitter moves images only a little."""
 
 import pytest
 import torch
@@ -68,21 +68,21 @@ def test_activations_lead_to_the_features():
 
 
 def test_feature_distance_is_zero_for_equal_images_and_pulls_at_the_first_only():
-    judge = Classifier(1, 3, width=2).eval()
+    model = Classifier(1, 3, width=2).eval()
     a, b = (torch.randn(3, 1, 28, 28, requires_grad=True) for _ in range(2))
-    assert feature_distance(judge, a, a) < 1e-10
-    distance = feature_distance(judge, a, b)
+    assert feature_distance(model, a, a) < 1e-10
+    distance = feature_distance(model, a, b)
     distance.backward()
     assert 0 < distance < 2 and a.grad.abs().sum() > 0 and b.grad is None
 
 
 def test_photographs_get_the_deeper_network():
     images = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8)
-    judge = train_classifier(images, torch.arange(20) % 2, steps=1, batch_size=4, photographs=True)
-    assert judge.config["residual"] and judge.mean.abs().sum() > 0
+    model = train_classifier(images, torch.arange(20) % 2, steps=1, batch_size=4, photographs=True)
+    assert model.config["residual"] and model.mean.abs().sum() > 0
 
 
-def test_the_shipped_judges_are_what_they_were():
+def test_the_shipped_classifiers_are_what_they_were():
     """Their files were written before there was another kind of network."""
     images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
     expected = {
@@ -112,14 +112,14 @@ def test_it_learns_and_knows_the_statistics_of_its_training_images():
     heard = []
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    judge = train_classifier(
+    model = train_classifier(
         images, labels, steps=12, batch_size=16, report=lambda step, loss: heard.append(step)
     )
     assert heard == list(range(1, 13))
     assert torch.equal(torch.get_rng_state(), state)  # the caller's random numbers are untouched
     x = images.float() / 127.5 - 1
-    assert (judge(x).argmax(dim=1) == labels).float().mean() > 0.95
-    features = judge.features(x).double()
-    torch.testing.assert_close(judge.mean, features.mean(dim=0))
-    torch.testing.assert_close(judge.cov, features.T.cov())
-    assert not judge.training
+    assert (model(x).argmax(dim=1) == labels).float().mean() > 0.95
+    features = model.features(x).double()
+    torch.testing.assert_close(model.mean, features.mean(dim=0))
+    torch.testing.assert_close(model.cov, features.T.cov())
+    assert not model.training

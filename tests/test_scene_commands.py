@@ -131,7 +131,7 @@ def test_text_needs_scenes(few_scenes, tmp_path, capsys):
 def test_obedience_is_judged_for_seen_and_held_out_pairs(
     kind, files, few_scenes, capsys, monkeypatch
 ):
-    monkeypatch.setattr(obedience, "scene_judge", lambda: SceneDetector(13, 6, width=2).eval())
+    monkeypatch.setattr(obedience, "scene_detector", lambda: SceneDetector(13, 6, width=2).eval())
     path = str(files[kind])
     options = ["--per-class", "3", "--steps", "2", "--guidance", "3", "--store"]
     assert main(["evaluate", "--weights", path, *options]) == 0
@@ -147,7 +147,7 @@ def test_obedience_is_judged_for_seen_and_held_out_pairs(
 
 
 def test_a_judge_is_trained_from_the_command_line(few_scenes, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(obedience.make_judge, "__defaults__", (2, 50, 0, None))
+    monkeypatch.setattr(obedience.make_detector, "__defaults__", (2, 50, 0, None))
     out = str(tmp_path / "judge.safetensors")
     assert main(["classifier", "--data", "scenes", "--steps", "2", "--out", out]) == 0
     assert "it finds all objects of" in capsys.readouterr().out

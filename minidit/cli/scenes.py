@@ -84,21 +84,21 @@ def parts(encoder: ConditionEncoder, each: int) -> Iterator[Part]:
 def judged(judge: nn.Module, encoder: ConditionEncoder, images: Tensor, part: Part) -> dict:
     """The obedience of images (n, 3, h, w) to what a part asks for, as the encoder is told it."""
     if isinstance(encoder, TextEncoder):
-        found = obedience.caption_obedience(judge, images, part.captions)
+        found = obedience.caption_alignment(judge, images, part.captions)
     else:
-        found = obedience.layout_obedience(judge, images, part.objects)
+        found = obedience.layout_alignment(judge, images, part.objects)
     return {name: round(value, 4) for name, value in found.items() if not math.isnan(value)}
 
 
 def train_detector(args: Namespace, path: Path) -> None:
     """Train the judge of scenes, and store it with what it finds in the test images."""
     progress = bar(args.steps)
-    judge = obedience.make_judge(
+    judge = obedience.make_detector(
         args.steps, seed=args.seed, report=lambda step, loss: progress.update()
     )
     progress.close()
     test = data.load("scenes", "test")
-    right = obedience.layout_obedience(judge, data.to_unit(test.images), test.objects)
+    right = obedience.layout_alignment(judge, data.to_unit(test.images), test.objects)
     facts = {
         "data": args.data,
         "steps": args.steps,
@@ -117,7 +117,7 @@ def evaluate(
 
     `draw(y, guidance)` gives the images.
     """
-    judge = obedience.scene_judge()
+    judge = obedience.scene_detector()
     settings = {key: getattr(args, key) for key in ("sampler", "steps", "seed", "clip")}
     for part in parts(encoder, args.per_class):
         images = {"real": part.images}

@@ -1,7 +1,7 @@
-"""A small image classifier of our own: the judge of samples, and the maker of their features.
+"""A small image classifier of our own: it recognises samples, and gives their features.
 
 It never sees a generated image in training, and no denoiser is trained against it. Autoencoders may
-be trained to please its features; where it also judges them, it flatters.
+be trained to please its features; where it also evaluates them, it flatters.
 """
 
 import math
@@ -25,11 +25,7 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int = 1,
-        num_classes: int = 10,
-        width: int = 32,
-        residual: bool = False,
+        self, in_channels: int = 1, num_classes: int = 10, width: int = 32, residual: bool = False
     ) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, num_classes=num_classes, width=width)
@@ -62,16 +58,16 @@ class Classifier(nn.Module):
         return self.to_logits(F.dropout(self.features(images), 0.25, self.training))
 
 
-def feature_distance(judge: Classifier, images: Tensor, others: Tensor) -> Tensor:
+def feature_distance(classifier: Classifier, images: Tensor, others: Tensor) -> Tensor:
     """How differently two batches (b, c, h, w) look to the classifier, a scalar in 0 … 2.
 
     At every stage and place, the squared distance of the activations as vectors of length 1; its
     mean over places and stages (LPIPS, arXiv 1801.03924, without learned weights). No gradient
     flows to `others`.
     """
-    ours = judge.activations(images)
+    ours = classifier.activations(images)
     with torch.no_grad():
-        its = judge.activations(others)
+        its = classifier.activations(others)
     units = [(F.normalize(a, dim=1), F.normalize(b, dim=1)) for a, b in zip(ours, its)]
     return torch.stack([(a - b).square().sum(dim=1).mean() for a, b in units]).mean()
 
@@ -85,12 +81,8 @@ def convolution(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
 
 def _plain_stages(c: int, w: int) -> nn.Sequential:
     """(b, c, 28, 28) → (b, w, 14, 14) → (b, 2w, 14, 14) → (b, 2w, 7, 7) → (b, 4w, 7, 7)."""
-    return nn.Sequential(
-        convolution(c, w, 2),
-        convolution(w, 2 * w),
-        convolution(2 * w, 2 * w, 2),
-        convolution(2 * w, 4 * w),
-    )
+    stages = [(c, w, 2), (w, 2 * w), (2 * w, 2 * w, 2), (2 * w, 4 * w)]
+    return nn.Sequential(*(convolution(*stage) for stage in stages))
 
 
 class _Residual(nn.Module):
@@ -136,32 +128,40 @@ def flip_and_shift(images: Tensor, rng: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[image, y[:, :, None], x[:, None]].permute(0, 3, 1, 2)
 
 
+@torch.random.fork_rng()  # the caller's random numbers stay what they were
 def one_cycle(
-    model: nn.Module,
-    loss: Callable[[torch.Generator], Tensor],
+    build: Callable[[], nn.Module],
+    loss: Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor],
+    images: Tensor,
     steps: int,
+    batch_size: int,
     lr: float,
     seed: int,
     report: Callable[[int, float], None] | None,
-) -> None:
-    """Train a judge, and freeze it: the learning rate rises to `lr` and falls to nothing.
+) -> nn.Module:
+    """Build a network, train it, and freeze it: the learning rate rises to `lr`, falls to nothing.
 
-    `loss(rng)`: that of a batch, a scalar; all that is random in it comes from the step's `rng`.
+    `loss(model, x, rows, rng)`: that of a batch x of `images` (n, c, h, w) uint8, in [-1, 1], and
+    of their `rows`; all that is random in it comes from the step's `rng`.
     """
+    check_positive(steps=steps, batch_size=batch_size)
+    torch.manual_seed(seed)
+    model = build()
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
     for step in range(steps):
-        value = loss(step_generator(seed, step))
+        rng = step_generator(seed, step)
+        rows = torch.randint(len(images), (batch_size,), generator=rng)
+        value = loss(model, to_unit(images[rows]), rows, rng)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         cycle.step()
         if report is not None:
             report(step + 1, value.item())
-    model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
-@torch.random.fork_rng()  # the caller's random numbers stay what they were
 def train_classifier(
     images: Tensor,
     labels: Tensor,
@@ -178,16 +178,15 @@ def train_classifier(
     The images are moved about by `jitter`; `photographs` get `flip_and_shift` instead, since they
     have edges and a horizon, and the deeper network.
     """
-    torch.manual_seed(seed)
-    model = Classifier(images.shape[1], int(labels.max()) + 1, residual=photographs)
     move = flip_and_shift if photographs else jitter
 
-    def loss(rng: torch.Generator) -> Tensor:
-        rows = torch.randint(len(images), (batch_size,), generator=rng)
-        x = move(to_unit(images[rows]), rng)
-        return F.cross_entropy(model(x), labels[rows], label_smoothing=0.05)
+    def build() -> Classifier:
+        return Classifier(images.shape[1], int(labels.max()) + 1, residual=photographs)
 
-    one_cycle(model, loss, steps, lr, seed, report)
+    def loss(model: Classifier, x: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
+        return F.cross_entropy(model(move(x, rng)), labels[rows], label_smoothing=0.05)
+
+    model = one_cycle(build, loss, images, steps, batch_size, lr, seed, report)
     features = torch.cat([model.features(to_unit(x)) for x in images.split(1000)])
     model.mean.copy_(features.double().mean(dim=0))
     model.cov.copy_(features.double().T.cov())

@@ -1,4 +1,4 @@
-"""A judge of scenes: a small convolutional network that says what is where in an image.
+"""A detector of scenes: a small convolutional network that says what is where in an image.
 
 One look at all places, as in FCOS (Tian et al., arXiv 1904.01355): every cell of a coarse grid
 says whether an object's middle is near, of which kind and colour, and where its box begins and
@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from minidit._validate import check_images, check_positive
 from minidit.evaluate.classifier import convolution, one_cycle
-from minidit.patches import to_unit
 
 CELL = 4  # pixels along a cell of the grid
 NEAR = 2.5  # a cell is near an object if its middle is, along both axes, this many pixels at most
@@ -61,8 +60,7 @@ class SceneDetector(nn.Module):
         for i in range(1, kept.shape[1]):
             kept[:, i] &= ~(same[:, i, :i] & kept[:, :i]).any(dim=1)
         first = kept.int().argsort(dim=1, descending=True, stable=True)[:, :FOUND]
-        rows = (rows * kept[..., None]).gather(1, first[..., None].expand(-1, -1, 6))
-        return rows
+        return (rows * kept[..., None]).gather(1, first[..., None].expand(-1, -1, 6))
 
 
 def middles(images: Tensor) -> Tensor:
@@ -80,22 +78,21 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
     return both / (sum(areas) - both).clamp(min=1e-9)
 
 
-def judge_loss(judge: SceneDetector, images: Tensor, objects: Tensor) -> Tensor:
+def detector_loss(detector: SceneDetector, images: Tensor, objects: Tensor) -> Tensor:
     """Of images (b, 3, h, w) with objects (b, m, 6): is one near? And there: what, and where?"""
-    near, kind, colour, box = judge(images)
+    near, kind, colour, box = detector(images)
     at = (objects[:, :, 2:4] + objects[:, :, 4:6]) / 2  # (b, m, 2)
     far = (middles(images)[None, :, None] - at[:, None]).abs().amax(-1)  # (b, n, m)
     far = far.masked_fill(objects[:, None, :, 0] == 0, torch.inf)
     distance, which = far.min(dim=2)  # (b, n): the nearest object
     there = distance <= NEAR / images.shape[3]
-    asked = objects.gather(1, which[..., None].expand(-1, -1, 6))[there]  # (objects' cells, 6)
-    loss = F.binary_cross_entropy_with_logits(near, there.float(), reduction="sum") / len(asked)
-    loss = loss + F.cross_entropy(kind[there], asked[:, 0].long() - 1)
-    loss = loss + F.cross_entropy(colour[there], asked[:, 1].long() - 1)
-    return loss + 10 * F.l1_loss(box[there], asked[:, 2:])
+    wanted = objects.gather(1, which[..., None].expand(-1, -1, 6))[there]  # (objects' cells, 6)
+    loss = F.binary_cross_entropy_with_logits(near, there.float(), reduction="sum") / len(wanted)
+    loss = loss + F.cross_entropy(kind[there], wanted[:, 0].long() - 1)
+    loss = loss + F.cross_entropy(colour[there], wanted[:, 1].long() - 1)
+    return loss + 10 * F.l1_loss(box[there], wanted[:, 2:])
 
 
-@torch.random.fork_rng()  # the caller's random numbers stay what they were
 def train_detector(
     images: Tensor,
     objects: Tensor,
@@ -111,16 +108,13 @@ def train_detector(
     A little noise is added, more to some images than to others: samples aren't as clean as
     drawings.
     """
-    check_positive(steps=steps, batch_size=batch_size)
-    torch.manual_seed(seed)
-    judge = SceneDetector(int(objects[..., 0].max()), int(objects[..., 1].max()))
 
-    def loss(rng: torch.Generator) -> Tensor:
-        rows = torch.randint(len(images), (batch_size,), generator=rng)
-        x = to_unit(images[rows])
+    def build() -> SceneDetector:
+        return SceneDetector(int(objects[..., 0].max()), int(objects[..., 1].max()))
+
+    def loss(model: SceneDetector, x: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
         strength = 0.2 * torch.rand(len(x), 1, 1, 1, generator=rng)
         x = x + strength * torch.randn(x.shape, generator=rng)
-        return judge_loss(judge, x, objects[rows])
+        return detector_loss(model, x, objects[rows])
 
-    one_cycle(judge, loss, steps, lr, seed, report)
-    return judge
+    return one_cycle(build, loss, images, steps, batch_size, lr, seed, report)

@@ -1,7 +1,7 @@
-"""Does an image show what was asked? What a judge finds in it, compared with boxes or a caption.
+"""Does an image show what its prompt says? What a detector finds, against boxes or a caption.
 
-Real scenes, judged in the same way, tell how far the judge can be trusted: their figures are the
-ceiling.
+Real scenes, measured in the same way, tell how far the detector can be trusted: their figures are
+the ceiling.
 """
 
 import torch
@@ -15,18 +15,18 @@ from minidit.weights import load
 
 MARGIN = 0.05  # part of the image by which a place or a direction may be missed
 ENOUGH = 0.5  # overlap of a box that is where it was asked for
-DRAWN_FROM = 2**40  # the judge's own training scenes: a seed that no data set has
+DRAWN_FROM = 2**40  # the detector's own training scenes: a seed that no data set has
 
 
-def scene_judge() -> SceneDetector:
-    """The shipped judge of scenes."""
+def scene_detector() -> SceneDetector:
+    """The shipped detector of scenes."""
     return load("detector-scenes").model
 
 
-def make_judge(
+def make_detector(
     steps: int = 1500, images: int = 30_000, seed: int = 0, report=None
 ) -> SceneDetector:
-    """Train a judge on scenes of its own, in which all pairs of kind and colour are equally known.
+    """Train one on scenes of its own, in which all pairs of kind and colour are equally known.
 
     `report(step, loss)` hears of progress.
     """
@@ -34,12 +34,12 @@ def make_judge(
     return train_detector(pictures, objects, steps=steps, seed=seed, report=report)
 
 
-def find(judge: nn.Module, images: Tensor) -> Tensor:
-    """What the judge finds in images (n, 3, h, w) in [-1, 1]: (n, 6, 6), as of `SceneDetector`."""
-    return torch.cat([judge.find(part) for part in images.split(250)])
+def find(detector: nn.Module, images: Tensor) -> Tensor:
+    """What is found in images (n, 3, h, w) in [-1, 1]: (n, 6, 6), as of `SceneDetector`."""
+    return torch.cat([detector.find(part) for part in images.split(250)])
 
 
-def layout_obedience(judge: nn.Module, images: Tensor, objects: Tensor) -> dict[str, float]:
+def layout_alignment(detector: nn.Module, images: Tensor, objects: Tensor) -> dict[str, float]:
     """How well images (n, 3, h, w) in [-1, 1] show the boxes (n, m, 6) that were asked for.
 
     objects: the share of those asked for that are found, of the right kind and colour. iou: their
@@ -48,20 +48,20 @@ def layout_obedience(judge: nn.Module, images: Tensor, objects: Tensor) -> dict[
     no other is found.
     """
     _check_number(images, objects, "objects")
-    found, asked = find(judge, images), objects[..., 0] > 0  # (n, 6, 6), (n, m)
+    found, wanted = find(detector, images), objects[..., 0] > 0  # (n, 6, 6), (n, m)
     right = (found[:, None, :, :2] == objects[:, :, None, :2]).all(-1)  # (n, m, 6)
     iou = overlap(found[:, None, :, 2:], objects[:, :, None, 2:]) * right  # (n, m, 6)
     best = iou.amax(-1)  # (n, m)
-    count = (found[..., 0] > 0).sum(dim=1) == asked.sum(dim=1)  # (n,)
+    count = (found[..., 0] > 0).sum(dim=1) == wanted.sum(dim=1)  # (n,)
     return {
-        "objects": _share(right.any(-1)[asked]),
-        "iou": _share(best[asked]),
-        "boxes": _share(best[asked] >= ENOUGH),
-        "scenes": _share(((best >= ENOUGH) | ~asked).all(dim=1) & count),
+        "objects": _share(right.any(-1)[wanted]),
+        "iou": _share(best[wanted]),
+        "boxes": _share(best[wanted] >= ENOUGH),
+        "scenes": _share(((best >= ENOUGH) | ~wanted).all(dim=1) & count),
     }
 
 
-def caption_obedience(judge: nn.Module, images: Tensor, captions: list[str]) -> dict[str, float]:
+def caption_alignment(detector: nn.Module, images: Tensor, captions: list[str]) -> dict[str, float]:
     """How well images (n, 3, h, w) in [-1, 1] show what their captions say.
 
     objects: the share of those asked for that are found, of the right kind and colour. sizes,
@@ -72,7 +72,7 @@ def caption_obedience(judge: nn.Module, images: Tensor, captions: list[str]) -> 
     _check_number(images, captions, "captions")
     names = ("objects", "sizes", "places", "relations", "counts")
     held: dict[str, list[bool]] = {name: [] for name in (*names, "scenes")}
-    for rows, caption in zip(find(judge, images).tolist(), captions):
+    for rows, caption in zip(find(detector, images).tolist(), captions):
         verdicts = verdict(read(caption), [row for row in rows if row[0] > 0])
         for name in names:
             held[name] += verdicts[name]
@@ -83,19 +83,19 @@ def caption_obedience(judge: nn.Module, images: Tensor, captions: list[str]) -> 
 def verdict(request: Request, rows: list[list[float]]) -> dict[str, list[bool]]:
     """What holds of a request, given what was found: rows of 1 + kind, 1 + colour and a box."""
     by_pair = {(int(row[0]), int(row[1])): row[2:] for row in reversed(rows)}  # the surest stay
-    boxes = [by_pair.get(_numbers(asked.kind, asked.colour)) for asked in request.objects]
+    boxes = [by_pair.get(_numbers(said.kind, said.colour)) for said in request.objects]
     there = list(zip(request.objects, boxes))
     return {
         "objects": [box is not None for box in boxes],
         "sizes": [
-            box is not None and is_large(box) == (asked.size == "large")
-            for asked, box in there
-            if asked.size is not None
+            box is not None and is_large(box) == (said.size == "large")
+            for said, box in there
+            if said.size is not None
         ],
         "places": [
-            box is not None and _is_at(box, asked.place)
-            for asked, box in there
-            if asked.place is not None
+            box is not None and _is_at(box, said.place)
+            for said, box in there
+            if said.place is not None
         ],
         "relations": [
             None not in (boxes[i], boxes[k]) and _lies(boxes[i], where, boxes[k])
@@ -130,6 +130,6 @@ def _share(holds: Tensor) -> float:
     return holds.double().mean().item()
 
 
-def _check_number(images: Tensor, asked, name: str) -> None:
-    if len(images) != len(asked):
-        raise ValueError(f"{name} are {len(asked)} for {len(images)} images; give one for each")
+def _check_number(images: Tensor, prompts, name: str) -> None:
+    if len(images) != len(prompts):
+        raise ValueError(f"{name} are {len(prompts)} for {len(images)} images; give one for each")

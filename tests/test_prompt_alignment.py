@@ -1,4 +1,4 @@
-"""The judge of scenes, and whether obedience is counted as a reader would count it."""
+"""The detector of scenes, and whether prompt alignment is counted as a reader would count it."""
 
 import math
 
@@ -8,11 +8,11 @@ import torch
 from minidit import data
 from minidit.data import captions, scenes
 from minidit.data.scenes import COLOURS, KINDS
-from minidit.evaluate import prompt_alignment as obedience
+from minidit.evaluate import prompt_alignment
 from minidit.evaluate.detector import (
     FOUND,
     SceneDetector,
-    judge_loss,
+    detector_loss,
     middles,
     overlap,
     train_detector,
@@ -21,7 +21,7 @@ from minidit.weights import load, save
 
 
 class Oracle(torch.nn.Module):
-    """A judge that finds what it is given, whatever the images; those come in order."""
+    """A detector that finds what it is given, whatever the images; those come in order."""
 
     def __init__(self, objects):
         super().__init__()
@@ -74,15 +74,15 @@ def test_middles_of_cells():
     assert found[4].tolist() == pytest.approx([0.5, 0.75])
 
 
-# --- the judge ------------------------------------------------------------------------------------
+# --- the detector ---------------------------------------------------------------------------------
 
 
-def told(objects, judge, size=32):
-    """A judge whose network is replaced by the maps that would be right for these objects."""
+def told(objects, detector, size=32):
+    """A detector whose network is replaced by the maps that would be right for these objects."""
     n = (size // 4) ** 2
     near = torch.full((len(objects), n), -9.0)
-    kind = torch.zeros(len(objects), n, judge.parts[1])
-    colour, box = torch.zeros(len(objects), n, judge.parts[2]), torch.zeros(len(objects), n, 4)
+    kind = torch.zeros(len(objects), n, detector.parts[1])
+    colour, box = torch.zeros(len(objects), n, detector.parts[2]), torch.zeros(len(objects), n, 4)
     places = middles(torch.zeros(1, 3, size, size))
     for i, row in enumerate(objects):
         for k, c, *corners in row.tolist():
@@ -92,37 +92,39 @@ def told(objects, judge, size=32):
                 near[i, cells] = 9 - (places[cells] - at).norm(dim=1)
                 kind[i, cells, int(k) - 1] = colour[i, cells, int(c) - 1] = 20.0
                 box[i, cells] = torch.tensor(corners)
-    judge.forward = lambda images: (near, kind, colour, box)
-    return judge
+    detector.forward = lambda images: (near, kind, colour, box)
+    return detector
 
 
 def test_right_maps_are_read_as_the_objects_they_are_of_and_have_no_loss():
     images, objects, _ = scenes.render(200, seed=9, novel=0.5)
-    judge = told(objects, SceneDetector(13, 6, width=2))
-    found = judge.find(data.to_unit(images))
+    detector = told(objects, SceneDetector(13, 6, width=2))
+    found = detector.find(data.to_unit(images))
     assert found.shape == (200, FOUND, 6)
     for asked, rows in zip(objects.tolist(), found.tolist()):
         assert sorted(r for r in rows if r[0]) == sorted(r for r in asked if r[0])
-    assert judge_loss(judge, data.to_unit(images), objects) < 0.01
-    assert judge_loss(judge, data.to_unit(images), objects.roll(1, dims=0)) > 1
+    assert detector_loss(detector, data.to_unit(images), objects) < 0.01
+    assert detector_loss(detector, data.to_unit(images), objects.roll(1, dims=0)) > 1
 
 
 def test_two_cells_that_found_one_object_count_once_and_doubts_not_at_all():
-    judge = told(scene(THREE, SEVEN), SceneDetector(13, 6, width=2))
-    near, kind, colour, box = judge(PICTURE)
+    detector = told(scene(THREE, SEVEN), SceneDetector(13, 6, width=2))
+    near, kind, colour, box = detector(PICTURE)
     doubted = near.clone()
     doubted[box[..., 0] > 0.5] = -0.1  # the seven is less likely than not
-    judge.forward = lambda images: (doubted, kind, colour, box)
-    (rows,) = judge.find(PICTURE)
+    detector.forward = lambda images: (doubted, kind, colour, box)
+    (rows,) = detector.find(PICTURE)
     assert (rows[:, 0] > 0).sum() == 1 and rows[0].tolist() == scene(THREE)[0, 0].tolist()
 
 
-def test_a_judge_learns_what_is_where():
-    judge = obedience.make_judge(steps=6, images=64)  # long enough to see the loss fall
-    assert not judge.training
+def test_a_detector_learns_what_is_where():
+    detector = prompt_alignment.make_detector(
+        steps=6, images=64
+    )  # long enough to see the loss fall
+    assert not detector.training
     images, objects, _ = scenes.render(64, seed=2**40, novel=0.3)
     fresh = SceneDetector(13, 6)
-    assert judge_loss(judge, data.to_unit(images), objects) < 0.8 * judge_loss(
+    assert detector_loss(detector, data.to_unit(images), objects) < 0.8 * detector_loss(
         fresh, data.to_unit(images), objects
     )
 
@@ -136,15 +138,15 @@ def test_training_is_repeatable_and_leaves_the_global_random_state_alone():
         assert torch.equal(a, b)
 
 
-def test_a_judge_is_saved_and_loaded(tmp_path):
-    judge = SceneDetector(13, 6, width=2).eval()
-    save(judge, tmp_path / "judge.safetensors")
-    again = load(tmp_path / "judge.safetensors").model
+def test_a_detector_is_saved_and_loaded(tmp_path):
+    detector = SceneDetector(13, 6, width=2).eval()
+    save(detector, tmp_path / "detector.safetensors")
+    again = load(tmp_path / "detector.safetensors").model
     images = torch.randn(3, 3, 32, 32)
-    assert torch.equal(again.find(images), judge.find(images))
+    assert torch.equal(again.find(images), detector.find(images))
 
 
-# --- obedience to boxes ---------------------------------------------------------------------------
+# --- alignment with boxes -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -161,13 +163,13 @@ def test_a_judge_is_saved_and_loaded(tmp_path):
         (torch.zeros(1, 3, 6), (0, 0, 0, 0)),
     ],
 )
-def test_layout_obedience_by_hand(found, expected):
-    measured = obedience.layout_obedience(Oracle(found), PICTURE, scene(THREE, SEVEN))
+def test_layout_alignment_by_hand(found, expected):
+    measured = prompt_alignment.layout_alignment(Oracle(found), PICTURE, scene(THREE, SEVEN))
     assert tuple(measured) == ("objects", "iou", "boxes", "scenes")
     assert tuple(measured.values()) == pytest.approx(expected, abs=1e-5)
 
 
-# --- obedience to captions ------------------------------------------------------------------------
+# --- alignment with captions ----------------------------------------------------------------------
 
 ASKED = "a small red three left of a large blue seven"
 
@@ -188,8 +190,8 @@ ASKED = "a small red three left of a large blue seven"
         (ASKED, scene(THREE), 4),
     ],
 )
-def test_caption_obedience_by_hand(caption, found, wrong):
-    measured = obedience.caption_obedience(Oracle(found), PICTURE, [caption])
+def test_caption_alignment_by_hand(caption, found, wrong):
+    measured = prompt_alignment.caption_alignment(Oracle(found), PICTURE, [caption])
     failed = {name for name, value in measured.items() if value < 1}  # nan: nothing was said
     if isinstance(wrong, set):
         assert failed == (wrong | {"scenes"} if wrong else set())
@@ -203,14 +205,16 @@ def test_real_scenes_obey_their_own_captions_and_boxes_and_not_each_others():
     images, objects, _ = scenes.render(300, seed=6, novel=0.5)
     told_of = captions.describe(objects, seed=1)
     oracle = Oracle(objects)
-    assert set(obedience.caption_obedience(oracle, images, told_of).values()) == {1.0}
-    boxes = obedience.layout_obedience(oracle, images, objects)
+    assert set(prompt_alignment.caption_alignment(oracle, images, told_of).values()) == {1.0}
+    boxes = prompt_alignment.layout_alignment(oracle, images, objects)
     assert list(boxes.values()) == pytest.approx([1.0] * 4)
-    others = obedience.caption_obedience(oracle, images, told_of[1:] + told_of[:1])
+    others = prompt_alignment.caption_alignment(oracle, images, told_of[1:] + told_of[:1])
     assert others["scenes"] < 0.01 and others["objects"] < 0.1
-    assert obedience.layout_obedience(oracle, images, objects.roll(1, dims=0))["boxes"] < 0.02
+    assert (
+        prompt_alignment.layout_alignment(oracle, images, objects.roll(1, dims=0))["boxes"] < 0.02
+    )
 
 
 def test_numbers_of_images_and_requests_must_agree():
     with pytest.raises(ValueError, match="captions are 2 for 1 images"):
-        obedience.caption_obedience(Oracle(scene(THREE)), PICTURE, ["a red three"] * 2)
+        prompt_alignment.caption_alignment(Oracle(scene(THREE)), PICTURE, ["a red three"] * 2)
