@@ -97,7 +97,7 @@ def relation(a: list[float], b: list[float]) -> str:
     return "above" if dy < 0 else "below"
 
 
-class Asked(NamedTuple):
+class Described(NamedTuple):
     """An object that a caption asks for; `size` and `place` are None where it doesn't say."""
 
     kind: str
@@ -109,7 +109,7 @@ class Asked(NamedTuple):
 class Request(NamedTuple):
     """What a caption asks for: objects, and relations (i, where, k): object i lies where from k."""
 
-    objects: tuple[Asked, ...]
+    objects: tuple[Described, ...]
     relations: tuple[tuple[int, str, int], ...]
 
 
@@ -125,11 +125,11 @@ _PHRASE = re.compile(rf"\b(?:{_OBJECT}|({_any(_AT)})|({_any(_WHERE)}))\b")
 
 def read(caption: str) -> Request:
     """What a caption of this grammar asks for; raises ValueError where it asks for no object."""
-    objects: list[Asked] = []
+    objects: list[Described] = []
     relations, pending = [], None
     for size, colour, kind, at, where in _PHRASE.findall(caption.lower()):
         if kind:
-            objects.append(Asked(kind, colour, size or None, None))
+            objects.append(Described(kind, colour, size or None, None))
             if pending is not None:
                 relations.append((len(objects) - 2, pending, len(objects) - 1))
             pending = None

@@ -3,6 +3,7 @@ first, and the way back (LDM, arXiv 2112.10752, section 3.1 and appendix G).
 """
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,12 +47,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = _widths(width, multipliers, blocks)
         self.in_channels, self.factor = in_channels, 2 ** (len(widths) - 1)
-        layers: list[nn.Module] = [nn.Conv2d(in_channels, widths[0], 3, padding=1)]
-        for k, channels in enumerate(widths):
-            if k:
-                layers.append(nn.Conv2d(widths[k - 1], channels, 3, stride=2, padding=1))
-            layers += [ResBlock(channels) for _ in range(blocks)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = _levels(in_channels, widths, blocks, _halve)
         self.norm = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
@@ -80,13 +76,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths = _widths(width, multipliers, blocks)[::-1]
         self.latent_channels = latent_channels
-        layers: list[nn.Module] = [nn.Conv2d(latent_channels, widths[0], 3, padding=1)]
-        for k, channels in enumerate(widths):
-            if k:
-                layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
-                layers.append(nn.Conv2d(widths[k - 1], channels, 3, padding=1))
-            layers += [ResBlock(channels) for _ in range(blocks)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = _levels(latent_channels, widths, blocks, _double)
         self.norm = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
@@ -94,6 +84,23 @@ class Decoder(nn.Module):
         """(b, latent_channels, h, w) → (b, out_channels, f·h, f·w)."""
         check_latents(latents, self.latent_channels)
         return self.conv_out(F.silu(self.norm(self.layers(latents))))
+
+
+def _halve(before: int, channels: int) -> list[nn.Module]:
+    return [nn.Conv2d(before, channels, 3, stride=2, padding=1)]
+
+
+def _double(before: int, channels: int) -> list[nn.Module]:
+    return [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(before, channels, 3, padding=1)]
+
+
+def _levels(c_in: int, widths: list[int], blocks: int, resize: Callable) -> nn.Sequential:
+    """Residual blocks of the first width, then `resize` and blocks of the next, and so on."""
+    layers: list[nn.Module] = [nn.Conv2d(c_in, widths[0], 3, padding=1)]
+    for k, channels in enumerate(widths):
+        layers += resize(widths[k - 1], channels) if k else []
+        layers += [ResBlock(channels) for _ in range(blocks)]
+    return nn.Sequential(*layers)
 
 
 def _widths(width: int, multipliers: tuple[int, ...], blocks: int) -> list[int]:

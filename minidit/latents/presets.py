@@ -3,16 +3,20 @@
 import torch
 
 from minidit._validate import check_choice
-from minidit.latents.autoencoder import Autoencoder, KLAutoencoder, VQAutoencoder
+from minidit.latents.autoencoder import Autoencoder
 from minidit.latents.training import Terms
-
-NETWORKS = {"KLAutoencoder": KLAutoencoder, "VQAutoencoder": VQAutoencoder}
+from minidit.weights import NETWORKS
 
 # What can be seen in a mirror: a photograph, but not a digit. Other data sets aren't mirrored.
 PHOTOGRAPHS = ("cifar10",)
 
-_PIXELS_2 = dict(latent_channels=4, width=32, multipliers=(1, 2))  # 32×32×3 → 16×16×4
 _LONG = dict(steps=4000, batch_size=32, lr=2e-3, warmup=100, ema_decay=0.999)
+_CIFAR10 = dict(
+    data="cifar10",
+    judge="cifar10",
+    model=dict(latent_channels=4, width=32, multipliers=(1, 2)),  # 32×32×3 → 16×16×4
+    recipe=_LONG,
+)
 
 # `data`: what it is made for. `judge`: whose classifier's features count. For MNIST that is the one
 # which knows drawn digits only, so that MNIST's own can judge the result with eyes of its own; for
@@ -23,25 +27,11 @@ AUTOENCODERS: dict[str, dict] = {
         data="mnist",
         judge="digits",
         model=dict(latent_channels=4, width=16, multipliers=(1, 2, 4)),  # 28×28×1 → 7×7×4
-        terms=dict(),
         recipe=_LONG,
     ),
-    "kl-cifar10": dict(
-        network="KLAutoencoder",
-        data="cifar10",
-        judge="cifar10",
-        model=_PIXELS_2,
-        terms=dict(),
-        recipe=_LONG,
-    ),
-    "vq-cifar10": dict(
-        network="VQAutoencoder",
-        data="cifar10",
-        judge="cifar10",
-        model=_PIXELS_2 | dict(num_codes=1024),
-        terms=dict(),
-        recipe=_LONG,
-    ),
+    "kl-cifar10": dict(network="KLAutoencoder", **_CIFAR10),
+    "vq-cifar10": _CIFAR10
+    | dict(network="VQAutoencoder", model=_CIFAR10["model"] | dict(num_codes=1024)),
 }
 
 
@@ -52,4 +42,4 @@ def build(preset: str, channels: int, seed: int = 0) -> tuple[Autoencoder, Terms
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = NETWORKS[parts["network"]](in_channels=channels, **parts["model"])
-    return model, Terms(**parts["terms"])
+    return model, Terms(**parts.get("terms", {}))

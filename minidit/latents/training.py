@@ -74,7 +74,7 @@ class AutoencoderRun(Loop):
             self.judge = copy.deepcopy(judge).to(self.device).eval().requires_grad_(False)
         if isinstance(model, VQAutoencoder):
             self.idle = torch.zeros(len(model.quantizer.table), device=self.device)  # (num_codes,)
-        self.critic = None
+        self.critic, self.its_state = None, {}
         if terms.adversarial:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)
@@ -82,6 +82,7 @@ class AutoencoderRun(Loop):
             self.critic_optimizer = torch.optim.AdamW(
                 self.critic.parameters(), recipe.lr, (0.5, 0.9), weight_decay=0.0
             )
+            self.its_state = {"critic": self.critic, "critic_optimizer": self.critic_optimizer}
 
     def loss(self, rng: torch.Generator) -> Tensor:
         """The weighted sum of a batch's terms."""
@@ -134,23 +135,15 @@ class AutoencoderRun(Loop):
 
     def settings(self) -> dict:
         """What makes it this run and no other, as plain values."""
-        judge = None
-        if self.judge is not None:
-            judge = sum(p.double().sum().item() for p in self.judge.parameters())
-        return super().settings() | {
-            "loss": asdict(self.terms) | {"flips": self.flips, "judge": judge}
-        }
+        judge, terms = self.judge, asdict(self.terms)
+        seen = judge and sum(p.double().sum().item() for p in judge.parameters())
+        return super().settings() | {"loss": terms | {"flips": self.flips, "judge": seen}}
 
     def state(self) -> dict:
         """Everything that a resumed run needs, as tensors and plain values."""
-        more = {}
+        more = {name: part.state_dict() for name, part in self.its_state.items()}
         if isinstance(self.model, VQAutoencoder):
             more["idle"] = self.idle
-        if self.critic is not None:
-            more |= {
-                "critic": self.critic.state_dict(),
-                "critic_optimizer": self.critic_optimizer.state_dict(),
-            }
         return super().state() | more
 
     def restore(self, state: dict) -> None:
@@ -158,9 +151,8 @@ class AutoencoderRun(Loop):
         super().restore(state)
         if isinstance(self.model, VQAutoencoder):
             self.idle.copy_(state["idle"])
-        if self.critic is not None:
-            self.critic.load_state_dict(state["critic"])
-            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        for name, part in self.its_state.items():
+            part.load_state_dict(state[name])
 
 
 def fit_autoencoder(

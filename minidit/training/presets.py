@@ -6,27 +6,21 @@ from torch import nn
 from minidit._validate import check_choice
 from minidit.data import captions, scenes
 from minidit.diffusion import Diffusion
-from minidit.dit import DiT
 from minidit.train import Recipe
-from minidit.uvit import UViT
-
-NETWORKS = {"DiT": DiT, "UViT": UViT}
+from minidit.weights import NETWORKS
 
 _SMALL = dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
+_LINEAR = dict(schedule="linear", predict="x0", weight="v", max_weight=25.0)
 _LINE = dict(schedule="straight", predict="x0", weight="v", max_weight=400.0)
+_SHORT = dict(optimizer="muon", times="logit_normal", warmup=20)
 _LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup=100, cooldown=0.7)
 
 _LATENT = _SMALL | {"patch_size": 2}
 _SCENES = dict(patch_size=4, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
 _SCENES |= dict(block="cross_attention", class_dropout_prob=0.1)
-_HOUR = dict(steps=5000, batch_size=64)
 _TEXT = dict(encoder="text", words=list(captions.WORDS), length=captions.LENGTH)
-_LAYOUT = dict(
-    encoder="layout",
-    kinds=list(scenes.KINDS),
-    colours=list(scenes.COLOURS),
-    length=scenes.SLOTS,
-)
+_LAYOUT = dict(encoder="layout", kinds=list(scenes.KINDS), colours=list(scenes.COLOURS))
+_LAYOUT |= dict(length=scenes.SLOTS)
 
 # "demo": a minute or two on two cores. "speedrun": as soon as possible; experiment "speedrun"
 # undoes it part by part. "mnist": the shipped weights. "mnist-sigma": noise and variance predicted
@@ -44,29 +38,17 @@ PRESETS: dict[str, dict] = {
     "demo": dict(
         model=_SMALL,
         diffusion=_LINE,
-        recipe=dict(
-            steps=600, batch_size=64, optimizer="muon", lr=2e-3, times="logit_normal", warmup=20
-        ),
+        recipe=_SHORT | dict(steps=600, batch_size=64, lr=2e-3),
     ),
     "speedrun": dict(
         model=dict(patch_size=7, hidden_size=64, depth=2, num_heads=4, label_std=1.0),
-        diffusion=dict(schedule="linear", predict="x0", weight="v", max_weight=25.0),
-        recipe=dict(
-            steps=1600,
-            batch_size=32,
-            optimizer="muon",
-            lr=5e-3,
-            times="logit_normal",
-            warmup=20,
-            cooldown=0.8,
-        ),
+        diffusion=_LINEAR,
+        recipe=_SHORT | dict(steps=1600, batch_size=32, lr=5e-3, cooldown=0.8),
     ),
     "mnist": dict(model=_SMALL, diffusion=_LINE, recipe=_LONG),
     "mnist-sigma": dict(
         model=_SMALL,
-        diffusion=dict(
-            schedule="linear", predict="eps", weight="v", max_weight=25.0, learn_sigma=True
-        ),
+        diffusion=_LINEAR | dict(predict="eps", learn_sigma=True),
         recipe=_LONG | {"times": "half"},
     ),
     "uvit-mnist": dict(
@@ -94,20 +76,13 @@ PRESETS: dict[str, dict] = {
         data="scenes",
         model=_SCENES | {"condition": _LAYOUT},
         diffusion=_LINE,
-        recipe=_LONG | _HOUR,
+        recipe=_LONG | {"steps": 5000, "batch_size": 64},
     ),
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
         diffusion=dict(schedule="linear", predict="eps", learn_sigma=True),
-        recipe=dict(
-            steps=100_000,
-            batch_size=256,
-            lr=1e-4,
-            betas=(0.9, 0.999),
-            warmup=0,
-            cooldown=0.0,
-            ema_decay=0.9999,
-        ),
+        recipe=dict(steps=100_000, batch_size=256, lr=1e-4, betas=(0.9, 0.999), ema_decay=0.9999)
+        | dict(warmup=0, cooldown=0.0),
     ),
 }
 
@@ -121,8 +96,8 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
     """
     if isinstance(preset, str):
         check_choice("preset", preset, PRESETS)
-    parts = PRESETS[preset] if isinstance(preset, str) else preset
-    check_choice("network", parts.get("network", "DiT"), NETWORKS)
+    parts = {"network": "DiT"} | (PRESETS[preset] if isinstance(preset, str) else preset)
+    check_choice("network", parts["network"], NETWORKS)
     channels, height, width = image_shape
     size = height if height == width else (height, width)
     patch = parts["model"]["patch_size"]
@@ -135,7 +110,7 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
         )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: nn.Module = NETWORKS[parts.get("network", "DiT")](
+        model: nn.Module = NETWORKS[parts["network"]](
             size,
             in_channels=channels,
             num_classes=0 if "condition" in parts["model"] else num_classes,
