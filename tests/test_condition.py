@@ -12,6 +12,7 @@ from minidit import (
     TextEncoder,
     Tokenizer,
     UViT,
+    data,
     ddim,
     fit,
     guided,
@@ -333,3 +334,18 @@ def test_a_missing_condition_is_answered_with_an_empty_one():
     with pytest.raises(ValueError, match=r"label_embed.empty\(b\)"):
         net(x, t)
     assert net(x, t, net.label_embed.empty(2)).shape == x.shape
+
+
+def test_an_encoder_says_what_it_reads_of_a_data_set():
+    class Firsts(LayoutEncoder):
+        reads = "classes"
+
+        def encode(self, told):
+            return torch.tensor([ord(name[0]) for name in told])
+
+    images = torch.zeros(2, 1, 8, 8)
+    dataset = data.Dataset(images, torch.tensor([1, 0]), ("a", "b"), "mine", "train")
+    assert data.condition_of(dataset, Firsts(8, ["one"], ["red"])).tolist() == [97, 98]
+    assert data.condition_of(dataset, None) is dataset.labels
+    with pytest.raises(ValueError, match="mine has no objects"):
+        data.condition_of(dataset, encoder("layout"))

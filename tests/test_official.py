@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from minidit import DIT_SIZES, UVIT_SIZES, DiT, UViT, export_official, load_official
-from minidit.weights import official_uvit
+from minidit.weights import official_dit, official_uvit
 from minidit.weights.official import read_config
 from minidit.weights.official_dit import NAMES, names_of
 
@@ -21,27 +21,38 @@ def model(tiny_dit, awaken):
 def inputs(model, batch=3):
     rng = torch.Generator().manual_seed(5)
     x = torch.randn(batch, model.in_channels, *model.size, generator=rng)
-    y = torch.randint(model.label_embed.table.num_embeddings, (batch,), generator=rng)
+    labels = model.label_embed
+    y = labels and torch.randint(labels.table.num_embeddings, (batch,), generator=rng)
     return x, torch.tensor([0.0, 17.5, 999.0])[:batch], y
 
 
+def tiny_uvit(**changes):
+    arguments = dict(input_size=8, patch_size=4, in_channels=1, hidden_size=16, depth=4)
+    return UViT(**arguments | dict(num_heads=2, num_classes=3) | changes)
+
+
 @pytest.mark.parametrize(
-    "changes",
+    "network, changes",
     [
-        {},
-        {"patch_size": 1, "in_channels": 3},
-        {"input_size": 12, "patch_size": 3, "in_channels": 2, "learn_sigma": True},
-        {"hidden_size": 28, "num_heads": 7, "depth": 3, "mlp_ratio": 2.5},
-        {"class_dropout_prob": 0.0, "num_classes": 1},
+        ("DiT", {}),
+        ("DiT", {"patch_size": 1, "in_channels": 3}),
+        ("DiT", {"input_size": 12, "patch_size": 3, "in_channels": 2, "learn_sigma": True}),
+        ("DiT", {"hidden_size": 28, "num_heads": 7, "depth": 3, "mlp_ratio": 2.5}),
+        ("DiT", {"class_dropout_prob": 0.0, "num_classes": 1}),
+        ("UViT", {}),
+        ("UViT", {"num_classes": 0, "skip": "none", "conv": "none"}),
+        ("UViT", {"patch_size": 2, "in_channels": 2, "time_mlp": True, "qkv_bias": True}),
+        ("UViT", {"depth": 3, "time_mlp": True}),
+        ("UViT", {"hidden_size": 28, "num_heads": 7, "mlp_ratio": 2.5, "class_dropout_prob": 0.0}),
     ],
 )
-def test_round_trip_keeps_every_bit(changes, tiny_dit, awaken):
-    model = awaken(tiny_dit(**changes))
-    out = export_official(model)
-    null = model.null_label is not None
-    again = load_official(out, model.config["num_heads"], null_label=null)
-    for key in ("input_size", "patch_size", "in_channels", "depth", "learn_sigma", "num_classes"):
-        assert again.config[key] == model.config[key]
+def test_round_trip_keeps_every_bit(network, changes, tiny_dit, awaken):
+    model = awaken((tiny_dit if network == "DiT" else tiny_uvit)(**changes))
+    out, config = export_official(model), model.config
+    again = load_official(out, config["num_heads"], null_label=config["class_dropout_prob"] > 0)
+    for key in ("input_size", "patch_size", "in_channels", "learn_sigma", "num_classes"):
+        assert again.config[key] == config[key]
+    assert again.config["depth"] == (config["depth"] if network == "DiT" else 2 * model.half)
     assert again.null_label == model.null_label
     own = model.state_dict()
     assert again.state_dict().keys() == own.keys()
@@ -71,13 +82,18 @@ def test_the_table_of_names_is_complete():
     assert len(set(NAMES.values())) == len(NAMES)
 
 
-@pytest.mark.parametrize("size", DIT_SIZES)
-def test_presets_are_read_off_their_tensors(size):
+@pytest.mark.parametrize(
+    "network, code, size",
+    [(DiT, official_dit, size) for size in DIT_SIZES.values()]
+    + [(UViT, official_uvit, size) for size in UVIT_SIZES.values()],
+    ids=[*DIT_SIZES, *(f"UViT-{size}" for size in UVIT_SIZES)],
+)
+def test_sizes_are_read_off_their_tensors(network, code, size):
     with torch.device("meta"):  # shapes are enough
-        model = DiT(**DIT_SIZES[size])
-        config = read_config(export_official(model))
-    expected = {key: model.config[key] for key in config}
-    assert config == expected
+        model = network(**size)
+        null = model.null_label is not None or model.label_embed is None
+        config = read_config(export_official(model), None, null, code)
+    assert config == {key: model.config[key] for key in config}
 
 
 def test_files_of_every_kind(model, tmp_path):
@@ -218,44 +234,6 @@ def test_one_class_needs_to_be_told_from_the_null_label(network, awaken):
 
 
 # --- U-ViT ----------------------------------------------------------------------------------------
-
-
-def tiny_uvit(**changes):
-    arguments = dict(input_size=8, patch_size=4, in_channels=1, hidden_size=16, depth=4)
-    return UViT(**arguments | dict(num_heads=2, num_classes=3) | changes)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"num_classes": 0, "skip": "none", "conv": "none"},
-        {"patch_size": 2, "in_channels": 2, "time_mlp": True, "qkv_bias": True, "depth": 3},
-        {"hidden_size": 28, "num_heads": 7, "mlp_ratio": 2.5, "class_dropout_prob": 0.0},
-    ],
-)
-def test_a_uvit_comes_back_to_the_bit(changes, awaken):
-    model = awaken(tiny_uvit(**changes))
-    out = export_official(model)
-    again = load_official(
-        out, model.config["num_heads"], null_label=model.config["class_dropout_prob"] > 0
-    )
-    assert again.null_label == model.null_label
-    x = torch.randn(2, model.in_channels, 8, 8)
-    t, y = torch.tensor([0.0, 999.0]), torch.tensor([0, 2]) if model.label_embed else None
-    with torch.no_grad():
-        assert torch.equal(again(x, t, y), model(x, t, y))
-    back = export_official(again)
-    assert all(torch.equal(back[name], out[name]) for name in out) and back.keys() == out.keys()
-
-
-@pytest.mark.parametrize("size", UVIT_SIZES)
-def test_uvit_sizes_are_read_off_their_tensors(size):
-    with torch.device("meta"):
-        model = UViT(**UVIT_SIZES[size])
-        null = model.null_label is not None or model.label_embed is None
-        config = read_config(export_official(model), None, null, official_uvit)
-    assert config == {key: model.config[key] for key in config}
 
 
 @pytest.mark.parametrize(

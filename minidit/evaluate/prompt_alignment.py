@@ -83,24 +83,15 @@ def caption_alignment(detector: nn.Module, images: Tensor, captions: list[str]) 
 def verdict(request: Request, rows: list[list[float]]) -> dict[str, list[bool]]:
     """What holds of a request, given what was found: rows of 1 + kind, 1 + colour and a box."""
     by_pair = {(int(row[0]), int(row[1])): row[2:] for row in reversed(rows)}  # the surest stay
-    boxes = [by_pair.get(_numbers(said.kind, said.colour)) for said in request.objects]
-    there = list(zip(request.objects, boxes))
+    boxes = [by_pair.get(_numbers(told.kind, told.colour)) for told in request.objects]
+    sizes = [(box, told.size) for told, box in zip(request.objects, boxes) if told.size]
+    places = [(box, told.place) for told, box in zip(request.objects, boxes) if told.place]
+    where = [(boxes[i], direction, boxes[k]) for i, direction, k in request.relations]
     return {
         "objects": [box is not None for box in boxes],
-        "sizes": [
-            box is not None and is_large(box) == (said.size == "large")
-            for said, box in there
-            if said.size is not None
-        ],
-        "places": [
-            box is not None and _is_at(box, said.place)
-            for said, box in there
-            if said.place is not None
-        ],
-        "relations": [
-            None not in (boxes[i], boxes[k]) and _lies(boxes[i], where, boxes[k])
-            for i, where, k in request.relations
-        ],
+        "sizes": [box is not None and is_large(box) == (size == "large") for box, size in sizes],
+        "places": [box is not None and _is_at(box, place) for box, place in places],
+        "relations": [None not in row and _lies(*row) for row in where],
         "counts": [len(rows) == len(boxes)],
     }
 
@@ -112,9 +103,7 @@ def _numbers(kind: str, colour: str) -> tuple[int, int]:
 def _is_at(box: list[float], place: tuple[int, int]) -> bool:
     edges = (0.0, *BETWEEN, 1.0)
     middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return all(
-        edges[third] - MARGIN <= m <= edges[third + 1] + MARGIN for m, third in zip(middle, place)
-    )
+    return all(edges[k] - MARGIN <= m <= edges[k + 1] + MARGIN for m, k in zip(middle, place))
 
 
 def _lies(a: list[float], where: str, b: list[float]) -> bool:
