@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minidit.data.pictures import film, pixels, tile  # noqa: F401
+from minidit.data.pictures import evenly, film, pixels, tile  # noqa: F401
 from minidit.train import replacing
 
 # The palette of Okabe and Ito: told apart with any kind of colour vision.
@@ -293,7 +293,6 @@ def strip(
 
     `labels` belong to all the frames; the rest of the arguments goes to `show`.
     """
-    picked = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
-    chosen = torch.stack([torch.as_tensor(frames[i]) for i in picked], dim=1)  # (b, count, c, h, w)
+    chosen, picked = evenly(frames, count)
     above = [labels[i] for i in picked] if labels is not None else None
     show(chosen.flatten(0, 1), columns=len(picked), above=above, **layout)

@@ -110,7 +110,7 @@ def test_missing_data_are_missed_before_anything_is_drawn(monkeypatch, capsys):
         raise AssertionError("drawn for nothing")
 
     monkeypatch.setattr(evaluate_commands.data, "load", load)
-    monkeypatch.setattr(evaluate_commands, "states", states)
+    monkeypatch.setattr(evaluate_commands.Painter, "states", states)
     assert main(["evaluate", "--weights", "dit-mnist"]) == 2
     assert "no test images of mnist" in capsys.readouterr().err
 

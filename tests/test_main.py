@@ -195,14 +195,28 @@ def test_what_is_trained_can_be_compiled(given, mode, tmp_path, monkeypatch):
     assert asked == ([mode] if mode else [])
 
 
+COMMANDS = "demo train sample evaluate classifier encode reconstruct experiment bench".split()
+
+
 def test_help_names_every_command_and_gives_examples():
-    done = command("--help")
-    assert done.returncode == 0
-    for word in ("demo", "train", "sample", "classifier", "encode", "experiment", "examples:"):
+    """And it loads nothing that is heavy: neither the experiments nor what draws figures."""
+    program = (
+        "import sys, minidit.cli\n"
+        "try:\n    minidit.cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print({'minidit.lab', 'matplotlib', 'torch._dynamo'} & sys.modules.keys())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("set()\n"), done.stderr
+    for word in (*COMMANDS, "examples:"):
         assert word in done.stdout
-    for name in ("demo", "train", "sample", "classifier", "encode", "reconstruct", "experiment"):
-        page = command(name, "--help")
-        assert page.returncode == 0 and "--out" in page.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_its_options(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    assert ("--store" if name == "evaluate" else "--out") in capsys.readouterr().out
 
 
 def test_the_demo_trains_and_writes_its_picture(tmp_path):

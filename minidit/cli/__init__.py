@@ -1,1 +1,49 @@
-"""What the commands of the command line do, a file for each group of them."""
+"""The command line: python -m minidit COMMAND. A file for each command or two: what `add` adds are
+its options. What takes long to import, such as `lab`, is imported by the command that needs it.
+"""
+
+import argparse
+import sys
+
+from minidit.cli import autoencoder, bench, classifier, demo, evaluate, experiment, sample, train
+from minidit.cli.terminal import settle
+
+EXAMPLES = """examples:
+  python -m minidit demo
+  python -m minidit train --data mnist --out runs/mnist --preset mnist
+  python -m minidit sample --weights dit-mnist --per-class 10 --guidance 2 --out digits.png
+  python -m minidit train --preset dit-cifar10 --out runs/cifar10
+  python -m minidit train --data scenes --preset scenes-text --out runs/text
+  python -m minidit sample --weights runs/text/weights.safetensors \\
+      --prompt "a red three left of a small blue seven"
+  python -m minidit sample --weights runs/mnist/weights.safetensors --labels 3,1,4 --out pi.npz
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options; `run` is the function that a command is."""
+    top = argparse.ArgumentParser(
+        "python -m minidit",
+        description="The diffusion transformer, built step by step.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for home in (demo, train, sample, evaluate, classifier, autoencoder, experiment, bench):
+        home.add(subparsers)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; errors that a user can mend are one sentence, and exit code 2."""
+    args = parser().parse_args(arguments)
+    try:
+        settle(args)
+        args.run(args)
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        print(f"minidit {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; a training run goes on from its last checkpoint", file=sys.stderr)
+        return 130
+    return 0

@@ -5,17 +5,16 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
+import torch
+
 from minidit._validate import check_choice, check_positive
-from minidit.cli.terminal import add_compile, check_compile, device_of, set_threads, writable
-from minidit.lab import bench as racing
-from minidit.lab.bench import growth, profiles
-from minidit.lab.bench.contest import NETWORKS, SIZES
+from minidit.cli.terminal import add_shared, writable
 
 DEFAULTS = {"bench": "bench.json", "growth": "growth.json", "profile": "profile.json"}
 
 
-def add_bench(subparsers) -> None:
-    """The options of `bench`, for the command line's parser."""
+def add(subparsers) -> None:
+    """The options of `bench`."""
     p = subparsers.add_parser(
         "bench",
         help="how fast it is, against a plain version of it and against the machine",
@@ -29,11 +28,13 @@ def add_bench(subparsers) -> None:
         default=["small", "tokens"],
         help="small, tokens, S/2, B/2 (%(default)s)",
     )
-    p.add_argument("--networks", nargs="+", default=list(NETWORKS), help="DiT, U-ViT (%(default)s)")
+    p.add_argument(
+        "--networks", nargs="+", default=["DiT", "U-ViT"], help="DiT, U-ViT (%(default)s)"
+    )
     p.add_argument("--repeats", type=int, default=9, help="turns of each (%(default)s)")
     p.add_argument("--seconds", type=float, default=0.2, help="of a turn, at least (%(default)g)")
     p.add_argument("--batch", type=int, help="instead of the sizes' own")
-    add_compile(p)
+    add_shared(p, "compile")
     kind = p.add_mutually_exclusive_group()
     kind.add_argument("--growth", action="store_true", help="instead: how time and memory grow")
     kind.add_argument("--profile", action="store_true", help="instead: where a step's time goes")
@@ -42,13 +43,15 @@ def add_bench(subparsers) -> None:
         "--out",
         help="FILE.json; FILE.md lies beside it (data/results/bench.json, or growth, profile)",
     )
-    p.add_argument("--threads", type=int, help="processor threads (default: all)")
-    p.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
-    p.set_defaults(run="bench")
+    add_shared(p, "threads", "device")
+    p.set_defaults(run=bench)
 
 
 def bench(args: Namespace) -> None:
     """Measure, or make the page again from a file that holds what was measured."""
+    from minidit.lab import bench as racing
+    from minidit.lab.bench import growth, profiles
+
     kind = "growth" if args.growth else "profile" if args.profile else "bench"
     out = writable(args.out or f"data/results/{DEFAULTS[kind]}", ".json")
     if not args.page:
@@ -64,6 +67,10 @@ def bench(args: Namespace) -> None:
 
 def _measured(kind: str, args: Namespace) -> dict:
     """What one of the three measurements finds."""
+    from minidit.lab import bench as racing
+    from minidit.lab.bench import growth, profiles
+    from minidit.lab.bench.contest import NETWORKS, SIZES
+
     for size in args.sizes:
         check_choice("--sizes", size, SIZES)
     for network in args.networks:
@@ -72,25 +79,24 @@ def _measured(kind: str, args: Namespace) -> dict:
         raise ValueError(f"--seconds {args.seconds:g} must be above 0, e.g. 0.2")
     if args.batch is not None:
         check_positive(batch=args.batch)
-    check_compile(args.compile)
     if args.compile is not None and kind != "bench":
         raise ValueError(f"--compile doesn't go with --{kind}; leave one of the two out")
-    device = device_of(args.device)
-    set_threads(1 if kind == "profile" and args.threads is None else args.threads)
+    if kind == "profile" and args.threads is None:
+        torch.set_num_threads(1)
     if kind == "growth":
         return growth.growth(
-            repeats=args.repeats, device=device, seconds=args.seconds, report=print
+            repeats=args.repeats, device=args.device, seconds=args.seconds, report=print
         )
     if kind == "profile":
         size, network = args.sizes[0], args.networks[0]
-        return profiles.profiles(size, network, batch=args.batch, device=device)
+        return profiles.profiles(size, network, batch=args.batch, device=args.device)
     return racing.bench(
         args.sizes,
         networks=args.networks,
         repeats=args.repeats,
         seconds=args.seconds,
         batch=args.batch,
-        device=device,
+        device=args.device,
         compiled=args.compile,
         report=print,
     )

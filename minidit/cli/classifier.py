@@ -1,41 +1,49 @@
-"""What `classifier` does: train a judge of samples."""
+"""What `classifier` does: train the network that judges samples; of scenes it is a detector."""
 
 from argparse import Namespace
 
-from minidit import data, weights
-from minidit import evaluate as judging
+from minidit import data, evaluate, weights
 from minidit._validate import check_positive
-from minidit.cli import scenes as scene_commands
-from minidit.cli.terminal import bar, command_of, set_threads, writable
+from minidit.cli.terminal import add_shared, bar, command_of, writable
+from minidit.evaluate import prompt_alignment as alignment
 from minidit.evaluate.classifier import train_classifier
 from minidit.latents.presets import PHOTOGRAPHS
 
 
+def add(subparsers) -> None:
+    """The options of `classifier`."""
+    p = subparsers.add_parser("classifier", help="train the classifier that judges samples")
+    p.add_argument("--data", default="mnist", help="digits, mnist, cifar10 or scenes (%(default)s)")
+    p.add_argument("--out", required=True, help="FILE.safetensors")
+    p.add_argument("--steps", type=int, default=3000, help="of 256 images (%(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
+    add_shared(p, "threads")
+    p.set_defaults(run=classifier)
+
+
 def classifier(args: Namespace) -> None:
-    """Train a judge of samples."""
-    set_threads(args.threads)
+    """Train a judge of samples, and store it with what it gets right of the test images."""
     path = writable(args.out, ".safetensors")
     check_positive(steps=args.steps)
+    test = data.load(args.data, "test")
+    images = data.to_unit(test.images)
+    how = {"steps": args.steps, "seed": args.seed}
+    with bar(args.steps) as progress:
+        how["report"] = lambda step, loss: progress.update()
+        if args.data == "scenes":
+            judge = alignment.make_detector(**how)
+        else:
+            train, photographs = data.load(args.data), args.data in PHOTOGRAPHS
+            judge = train_classifier(train.images, train.labels, photographs=photographs, **how)
     if args.data == "scenes":
-        return scene_commands.train_detector(args, path)
-    train, test = data.load(args.data), data.load(args.data, "test")
-    progress = bar(args.steps)
-    judge = train_classifier(
-        train.images,
-        train.labels,
-        steps=args.steps,
-        seed=args.seed,
-        photographs=args.data in PHOTOGRAPHS,
-        report=lambda step, loss: progress.update(),
-    )
-    progress.close()
-    right = judging.accuracy(judge, data.to_unit(test.images), test.labels)
-    facts = {
-        "data": args.data,
-        "steps": args.steps,
-        "seed": args.seed,
-        "test accuracy": round(right, 4),
-        "command": command_of(args, "data steps seed threads out"),
-    }
+        right = alignment.layout_alignment(judge, images, test.objects)
+        found = {"test": {name: round(value, 4) for name, value in right.items()}}
+        told = f"finds all objects of {right['scenes']:.2%}"
+    else:
+        right = evaluate.accuracy(judge, images, test.labels)
+        found = {"test accuracy": round(right, 4)}
+        told = f"recognises {right:.2%}"
+    facts = {"data": args.data, "steps": args.steps, "seed": args.seed, **found}
+    facts["command"] = command_of(args, "data steps seed threads out")
     weights.save(judge, path, info=facts)
-    print(f"wrote {path}; it recognises {right:.2%} of the test images")
+    print(f"wrote {path}; it {told} of the test images")

@@ -16,7 +16,8 @@ from torch import Tensor
 from minidit import data, weights
 from minidit import evaluate as judging
 from minidit.cli import scenes as scene_commands
-from minidit.cli.sample import denoiser, first_stage, pixels, states
+from minidit.cli.sample import Painter, add_sampling
+from minidit.cli.terminal import add_shared
 from minidit.conditions.encoders import ConditionEncoder
 from minidit.evaluate import memorisation as copies
 from minidit.evaluate.classifier import Classifier
@@ -28,30 +29,47 @@ AT_ONCE = 1000  # samples
 MOST = 2000  # test images that tell how near to a training image is suspicious
 
 
+def add(subparsers) -> None:
+    """The options of `evaluate`."""
+    p = subparsers.add_parser("evaluate", help="judge samples beside as many real images")
+    option = p.add_argument
+    option("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
+    option("--data", help="whose classifier and images (default: what they trained on)")
+    each = "images of each class; of scenes, with seen and with held-out pairs (%(default)s)"
+    option("--per-class", type=int, default=100, help=each)
+    add_sampling(p)
+    file = "of photographs, the usual FID as well: the file of InceptionV3's weights"
+    option("--inception", metavar="FILE", help=file)
+    add_shared(p, "store")
+    p.set_defaults(run=evaluate)
+
+
 def evaluate(args: Namespace) -> None:
     """Judge samples of some weights, beside as many real images."""
-    model, diffusion = denoiser(args)
-    stage = first_stage(args)
+    painter = Painter(args)
+    encoder, num_classes = painter.model.label_embed, painter.model.config["num_classes"]
 
     def draw(y: Tensor, guidance: float | None = None) -> Tensor:
-        parts = []
-        for k, part in enumerate(y.split(AT_ONCE)):
-            drawn, _ = states(args, model, diffusion, part, guidance, args.seed + k)
-            parts.append(pixels(stage, last(drawn).cpu()))
+        parts = [
+            painter.pixels(last(painter.states(part, guidance, args.seed + k)))
+            for k, part in enumerate(y.split(AT_ONCE))
+        ]
         return torch.cat(parts)
 
-    if isinstance(model.label_embed, ConditionEncoder):
+    if isinstance(encoder, ConditionEncoder):
         if args.inception is not None:
-            raise ValueError("--inception is for photographs; scenes are judged by obedience")
-        return scene_commands.evaluate(args, model.label_embed, draw)
+            raise ValueError(
+                "--inception is for photographs; scenes are judged by prompt alignment"
+            )
+        return scene_commands.evaluate(args, encoder, draw)
     args.data = args.data or weights.info(args.weights).get("data", "mnist")
     if args.inception is not None and args.data not in PHOTOGRAPHS:
         raise ValueError(f"--inception is for photographs, not for {args.data}; leave it out")
     network = inception(args.inception) if args.inception is not None else None
-    if args.per_class * model.config["num_classes"] <= 64:
+    if args.per_class * num_classes <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to judge; try 100")
     data.load(args.data, "test")  # what can't be had is said before the work begins
-    labels = torch.arange(model.config["num_classes"]).repeat(args.per_class)
+    labels = torch.arange(num_classes).repeat(args.per_class)
     began = time.perf_counter()
     images = draw(labels)
     spent = time.perf_counter() - began

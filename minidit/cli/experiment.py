@@ -7,19 +7,34 @@ from pathlib import Path
 
 from minidit import plot
 from minidit._validate import check_choice
-from minidit.cli.terminal import set_threads
-from minidit.lab import EXPERIMENTS
-from minidit.lab.runner import measures, run_experiment, table
+
+
+def add(subparsers) -> None:
+    """The options of `experiment`."""
+    p = subparsers.add_parser(
+        "experiment",
+        help="run a named experiment, or go on with it",
+        description="Run what is missing of an experiment, store each run as it ends, and print "
+        "the table.",
+    )
+    p.add_argument("name", nargs="?", help="which one; leave it out for a list")
+    p.add_argument("--scale", default="cpu", help="smoke, cpu or gpu (%(default)s)")
+    p.add_argument("--seeds", type=int, default=1, help="runs of each variant (%(default)s)")
+    p.add_argument("--out", default="data/results", help="folder of NAME.json (%(default)s)")
+    p.add_argument("--threads", type=int, default=1, help="processor threads (%(default)s)")
+    p.set_defaults(run=experiment)
 
 
 def experiment(args: Namespace) -> None:
     """List the experiments, or run one."""
+    from minidit.lab import EXPERIMENTS
+    from minidit.lab.runner import measures, run_experiment, table
+
     if args.name is None:
         for name, entry in EXPERIMENTS.items():
             print(f"{name}: {entry.question} {len(entry.variants)} variants")
         return
     check_choice("experiment", args.name, EXPERIMENTS)
-    set_threads(args.threads)
     results = run_experiment(
         args.name,
         EXPERIMENTS[args.name],

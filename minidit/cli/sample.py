@@ -1,7 +1,7 @@
 """What the command line does to draw images: weights, labels and a sampler become pixels."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 import torch
@@ -9,13 +9,79 @@ from torch import Tensor
 
 from minidit import data, weights
 from minidit._validate import check_choice
-from minidit.cli import scenes as scene_commands
-from minidit.cli.terminal import bar, device_of, writable, write_frames, write_images
+from minidit.cli.scenes import read_request
+from minidit.cli.terminal import add_shared, bar, writable, write_film, write_images
 from minidit.conditions.encoders import ConditionEncoder
-from minidit.diffusion import Diffusion
 from minidit.latents import latent
+from minidit.plot import evenly
 from minidit.sampling import SAMPLERS, State, select_steps
 from minidit.training.generate import generate
+
+
+def add(subparsers) -> None:
+    """The options of `sample`."""
+    p = subparsers.add_parser("sample", help="draw images with trained weights")
+    option, many = p.add_argument, dict(nargs="+", action="extend")
+    option("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
+    each = "images of each class or prompt (%(default)s)"
+    option("--per-class", type=int, default=10, help=each)
+    option("--labels", help="these labels instead, e.g. 3,1,4")
+    option("--prompt", help='texts, e.g. "a red three left of a small blue seven"', **many)
+    layout = 'layouts, e.g. "red three 0.1 0.2 0.4 0.7; blue seven 0.6 0.3 0.9 0.6"'
+    option("--boxes", help=layout, **many)
+    add_sampling(p)
+    option("--out", default="samples.png", help="FILE.png or FILE.npz (%(default)s)")
+    option("--film", help="FILE.png: all steps as an animated PNG, too")
+    option("--strip", help="FILE.png: a row for each image, time to the right, too")
+    p.set_defaults(run=sample)
+
+
+def add_sampling(p: ArgumentParser) -> None:
+    """The options of how to sample, which `evaluate` has, too."""
+    option, names = p.add_argument, "ddim, ddpm, dpm_solver or euler_maruyama (%(default)s)"
+    option("--guidance", type=float, default=2, help="1 is none (%(default)g)")
+    option("--sampler", default="ddim", help=names)
+    option("--steps", default="50", help='how many, or a rule like "quad25" (%(default)s)')
+    option("--seed", type=int, default=0, help="of the noise (%(default)s)")
+    kept = "keep predicted images in range (noise-predicting weights)"
+    option("--clip", action="store_true", help=kept)
+    option("--autoencoder", help="of weights that draw latents, if it was moved: a file")
+    add_shared(p, "device")
+
+
+class Painter:
+    """The weights of --weights on --device, and whatever else turns conditions into images."""
+
+    def __init__(self, args: Namespace) -> None:
+        check_choice("--sampler", args.sampler, SAMPLERS)
+        self.args = args
+        self.model, self.diffusion = weights.load(args.weights)
+        if self.diffusion is None:
+            raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
+        self.model.to(args.device)
+        self.stage = latent.first_stage_of(args.weights, args.autoencoder)
+        if self.stage is not None and args.clip:
+            raise ValueError("--clip is for pixels; these weights draw latents, so leave it out")
+        self.steps = int(args.steps) if args.steps.isdecimal() else args.steps
+
+    def states(
+        self, y: Tensor, guidance: float | None = None, seed: int | None = None
+    ) -> Iterator[State]:
+        """A sampler's states for conditions y; `guidance`, `seed`: in place of the options."""
+        return generate(
+            self.model,
+            self.diffusion,
+            y,
+            guidance=self.args.guidance if guidance is None else guidance,
+            sampler=self.args.sampler,
+            steps=self.steps,
+            seed=self.args.seed if seed is None else seed,
+            clip=self.args.clip,
+        )
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """What was drawn, (n, c, h, w), decoded if it is latents; on the CPU."""
+        return x.cpu() if self.stage is None else latent.decode(self.stage.model, x.cpu())
 
 
 def sample(args: Namespace) -> None:
@@ -23,84 +89,39 @@ def sample(args: Namespace) -> None:
     out = writable(args.out, ".png", ".npz")
     film = args.film and writable(args.film, ".png", option="--film")
     strip = args.strip and writable(args.strip, ".png", option="--strip")
-    model, diffusion = denoiser(args)
-    stage = first_stage(args)
-    labels = _labels(args, model)
-    steps, count = states(args, model, diffusion, labels)
-    began = time.perf_counter()
-    frames = []
+    painter = Painter(args)
+    y = _conditions(args, painter.model)
+    count = len(select_steps(painter.diffusion.schedule, painter.steps))
+    began, frames = time.perf_counter(), []
     with bar(count) as progress:
-        for state in steps:
+        for state in painter.states(y):
             progress.update()
             if film or strip:
                 frames.append(state.x.cpu())
-    columns = min(10, len(labels))
-    if isinstance(model.label_embed, ConditionEncoder):
+    columns = min(10, len(y))
+    if isinstance(painter.model.label_embed, ConditionEncoder):
         columns = args.per_class
     elif args.labels is None:
-        columns = model.config["num_classes"]
-    images = pixels(stage, state.x.cpu())
-    write_images(out, data.to_uint8(images), labels, columns)
-    print(f"wrote {out}: {len(labels)} images in {time.perf_counter() - began:.1f} s")
-    if film or strip:
-        write_frames([data.to_uint8(pixels(stage, x)) for x in frames], columns, film, strip)
+        columns = painter.model.config["num_classes"]
+    write_images(out, data.to_uint8(painter.pixels(state.x)), columns, y)
+    print(f"wrote {out}: {len(y)} images in {time.perf_counter() - began:.1f} s")
+    frames = [data.to_uint8(painter.pixels(x)) for x in frames]
+    if film:
+        write_film(film, frames, columns)
+    if strip:
+        rows, picked = evenly(frames, 9)
+        write_images(strip, rows.flatten(0, 1), len(picked))
 
 
-def denoiser(args: Namespace) -> weights.Loaded:
-    """The network that --weights names, on --device, and its process."""
-    check_choice("--sampler", args.sampler, SAMPLERS)
-    device = device_of(args.device)
-    model, diffusion = weights.load(args.weights)
-    if diffusion is None:
-        raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
-    return weights.Loaded(model.to(device), diffusion)
-
-
-def first_stage(args: Namespace) -> latent.FirstStage | None:
-    """The autoencoder whose latents the weights draw, if they do."""
-    stage = latent.first_stage_of(args.weights, args.autoencoder)
-    if stage is not None and args.clip:
-        raise ValueError("--clip is for pixels; these weights draw latents, so leave it out")
-    return stage
-
-
-def pixels(stage: latent.FirstStage | None, drawn: Tensor) -> Tensor:
-    """What was drawn, (n, c, h, w), decoded if it is latents."""
-    return drawn if stage is None else latent.decode(stage.model, drawn)
-
-
-def states(
-    args: Namespace,
-    model: torch.nn.Module,
-    diffusion: Diffusion,
-    labels: Tensor,
-    guidance: float | None = None,
-    seed: int | None = None,
-) -> tuple[Iterator[State], int]:
-    """A sampler's states, and their number; `guidance`, `seed`: in place of the options."""
-    steps = int(args.steps) if args.steps.isdecimal() else args.steps
-    count = len(select_steps(diffusion.schedule, steps))
-    drawn = generate(
-        model,
-        diffusion,
-        labels,
-        guidance=args.guidance if guidance is None else guidance,
-        sampler=args.sampler,
-        steps=steps,
-        seed=args.seed if seed is None else seed,
-        clip=args.clip,
-    )
-    return drawn, count
-
-
-def _labels(args: Namespace, model: torch.nn.Module) -> Tensor:
+def _conditions(args: Namespace, model: torch.nn.Module) -> Tensor:
+    """The labels (n,), texts or boxes that are to be drawn."""
     if args.per_class < 1:
         raise ValueError(f"--per-class {args.per_class} must be at least 1")
     num_classes = model.config["num_classes"]
     if isinstance(model.label_embed, ConditionEncoder):
         if args.labels is not None:
             raise ValueError("--labels is for weights with classes; use --prompt or --boxes")
-        y = scene_commands.read_request(model.label_embed, args.prompt, args.boxes)
+        y = read_request(model.label_embed, args.prompt, args.boxes)
         return y.repeat_interleave(args.per_class, dim=0)
     if args.prompt or args.boxes:
         raise ValueError("--prompt and --boxes are for weights of scenes; these take --labels")

@@ -1,19 +1,16 @@
-"""What the command line does with scenes: prompts and boxes are read, and obedience is judged."""
+"""What the command line does with scenes: prompts and boxes are read, and alignment is judged."""
 
 import math
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from minidit import data, weights
 from minidit._validate import check_choice
-from minidit.cli.terminal import bar, command_of
 from minidit.conditions.encoders import ConditionEncoder, LayoutEncoder, TextEncoder
-from minidit.evaluate import prompt_alignment as obedience
+from minidit.evaluate import prompt_alignment as alignment
 
 EXAMPLES = {
     "prompt": '--prompt "a red three left of a small blue seven"',
@@ -59,74 +56,39 @@ def _box(encoder: LayoutEncoder, text: str) -> list[float]:
     return [1 + encoder.kinds.index(kind), 1 + encoder.colours.index(colour), x0, y0, x1, y1]
 
 
-class Part(NamedTuple):
-    """Test scenes of one sort: those that a network could know, or those with held-out pairs."""
-
-    name: str
-    images: Tensor
-    objects: Tensor
-    captions: list[str]
-    y: Tensor
-
-
-def parts(encoder: ConditionEncoder, each: int) -> Iterator[Part]:
-    """The first test scenes with none but seen pairs, and with a held-out pair, `each` of both."""
-    test = data.load("scenes", "test")
-    y = data.condition_of(test, encoder)
-    if not 1 <= each <= int(test.held_out.sum()):
-        raise ValueError(f"{each} scenes of each half can't be had: 1 … {int(test.held_out.sum())}")
-    for name, rows in (("seen pairs", ~test.held_out), ("held-out pairs", test.held_out)):
-        rows = rows.nonzero().flatten()[:each]
-        told = [test.captions[k] for k in rows.tolist()]
-        yield Part(name, data.to_unit(test.images[rows]), test.objects[rows], told, y[rows])
-
-
-def judged(judge: nn.Module, encoder: ConditionEncoder, images: Tensor, part: Part) -> dict:
-    """The obedience of images (n, 3, h, w) to what a part asks for, as the encoder is told it."""
-    if isinstance(encoder, TextEncoder):
-        found = obedience.caption_alignment(judge, images, part.captions)
-    else:
-        found = obedience.layout_alignment(judge, images, part.objects)
-    return {name: round(value, 4) for name, value in found.items() if not math.isnan(value)}
-
-
-def train_detector(args: Namespace, path: Path) -> None:
-    """Train the judge of scenes, and store it with what it finds in the test images."""
-    progress = bar(args.steps)
-    judge = obedience.make_detector(
-        args.steps, seed=args.seed, report=lambda step, loss: progress.update()
-    )
-    progress.close()
-    test = data.load("scenes", "test")
-    right = obedience.layout_alignment(judge, data.to_unit(test.images), test.objects)
-    facts = {
-        "data": args.data,
-        "steps": args.steps,
-        "seed": args.seed,
-        "test": {name: round(value, 4) for name, value in right.items()},
-        "command": command_of(args, "data steps seed threads out"),
-    }
-    weights.save(judge, path, info=facts)
-    print(f"wrote {path}; it finds all objects of {right['scenes']:.2%} of the test images")
-
-
 def evaluate(
     args: Namespace, encoder: ConditionEncoder, draw: Callable[[Tensor, float], Tensor]
 ) -> None:
-    """Obedience to test scenes of seen and of held-out pairs, with and without guidance.
+    """How well test scenes are drawn, with and without guidance; `draw(y, guidance)` gives images.
 
-    `draw(y, guidance)` gives the images.
+    Scenes with none but pairs of kind and colour that training showed, and with held-out ones.
     """
-    judge = obedience.scene_detector()
+    detector, test = alignment.scene_detector(), data.load("scenes", "test")
     settings = {key: getattr(args, key) for key in ("sampler", "steps", "seed", "clip")}
-    for part in parts(encoder, args.per_class):
-        images = {"real": part.images}
+    each, most, y = args.per_class, int(test.held_out.sum()), data.condition_of(test, encoder)
+    if not 1 <= each <= most:
+        raise ValueError(f"{each} scenes of each half can't be had: 1 … {most}")
+    for name, chosen in (("seen pairs", ~test.held_out), ("held-out pairs", test.held_out)):
+        rows = chosen.nonzero().flatten()[:each]
+        images = {"real": data.to_unit(test.images[rows])}
         for scale in dict.fromkeys([1.0, args.guidance]):
-            images[f"guidance {scale:g}"] = draw(part.y, scale)
-        found = {k: judged(judge, encoder, x, part) for k, x in images.items()}
-        for name, values in found.items():
+            images[f"guidance {scale:g}"] = draw(y[rows], scale)
+        found = {k: _aligned(detector, encoder, x, test, rows) for k, x in images.items()}
+        for kind, values in found.items():
             figures = "  ".join(f"{key} {value:.3f}" for key, value in values.items())
-            print(f"{part.name:>14}, {name + ':':<12} {figures}")
+            print(f"{name:>14}, {kind + ':':<12} {figures}")
         if args.store:
-            entry = {"scenes": part.name, "samples": args.per_class, **settings, **found}
+            entry = {"scenes": name, "samples": each, **settings, **found}
             weights.add_info(args.weights, "evaluations", entry)
+
+
+def _aligned(
+    detector: nn.Module, encoder: ConditionEncoder, images: Tensor, test: data.Scenes, rows: Tensor
+) -> dict:
+    """How well images (n, 3, h, w) show these scenes, as the encoder was told of them."""
+    if isinstance(encoder, TextEncoder):
+        captions = [test.captions[row] for row in rows.tolist()]
+        found = alignment.caption_alignment(detector, images, captions)
+    else:
+        found = alignment.layout_alignment(detector, images, test.objects[rows])
+    return {name: round(value, 4) for name, value in found.items() if not math.isnan(value)}

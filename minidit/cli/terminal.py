@@ -1,4 +1,4 @@
-"""What commands share: the device, threads, files to be written, the bar, the log of a run."""
+"""What commands share: options, files to be written, the bar, the log of a run."""
 
 import re
 from argparse import ArgumentParser, Namespace
@@ -11,12 +11,43 @@ from tqdm import tqdm
 
 from minidit import plot
 from minidit._validate import check_choice
-from minidit.train import Recipe, replacing
-from minidit.training import presets
+from minidit.train import replacing
 from minidit.training.distributed import MODES
 
+SHARED = {
+    "threads": dict(type=int, help="processor threads (default: all)"),
+    "device": dict(help="cpu or cuda (default: cuda if there is one)"),
+    "compile": dict(
+        nargs="?",
+        const="default",
+        metavar="MODE",
+        help="torch.compile the network; with the mode reduce-overhead a GPU replays CUDA graphs, "
+        "which helps small networks",
+    ),
+    "store": dict(action="store_true", help="add the figures to the weights' JSON file"),
+}
 
-def device_of(name: str | None) -> torch.device:
+
+def add_shared(parser: ArgumentParser, *names: str) -> None:
+    """Add options that several commands have."""
+    for name in names:
+        parser.add_argument(f"--{name}", **SHARED[name])
+
+
+def settle(args: Namespace) -> None:
+    """Set the threads, check --compile, and make --device the device that it names."""
+    threads, mode = getattr(args, "threads", None), getattr(args, "compile", None)
+    if threads is not None and threads < 1:
+        raise ValueError(f"--threads {threads} must be at least 1")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if mode is not None:
+        check_choice("--compile", mode, MODES)
+    if "device" in args:
+        args.device = _device(args.device)
+
+
+def _device(name: str | None) -> torch.device:
     """The device that --device names; without it, a GPU if there is one."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -25,38 +56,6 @@ def device_of(name: str | None) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: no GPU is usable here; leave the option out")
     return torch.device(name)
-
-
-def set_threads(count: int | None) -> None:
-    """Use as many processor threads as --threads says."""
-    if count is not None and count < 1:
-        raise ValueError(f"--threads {count} must be at least 1")
-    if count is not None:
-        torch.set_num_threads(count)
-
-
-def recipe_of(args: Namespace, preset: dict) -> Recipe:
-    """A preset's recipe, but for what the options of `train` say instead."""
-    own = {key: getattr(args, key) for key in ("steps", "batch_size", "lr", "seed")}
-    return presets.recipe_of(preset["recipe"], **own)
-
-
-def add_compile(parser: ArgumentParser) -> None:
-    """The option --compile, a mode of `DistributedRun`."""
-    parser.add_argument(
-        "--compile",
-        nargs="?",
-        const="default",
-        metavar="MODE",
-        help="torch.compile the network; with the mode reduce-overhead a GPU replays CUDA graphs, "
-        "which helps small networks",
-    )
-
-
-def check_compile(mode: str | None) -> None:
-    """Raise ValueError unless --compile is absent or a mode that is known."""
-    if mode is not None:
-        check_choice("--compile", mode, MODES)
 
 
 def writable(out: str, *suffixes: str, option: str = "--out") -> Path:
@@ -72,7 +71,7 @@ def command_of(args: Namespace, options: str) -> str:
     """The command that these arguments are, for the record."""
     given = {option: getattr(args, option.replace("-", "_")) for option in options.split()}
     words = [f"--{option} {value}" for option, value in given.items() if value is not None]
-    return " ".join(["python -m minidit", args.run, *words])
+    return " ".join(["python -m minidit", args.command, *words])
 
 
 def bar(steps: int, start: int = 0, unit: str = "step") -> tqdm:
@@ -90,9 +89,11 @@ class Log:
     def __enter__(self) -> "Log":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         if self.bar is not None:
             self.bar.close()
+        elif kind is None:
+            print(f"all {self.steps} steps were taken before")
 
     def __call__(self, step: int, loss: float) -> None:
         """Take note of a step's loss."""
@@ -112,28 +113,19 @@ class Log:
         self.path.write_text("\n".join(["step,loss", *kept]) + "\n")
 
 
-def write_images(out: Path, images: Tensor, labels: Tensor, columns: int) -> None:
-    """Images (n, c, h, w) as a sheet (*.png), or the arrays themselves (*.npz)."""
+def write_images(out: Path, images: Tensor, columns: int, y: Tensor | None = None) -> None:
+    """Images (n, c, h, w) as a sheet (*.png), or with conditions y as the arrays (*.npz)."""
     with replacing(out) as file:
         if out.suffix == ".npz":
             arrays = images.permute(0, 2, 3, 1).squeeze(-1).numpy()  # (n, h, w[, c])
-            np.savez_compressed(file, images=arrays, labels=labels.numpy())
+            np.savez_compressed(file, images=arrays, labels=y.numpy())
         else:
             from matplotlib.image import imsave
 
             imsave(file, plot.tile(images, columns), cmap="gray", vmin=0, vmax=255, format="png")
 
 
-def write_frames(frames: list[Tensor], columns: int, film: Path | None, strip: Path | None) -> None:
-    """Every state of a sampler's run, (n, c, h, w) each, as an animated PNG and as a strip.
-
-    The film shows all images in a grid of so many columns; the strip has a row for each image, with
-    nine of its states from left to right.
-    """
-    if film is not None:
-        with replacing(film) as file:
-            file.write(plot.film([plot.tile(frame, columns) for frame in frames], scale=2))
-    if strip is not None:
-        picked = np.linspace(0, len(frames) - 1, min(9, len(frames))).round().astype(int)
-        rows = torch.stack([frames[i] for i in picked], dim=1).flatten(0, 1)  # (n · 9, c, h, w)
-        write_images(strip, rows, torch.empty(0), len(picked))
+def write_film(out: Path, frames: list[Tensor], columns: int) -> None:
+    """Every state of a sampler's run, (n, c, h, w) each, as an animated PNG."""
+    with replacing(out) as file:
+        file.write(plot.film([plot.tile(frame, columns) for frame in frames], scale=2))

@@ -1,34 +1,68 @@
 """What `train` does: a diffusion model or an autoencoder, from the start or where it stopped."""
 
+import os
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from minidit import data, weights
+from minidit import data, evaluate, weights
 from minidit._validate import check_choice
-from minidit.cli.autoencoder import train_autoencoder, training_set
-from minidit.cli.terminal import Log, check_compile, command_of, device_of, recipe_of, set_threads
-from minidit.latents.presets import AUTOENCODERS
-from minidit.training import distributed as shards
-from minidit.training import presets
+from minidit.cli.autoencoder import training_set
+from minidit.cli.terminal import Log, add_shared, command_of
+from minidit.latents import presets as autoencoder_presets
+from minidit.latents.presets import AUTOENCODERS, PHOTOGRAPHS
+from minidit.latents.training import AutoencoderRun
+from minidit.train import Recipe
+from minidit.training import distributed, presets
+
+
+def add(subparsers) -> None:
+    """The options of `train`."""
+    p = subparsers.add_parser(
+        "train",
+        help="train a network; the same command again goes on where it stopped",
+        description="Train a DiT, a U-ViT or an autoencoder. The folder --out receives "
+        "checkpoint.pt, log.csv and, at the end, weights.safetensors. Stop it when you like: the "
+        "same command goes on, to the bit. On several GPUs or machines: torchrun … -m minidit "
+        "train …, with the same arguments.",
+    )
+    option = p.add_argument
+    option("--data", help="digits, mnist, cifar10 or scenes (default: the preset's, or mnist)")
+    option("--out", required=True, help="folder of the run")
+    names = "a name in minidit.presets or minidit.autoencoder_presets (%(default)s)"
+    option("--preset", default="mnist", help=names)
+    option("--autoencoder", help="whose latents to train on (default: the preset's)")
+    option("--start", help="weights to start from, as far as they fit (the preset's)")
+    option("--steps", type=int, help="instead of the preset's")
+    option("--batch-size", type=int, help="instead of the preset's")
+    option("--lr", type=float, help="instead of the preset's")
+    option("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
+    option("--save-every", type=int, default=100, help="steps (%(default)s)")
+    parts = "compute a batch in so many parts, for want of memory; same result (%(default)s)"
+    option("--accumulate", type=int, default=1, help=parts)
+    add_shared(p, "compile", "threads", "device")
+    p.set_defaults(run=train)
 
 
 def train(args: Namespace) -> None:
     """Train a preset on a data set, or go on where it stopped."""
-    set_threads(args.threads)
     check_choice("--preset", args.preset, [*presets.PRESETS, *AUTOENCODERS])
-    if args.preset in AUTOENCODERS:
-        return train_autoencoder(args)
-    check_compile(args.compile)
-    out, preset = Path(args.out), presets.PRESETS[args.preset]
+    preset = (presets.PRESETS | AUTOENCODERS)[args.preset]
     args.data = args.data or preset.get("data", "mnist")
+    own = {key: getattr(args, key) for key in ("steps", "batch_size", "lr", "seed")}
+    recipe = presets.recipe_of(preset["recipe"], **own)
+    train_one = train_autoencoder if args.preset in AUTOENCODERS else train_diffusion
+    train_one(args, preset, recipe, Path(args.out) / "weights.safetensors")
+
+
+def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -> None:
+    """Train a diffusion model, in as many processes as there are, and store its weights."""
     args.autoencoder = args.autoencoder or preset.get("autoencoder")
     args.start = args.start or preset.get("start")
-    recipe = recipe_of(args, preset)
-    device = shards.join(device_of(args.device))
-    with shards.first_process_first():
+    args.device = distributed.join(args.device)
+    with distributed.first_process_first():
         train = data.load(args.data)
         stage, images, copies = training_set(args, train.images)
     model, diffusion, _ = presets.build(
@@ -36,20 +70,45 @@ def train(args: Namespace) -> None:
     )
     if args.start is not None:
         weights.start_from(model, args.start)
-    asked = torch.cat([data.condition_of(train, model.label_embed)] * copies)
-    run = shards.DistributedRun(
-        model.to(device), diffusion, images, asked, recipe, args.accumulate, args.compile
+    y = torch.cat([data.condition_of(train, model.label_embed)] * copies)
+    model = model.to(args.device)
+    run = distributed.DistributedRun(
+        model, diffusion, images, y, recipe, args.accumulate, args.compile
     )
     if not run.writes:
-        run.go(out, args.save_every)
-        return shards.leave()
-    with Log(out / "log.csv", recipe.steps) as log:
-        average = run.go(out, args.save_every, report=log)
-    if log.bar is None:
-        print(f"all {recipe.steps} steps were taken before")
-    path = out / "weights.safetensors"
+        run.go(path.parent, args.save_every)
+        return distributed.leave()
+    with Log(path.with_name("log.csv"), recipe.steps) as log:
+        average = run.go(path.parent, args.save_every, report=log)
     command = command_of(args, "data preset autoencoder start steps batch-size lr seed threads out")
     facts = {"data": args.data, "recipe": asdict(recipe), "command": command}
     weights.save(average, path, diffusion, facts, stage.link if stage is not None else None)
     print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
-    shards.leave()
+    distributed.leave()
+
+
+def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path) -> None:
+    """Train an autoencoder, and store its weights."""
+    if args.autoencoder is not None:
+        raise ValueError(f"--autoencoder: {args.preset} is one itself; leave the option out")
+    others = args.start is not None or args.accumulate != 1 or args.compile is not None
+    if others or "WORLD_SIZE" in os.environ:
+        raise ValueError(
+            "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "
+            "out, an autoencoder trains from nothing in one process"
+        )
+    judge, images = evaluate.classifier(preset["judge"]), data.load(args.data).images
+    model, terms = autoencoder_presets.build(args.preset, images.shape[1], args.seed)
+    flips = args.data in PHOTOGRAPHS
+    run = AutoencoderRun(model.to(args.device), images, recipe, terms, judge, flips)
+    with Log(path.with_name("log.csv"), recipe.steps) as log:
+        average = run.go(path.parent, args.save_every, report=log)
+    average.set_scale(images)
+    facts = {"data": args.data, "recipe": asdict(recipe), "terms": asdict(terms)}
+    facts["judge"] = f"classifier-{preset['judge']}"
+    facts["command"] = command_of(args, "data preset steps batch-size lr seed threads out")
+    weights.save(average, path, info=facts)
+    print(
+        f"wrote {path}, scale {average.scale.item():.4f}; look at it: "
+        f"python -m minidit reconstruct --weights {path} --data {args.data}"
+    )

@@ -41,6 +41,15 @@ def tile(images: Tensor | np.ndarray, columns: int | None = None, gap: int = 2) 
     return sheet
 
 
+def evenly(frames: Sequence[Tensor], count: int) -> tuple[Tensor, list[int]]:
+    """`count` of many frames (n, c, h, w), evenly picked, first and last included, and which ones.
+
+    Shapes: (n, count, c, h, w), or fewer if there are fewer frames.
+    """
+    picked = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int).tolist()
+    return torch.stack([torch.as_tensor(frames[i]) for i in picked], dim=1), picked
+
+
 def film(
     frames: Sequence[np.ndarray], milliseconds: int = 80, hold: int = 1500, scale: int = 1
 ) -> bytes:
