@@ -3,7 +3,7 @@
 Notes on the web describe a "diffusion-aware attention", whose sharpness and reach follow the noise,
 a time embedding with growing frequencies, and a loss on the order of tokens. Where a note
 contradicts itself, each reading is there. They are changes of a `DiT`, so that the plain network
-stays free of them; `surgery` makes them, `sequence` has the loss, and notebook 13 measures them.
+stays free of them; `surgery` makes them, `sequence` has the loss, and notebook 15 measures them.
 """
 
 import math
