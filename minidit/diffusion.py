@@ -97,6 +97,11 @@ class Diffusion:
         object.__setattr__(self, "weight", self.weight or self.predict)
         check_choice("weight", self.weight, [*_ERROR_IN, "bound"])
         check_choice("variance", self.variance, ("large", "small"))
+        if self.predict == "eps" and not self.schedule.alpha[-1] > 0:
+            raise ValueError(
+                "predict='eps': this schedule ends with no signal (alpha 0), where the noise tells "
+                "nothing of the image; choose 'v' or 'x0'"
+            )
 
     def __len__(self) -> int:
         return len(self.schedule)

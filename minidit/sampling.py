@@ -138,6 +138,8 @@ def guided(
         output = model(torch.cat([x, x]), torch.cat([t, t]), both)
         cond, uncond = output.chunk(2)
         n = x.shape[1] if channels == "all" else channels
+        if n > x.shape[1] != output.shape[1]:  # the variance's channels would be guided, too
+            raise ValueError(f"channels={channels}: the prediction has {x.shape[1]}, or use 'all'")
         mixed = uncond[:, :n] + scale * (cond[:, :n] - uncond[:, :n])
         if inside is not None:
             mixed = torch.where(inside.reshape(-1, 1, 1, 1), mixed, cond[:, :n])
@@ -248,13 +250,16 @@ def ddim_invert(
 ) -> Iterator[State]:
     """DDIM backwards: from images x (b, c, h, w) to the noise that `ddim` turns into them.
 
-    The clean image is taken for the state of step 0, each prediction carries it one step up, and
-    the last one to pure noise. More steps make the return more exact. Arguments as for `ddpm`.
+    The clean image is taken for the state of the first step, and each prediction carries it one
+    step up, to the last one, where `ddim` begins. More steps make the return more exact. Arguments
+    as for `ddpm`. Raises ValueError for a single step, which leads nowhere.
     """
     diffusion = _prepared(diffusion, x, steps)
-    for step, t, number in reversed(list(walk(diffusion.schedule, x))):
+    if len(diffusion) < 2:
+        raise ValueError("one step can't be walked up; give at least two, from 0 to the last")
+    for step, t, number in list(walk(diffusion.schedule, x))[:0:-1]:
         x0 = diffusion.pred_x0(model(x, number, y), x, t, clip)
-        alpha, sigma = diffusion.schedule.at("alpha_next sigma_next", t, x)
+        alpha, sigma = diffusion.schedule.at("alpha sigma", t + 1, x)
         x = alpha * x0 + sigma * diffusion.to_eps(x, t, x0)
         yield State(step, x, x0)
 

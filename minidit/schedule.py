@@ -57,16 +57,6 @@ class Schedule:
         return torch.cat([torch.zeros(1, dtype=torch.float64), self.sigma[:-1]])
 
     @property
-    def alpha_next(self) -> Tensor:
-        """(T,) α of the step after t, with 0, pure noise, after the last."""
-        return torch.cat([self.alpha[1:], torch.zeros(1, dtype=torch.float64)])
-
-    @property
-    def sigma_next(self) -> Tensor:
-        """(T,) σ of the step after t, with 1 after the last."""
-        return torch.cat([self.sigma[1:], torch.ones(1, dtype=torch.float64)])
-
-    @property
     def alphas_cumprod(self) -> Tensor:
         """(T,) ᾱ_t = α_t²."""
         return self.alpha**2
@@ -88,13 +78,13 @@ class Schedule:
 
     @property
     def inverse_alpha(self) -> Tensor:
-        """(T,) 1/α_t; in float32 it is large and exact where α_t is small."""
-        return 1 / self.alpha
+        """(T,) 1/α_t, large and exact in float32 where α_t is small, finite where it is 0."""
+        return 1 / self.alpha.clamp(min=1e-20)
 
     @property
     def noise_ratio(self) -> Tensor:
         """σ_t/α_t, noise over signal, (T,)."""
-        return self.sigma / self.alpha
+        return self.sigma / self.alpha.clamp(min=1e-20)
 
     @property
     def step_variance(self) -> Tensor:

@@ -185,6 +185,8 @@ class EMA:
         """Move every averaged weight towards the model's; `step` counts from 0."""
         keep = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - keep)
+        for average, now in zip(self.model.buffers(), model.buffers(), strict=True):
+            average.copy_(now)  # counts and running means are averages already
 
 
 class Loop:
@@ -324,8 +326,16 @@ def check_training_images(images: Tensor) -> None:
     check_images(images)
     if len(images) == 0:
         raise ValueError("images is empty; give at least one image to train on")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
         raise TypeError(f"images are {images.dtype}; give uint8, or floats in [-1, 1]")
+    low, high = images.aminmax()
+    if 0 <= low < high:  # neither pixels in [-1, 1] nor latents are like that
+        raise ValueError(
+            f"images are floats in {low:g} … {high:g}, none of them negative; "
+            "networks see [-1, 1]: give uint8 in 0 … 255, or move floats there, e.g. 2 * images - 1"
+        )
 
 
 def _finite_mean(losses: list[Tensor], done: int, recipe: Recipe, path: Path | None) -> float:
@@ -356,16 +366,10 @@ class Run(Loop):
         self.diffusion = diffusion
         self.network: nn.Module = model  # what is called: the model, or the model wrapped
 
-    def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Images in [-1, 1] or latents, and labels, some of them dropped."""
-        x0, rows = self.draw(rng)
-        if self.labels is None:
-            return x0, None
-        return x0, self.model.label_embed.drop(self.labels[rows], rng)
-
     def inputs(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """All that is random in a step: images, times, noise and labels of a batch."""
-        x0, y = self.batch(rng)
+        """All that is random in a step: images, times, noise and labels, some of them dropped."""
+        x0, rows = self.draw(rng)
+        y = None if self.labels is None else self.model.label_embed.drop(self.labels[rows], rng)
         t = draw_times(self.recipe.times, len(self.diffusion), len(x0), rng)
         return x0, t, torch.randn(x0.shape, generator=rng, device=self.device), y
 

@@ -93,6 +93,21 @@ def test_ddim_there_and_back(schedule):
     assert lost[1] < 0.4 * lost[0] and lost[1] < 0.08
 
 
+def test_the_way_there_ends_where_the_way_back_begins():
+    """At the last step, not beyond it, on a schedule that keeps some signal to the end."""
+    diffusion, x0 = Diffusion(SCHEDULES["scaled_linear"](), "x0"), pixels(2)
+    alpha, sigma = diffusion.schedule.alpha, diffusion.schedule.sigma
+    spread = (alpha**2 * STD**2 + sigma**2).sqrt()  # of x_t; the ODE keeps its quantiles
+    exact = alpha[-1] * MEAN + (x0 - alpha[0] * MEAN) * spread[-1] / spread[0]
+    off = []
+    for steps in (50, 500):
+        noise = sample(ddim_invert(perfect(diffusion), diffusion, x0, steps=steps))
+        off.append((noise - exact).abs().max().item())
+    assert off[1] < 0.2 * off[0] and off[1] < 0.05
+    with pytest.raises(ValueError, match="one step can't be walked up"):
+        sample(ddim_invert(perfect(diffusion), diffusion, x0, steps=[999]))
+
+
 def test_the_two_conventions_of_guidance():
     class Network:
         null_label = 2

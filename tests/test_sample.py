@@ -6,6 +6,7 @@ import torch
 from minidit import (
     SCHEDULES,
     Diffusion,
+    Schedule,
     ddim,
     ddpm,
     guided,
@@ -282,6 +283,8 @@ def test_three_channels_reproduce_the_official_slip():
     assert torch.equal(slip[:, :3], guided(Counted(), 3.0)(x, t, y)[:, :3])
     assert torch.equal(slip[:, 3:], plain[:, 3:])
     assert not torch.equal(slip[:, 2], plain[:, 2])
+    with pytest.raises(ValueError, match="channels=5: the prediction has 4"):
+        guided(Counted(), 3.0, channels=5)(x, t, y)
 
 
 @pytest.mark.parametrize("t, passes", [(99, 3), (100, 6), (500, 6), (700, 6), (701, 3)])
@@ -311,3 +314,22 @@ def test_a_guided_network_samples(tiny_dit, awaken):
     ]
     close(runs[0], sample(ddim(model, Diffusion(linear(), "v"), x, y, steps=4)))
     assert not torch.allclose(runs[0], runs[1])
+
+
+# --- no signal at the end -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("predict", ["x0", "v"])
+@EVERY_SAMPLER
+def test_a_schedule_may_end_with_no_signal(sampler, predict):
+    """The linear one, shifted and scaled to α_T = 0 (arXiv 2305.08891, algorithm 1)."""
+    alpha = linear().alpha
+    alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+    path = "variance_preserving"
+    diffusion = Diffusion(Schedule(alpha, (1 - alpha**2).sqrt(), torch.arange(1000), path), predict)
+    x = torch.randn(2000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    out = sample(sampler(exact_denoiser(diffusion), diffusion, x, steps=100))
+    assert out.mean() == pytest.approx(MEAN, abs=0.02)
+    assert out.std() == pytest.approx(STD, abs=0.02)
+    with pytest.raises(ValueError, match="ends with no signal"):
+        Diffusion(diffusion.schedule, "eps")

@@ -96,6 +96,17 @@ def test_half_of_the_times_are_uniform():
     assert (t < 10).sum() == pytest.approx(200, abs=5 * 200**0.5)
 
 
+def test_ema_takes_buffers_as_they_are():
+    model = torch.nn.BatchNorm2d(2)
+    ema = EMA(model)
+    for step in range(3):
+        model(torch.randn(4, 2, 3, 3) + 5)
+        ema.update(model, step)
+    assert model.running_mean.min() > 0.5
+    for name, buffer in model.named_buffers():
+        assert torch.equal(ema.model.get_buffer(name), buffer)
+
+
 def test_ema_is_its_formula(tiny_dit):
     model = fresh(tiny_dit)
     ema = EMA(model, decay=0.5)
@@ -139,11 +150,18 @@ def test_a_batch_is_scaled_and_some_of_its_labels_dropped(tiny_dit):
     model = fresh(tiny_dit, class_dropout_prob=0.3)
     recipe = Recipe(**SHORT | {"batch_size": 2000})
     run = Run(model, Diffusion(linear()), images, torch.tensor([0, 1]), recipe)
-    x0, y = run.batch(step_generator(0, 0))
+    x0, _, _, y = run.inputs(step_generator(0, 0))
     assert set(x0.unique().tolist()) == {-1.0, 1.0}
     dropped = y == model.null_label
     assert abs(dropped.float().mean() - 0.3) < 5 * (0.3 * 0.7 / 2000) ** 0.5
     assert torch.equal(y[~dropped], (x0[~dropped, 0, 0, 0] > 0).long())
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_pixels_in_another_range_are_refused(scale, tiny_dit):
+    images = torch.rand(4, 1, 8, 8) * scale
+    with pytest.raises(ValueError, match="none of them negative; networks see"):
+        Run(fresh(tiny_dit), Diffusion(linear()), images, None, Recipe(**SHORT))
 
 
 # --- learning -------------------------------------------------------------------------------------

