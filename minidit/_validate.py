@@ -22,14 +22,6 @@ def check_positive(**sizes: int) -> None:
             raise ValueError(f"{name}={value} must be at least 1")
 
 
-def check_seed(seed: int) -> None:
-    """Raise TypeError or ValueError unless `seed` is an integer in 0 … 2³¹ - 1."""
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise TypeError(f"seed={seed!r} must be an integer, not {type(seed).__name__}")
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed={seed} must lie in 0..{2**31 - 1}")
-
-
 def check_images(images: Tensor, channels: int | None = None, size: tuple | None = None) -> None:
     """Raise unless `images` is a tensor (b, c, h, w), where given with these c and (h, w)."""
     if not isinstance(images, Tensor):
@@ -40,16 +32,6 @@ def check_images(images: Tensor, channels: int | None = None, size: tuple | None
         raise ValueError(f"images have {images.shape[1]} channels; in_channels is {channels}")
     if size is not None and tuple(images.shape[2:]) != tuple(size):
         raise ValueError(f"images are {tuple(images.shape[2:])} pixels; input_size is {size}")
-
-
-def check_latents(latents: Tensor, channels: int) -> None:
-    """Raise unless `latents` is a tensor (b, channels, h, w)."""
-    if not isinstance(latents, Tensor):
-        raise TypeError(f"latents must be a tensor (b, c, h, w), not {type(latents).__name__}")
-    if latents.ndim != 4 or latents.shape[1] != channels:
-        raise ValueError(
-            f"latents have shape {tuple(latents.shape)}; expected (b, {channels}, h, w)"
-        )
 
 
 def plain_size(input_size: int | tuple) -> int | tuple:
@@ -109,18 +91,3 @@ def check_labels(y: Tensor, batch: int | None, limit: int) -> None:
                 f"y contains {low if low < 0 else high}, which is out of range: 0 … {limit - 1} "
                 "is a label (the null label, if there is one, is the last)"
             )
-
-
-def check_sequence(y: Tensor, batch: int | None, length: int, floating: bool) -> None:
-    """Raise unless `y` is a tensor of words (batch, m), or of floats, boxes (batch, m, 6)."""
-    b = "b" if batch is None else batch
-    shape = f"({b}, m, 6)" if floating else f"({b}, m)"
-    what = f"{shape} of {'boxes' if floating else 'words'}, m at most {length}"
-    if not isinstance(y, Tensor):
-        raise TypeError(f"y must be a tensor {what}, not {type(y).__name__}")
-    if y.is_floating_point() != floating or y.dtype == torch.bool:
-        use = "y.float()" if floating else "y.long(), as of the tokenizer"
-        raise TypeError(f"y has dtype {y.dtype}; expected a tensor {what}: use {use}")
-    fits = y.ndim == 2 + floating and (not floating or y.shape[2] == 6)
-    if not fits or batch not in (None, len(y)) or not 1 <= y.shape[1] <= length:
-        raise ValueError(f"y has shape {tuple(y.shape)}; expected {what}")

@@ -164,7 +164,7 @@ def _prepared(
     steps: int | str | Sequence[int] | None,
     noise: Sequence[Tensor] | None = None,
 ) -> Diffusion:
-    """The process over the steps that are asked for, checked to have a draw of noise for each."""
+    """The process over the chosen steps, checked to have a draw of noise for each."""
     if steps is not None:
         diffusion = diffusion.respace(select_steps(diffusion.schedule, steps))
     shapes = {tuple(x.shape)} if noise is None else {tuple(z.shape) for z in noise}

@@ -90,8 +90,8 @@ class UViT(nn.Module):
         self.label_embed = make_condition(condition, num_classes, d, class_dropout_prob, label_std)
         if condition is not None and time != "token":
             raise ValueError(f"time={time!r} can't go with a condition; use time='token'")
-        asked = 1 + self.label_embed.length if condition is not None else int(num_classes > 0)
-        self.extras = (time == "token") + asked  # tokens that are no patches
+        tokens = 1 + self.label_embed.length if condition is not None else int(num_classes > 0)
+        self.extras = (time == "token") + tokens  # tokens that are no patches
         self.pos_embed = self._positions(pos_embed, n)
         self.in_context = BLOCKS[TIMES[time]].in_context
         self.half = depth // 2

@@ -73,7 +73,7 @@ def test_an_autoencoder_is_trained_and_judged(preset, tmp_path, capsys):
     with open("run/log.csv") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
     own, note = AUTOENCODERS[preset], weights.info("run/weights.safetensors")
-    assert note["data"] == own["data"] and note["judge"] == f"classifier-{own['judge']}"
+    assert note["data"] == own["data"] and note["judge"] == f"classifier-{own['classifier']}"
     assert note["recipe"]["steps"] == 3 and note["terms"]["kl"] == 1e-6
     assert note["command"].startswith(f"python -m minidit train --data {own['data']} --preset")
     model = weights.load("run/weights.safetensors").model

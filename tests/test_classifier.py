@@ -109,13 +109,13 @@ def test_it_learns_and_knows_the_statistics_of_its_training_images():
     labels = torch.arange(64) % 2
     images[labels == 0, :, :, :14] += 150
     images[labels == 1, :, :, 14:] += 150
-    heard = []
+    reported = []
     torch.manual_seed(5)
     state = torch.get_rng_state()
     model = train_classifier(
-        images, labels, steps=12, batch_size=16, report=lambda step, loss: heard.append(step)
+        images, labels, steps=12, batch_size=16, report=lambda step, loss: reported.append(step)
     )
-    assert heard == list(range(1, 13))
+    assert reported == list(range(1, 13))
     assert torch.equal(torch.get_rng_state(), state)  # the caller's random numbers are untouched
     x = images.float() / 127.5 - 1
     assert (model(x).argmax(dim=1) == labels).float().mean() > 0.95

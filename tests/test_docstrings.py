@@ -24,7 +24,7 @@ FEWEST_WORDS = 3
 SHAPE = re.compile(r"\([^()]*,[^()]*\)|\bscalars?\b|\bshapes?\b|\bnumbers?\b")
 SHAPELESS = {
     "train.Run.mean_loss",  # of what `Diffusion.loss` takes, and a number comes out
-    "solvers.dpm_steps.Walk.step",  # the walk's class says what x is
+    "solvers.dpm.Walk.step",  # the walk's class says what x is
     # tensors of a state dict, each of another shape
     "weights.official_dit.outline",
     "weights.official_dit.to_ours",

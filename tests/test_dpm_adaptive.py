@@ -11,14 +11,14 @@ close = torch.testing.assert_close
 
 
 def run(diffusion, x=START, **how):
-    """The end, and what the network was asked: (number, x) each."""
-    asked, model = [], perfect(diffusion)
+    """The end, and where the network was evaluated: (number, x) each."""
+    evaluated, model = [], perfect(diffusion)
 
     def counted(x, t, y):
-        asked.append((t[0].item(), x.clone()))
+        evaluated.append((t[0].item(), x.clone()))
         return model(x, t, y)
 
-    return sample(dpm_adaptive(counted, diffusion, x, **how)), asked
+    return sample(dpm_adaptive(counted, diffusion, x, **how)), evaluated
 
 
 @pytest.mark.parametrize(
@@ -29,18 +29,18 @@ def test_a_smaller_tolerance_gives_a_smaller_error_for_more_evaluations(make, or
     diffusion, errors, counts = Diffusion(make()), [], []
     for tolerance in (3e-3, 3e-4):
         how = dict(order=order, solve=solve, rtol=tolerance, atol=tolerance, denoise=False)
-        end, asked = run(diffusion, **how)
+        end, evaluated = run(diffusion, **how)
         errors.append((end - exact_end(diffusion.schedule, START)).abs().max().item())
-        counts.append(len(asked))
+        counts.append(len(evaluated))
         assert errors[-1] < 1.5 * tolerance
     assert errors[1] < errors[0] / 4 and counts[1] > 1.4 * counts[0]
 
 
 def test_a_refused_step_is_tried_again_shorter_and_keeps_its_first_prediction():
     diffusion = Diffusion(vp_sde())
-    end, asked = run(diffusion, first=8.0, denoise=False)
-    numbers = [number for number, _ in asked]
-    assert len(set(numbers)) == len(numbers)  # nothing is asked twice
+    end, evaluated = run(diffusion, first=8.0, denoise=False)
+    numbers = [number for number, _ in evaluated]
+    assert len(set(numbers)) == len(numbers)  # nothing is evaluated twice
     assert numbers[3] > numbers[1]  # the second try is nearer
     close(end, exact_end(diffusion.schedule, START), atol=0.05, rtol=0)
     careful, more = run(diffusion, first=0.01, denoise=False)
@@ -99,5 +99,5 @@ def test_an_answer_that_is_not_finite_ends_the_walk():
 
 
 def test_a_first_step_beyond_the_end_is_one_to_the_end():
-    _, asked = run(Diffusion(linear()), first=1e6, rtol=1e6, atol=1e6, order=2, denoise=False)
-    assert len(asked) == 2 and 0 < asked[1][0] < 999
+    _, evaluated = run(Diffusion(linear()), first=1e6, rtol=1e6, atol=1e6, order=2, denoise=False)
+    assert len(evaluated) == 2 and 0 < evaluated[1][0] < 999

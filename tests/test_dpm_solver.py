@@ -17,8 +17,8 @@ from minidit import (
     vp_sde,
 )
 from minidit.diffusion import clip_image
-from minidit.solvers.dpm import METHODS, SPACINGS, fast_orders, grid, plan
-from minidit.solvers.spacing import between, log_snr, position
+from minidit.solvers.dpm import METHODS, fast_orders, plan
+from minidit.solvers.spacing import SPACINGS, between, grid, log_snr, position
 
 close = torch.testing.assert_close
 MEAN, STD = 0.4, 0.25
@@ -106,18 +106,18 @@ def test_order_one_is_ddim(schedule):
 @pytest.mark.parametrize("denoise", [True, False])
 @pytest.mark.parametrize("order, steps", [(2, 7), (2, 20), (3, 9), (3, 11), (3, 13)])
 def test_as_many_evaluations_as_asked_for(method, denoise, order, steps):
-    diffusion, asked = Diffusion(linear(), "x0"), []
+    diffusion, evaluated = Diffusion(linear(), "x0"), []
 
     def model(x, t, y):
-        asked.append(t[0].item())
+        evaluated.append(t[0].item())
         return 0.5 * x
 
     how = dict(steps=steps, order=order, method=method, denoise=denoise)
     sample(dpm_solver(model, diffusion, START.float(), **how))
     whole = (steps - denoise) // order * order + denoise
-    assert len(asked) == (whole if method == "singlestep" else steps)
-    assert asked == sorted(asked, reverse=True)
-    assert asked[0] == 999 and (asked[-1] == 0) == denoise
+    assert len(evaluated) == (whole if method == "singlestep" else steps)
+    assert evaluated == sorted(evaluated, reverse=True)
+    assert evaluated[0] == 999 and (evaluated[-1] == 0) == denoise
 
 
 def test_with_denoise_the_last_state_is_the_clean_image():

@@ -48,9 +48,9 @@ def stored(path, kind=KLAutoencoder, seed=1):
 
 @BOTH
 def test_encoding_is_to_latents_in_batches(kind, tmp_path):
-    model, heard = stored(tmp_path / "a.safetensors", kind).model, []
-    z = latent.encode(model, images(), batch_size=3, report=heard.append)
-    assert heard == [3, 6, 7]
+    model, reported = stored(tmp_path / "a.safetensors", kind).model, []
+    z = latent.encode(model, images(), batch_size=3, report=reported.append)
+    assert reported == [3, 6, 7]
     expected = model.to_latents(images().float() / 127.5 - 1)
     torch.testing.assert_close(z, expected.detach(), atol=1e-5, rtol=1e-4)
     assert z.shape == (7, 2, 4, 4) and not z.requires_grad

@@ -101,8 +101,8 @@ def test_right_maps_are_read_as_the_objects_they_are_of_and_have_no_loss():
     detector = told(objects, SceneDetector(13, 6, width=2))
     found = detector.find(data.to_unit(images))
     assert found.shape == (200, FOUND, 6)
-    for asked, rows in zip(objects.tolist(), found.tolist()):
-        assert sorted(r for r in rows if r[0]) == sorted(r for r in asked if r[0])
+    for wanted, rows in zip(objects.tolist(), found.tolist()):
+        assert sorted(r for r in rows if r[0]) == sorted(r for r in wanted if r[0])
     assert detector_loss(detector, data.to_unit(images), objects) < 0.01
     assert detector_loss(detector, data.to_unit(images), objects.roll(1, dims=0)) > 1
 
@@ -171,13 +171,13 @@ def test_layout_alignment_by_hand(found, expected):
 
 # --- alignment with captions ----------------------------------------------------------------------
 
-ASKED = "a small red three left of a large blue seven"
+CAPTION = "a small red three left of a large blue seven"
 
 
 @pytest.mark.parametrize(
     ("caption", "found", "wrong"),
     [
-        (ASKED, scene(THREE, SEVEN), set()),
+        (CAPTION, scene(THREE, SEVEN), set()),
         ("a blue seven to the right of a red three", scene(THREE, SEVEN), set()),
         ("a red three at the top left and a blue seven", scene(THREE, SEVEN), set()),
         ("a red three over a blue seven", scene(THREE, SEVEN), {"relations"}),
@@ -186,8 +186,8 @@ ASKED = "a small red three left of a large blue seven"
         ("a red three in the middle and a blue seven", scene(THREE, SEVEN), {"places"}),
         ("a red three", scene(THREE, SEVEN), {"counts"}),
         ("a red three", scene(("red four", *THREE[1:])), {"objects"}),
-        (ASKED, scene(("red seven", *THREE[1:]), ("blue three", *SEVEN[1:])), 4),
-        (ASKED, scene(THREE), 4),
+        (CAPTION, scene(("red seven", *THREE[1:]), ("blue three", *SEVEN[1:])), 4),
+        (CAPTION, scene(THREE), 4),
     ],
 )
 def test_caption_alignment_by_hand(caption, found, wrong):

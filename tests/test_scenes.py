@@ -144,21 +144,21 @@ def test_what_a_caption_says_is_true_and_names_every_object(drawn):
             if row[0]
         }
         request = captions.read(caption)
-        assert {(asked.kind, asked.colour) for asked in request.objects} == set(boxes)
-        asked_boxes = [boxes[asked.kind, asked.colour] for asked in request.objects]
-        for asked, box in zip(request.objects, asked_boxes):
+        assert {(described.kind, described.colour) for described in request.objects} == set(boxes)
+        its_boxes = [boxes[described.kind, described.colour] for described in request.objects]
+        for described, box in zip(request.objects, its_boxes):
             x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            if asked.size is not None:
+            if described.size is not None:
                 longer = max(box[2] - box[0], box[3] - box[1]) * 32
-                assert (longer > 12) == (asked.size == "large")
-            if asked.place is not None:
-                for m, third in zip((x, y), asked.place):
+                assert (longer > 12) == (described.size == "large")
+            if described.place is not None:
+                for m, third in zip((x, y), described.place):
                     assert (m <= 0.4, 0.4 < m <= 0.6, m > 0.6)[third]
-            kinds["sizes"] += asked.size is not None
-            kinds["places"] += asked.place is not None
+            kinds["sizes"] += described.size is not None
+            kinds["places"] += described.place is not None
         for i, where, k in request.relations:
             (ax, ay), (bx, by) = (
-                (box[0] + box[2], box[1] + box[3]) for box in (asked_boxes[i], asked_boxes[k])
+                (box[0] + box[2], box[1] + box[3]) for box in (its_boxes[i], its_boxes[k])
             )
             assert {"left": ax < bx, "right": ax > bx, "above": ay < by, "below": ay > by}[where]
             kinds["relations"] += 1

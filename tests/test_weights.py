@@ -48,12 +48,12 @@ def test_a_string_is_a_path_too(saved):
 
 
 def test_a_classifier_keeps_its_statistics(tmp_path):
-    judge = Classifier(in_channels=1, num_classes=4, width=2)
-    judge.mean += 3.5
-    save(judge, tmp_path / "judge.safetensors")
-    again = load(tmp_path / "judge.safetensors")
+    classifier = Classifier(in_channels=1, num_classes=4, width=2)
+    classifier.mean += 3.5
+    save(classifier, tmp_path / "classifier.safetensors")
+    again = load(tmp_path / "classifier.safetensors")
     assert again.diffusion is None and again.model.mean.dtype == torch.float64
-    assert torch.equal(again.model.mean, judge.mean)
+    assert torch.equal(again.model.mean, classifier.mean)
 
 
 def test_the_header_tells_how_to_build_the_network(saved):
@@ -241,7 +241,7 @@ def test_a_start_from_other_weights_takes_what_fits(tiny_dit, awaken, tmp_path):
 
 
 def test_a_start_from_weights_of_which_nothing_fits_is_refused(tiny_dit, tmp_path):
-    path = tmp_path / "judge.safetensors"
+    path = tmp_path / "classifier.safetensors"
     save(Classifier(), path)
-    with pytest.raises(ValueError, match="start=.*judge.*leave it out"):
+    with pytest.raises(ValueError, match="start=.*classifier.*leave it out"):
         weights.start_from(tiny_dit(), path)

@@ -10,7 +10,6 @@ from minidit import data, evaluate, weights
 from minidit._validate import check_positive
 from minidit.cli.terminal import add_shared, bar, writable, write_images
 from minidit.latents import latent
-from minidit.latents.presets import PHOTOGRAPHS
 
 PAIRS = 30  # images in the picture of `reconstruct`
 
@@ -43,7 +42,7 @@ def training_set(args: Namespace, images: Tensor) -> tuple[latent.FirstStage | N
     """
     if args.autoencoder is None:
         return None, images, 1
-    stage, flips = latent.first_stage(args.autoencoder), args.data in PHOTOGRAPHS
+    stage, flips = latent.first_stage(args.autoencoder), data.DATASETS[args.data].photographs
     path = latent.place(data.data_root(), args.data, "train", stage)
     return stage, _cached(args, path, stage, images, flips), 2 if flips else 1
 
@@ -69,7 +68,7 @@ def encode(args: Namespace) -> None:
         path = latent.place(data.data_root(), args.data, args.split, stage)
     else:
         path = writable(args.out, ".safetensors")
-    flips = args.data in PHOTOGRAPHS and args.split == "train"
+    flips = data.DATASETS[args.data].photographs and args.split == "train"
     latents = _cached(args, path, stage, images, flips)
     print(
         f"{path}: {tuple(latents.shape)}{', half of them mirrored' if flips else ''}; mean "

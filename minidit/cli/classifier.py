@@ -7,7 +7,6 @@ from minidit._validate import check_positive
 from minidit.cli.terminal import add_shared, bar, command_of, writable
 from minidit.evaluate import prompt_alignment as alignment
 from minidit.evaluate.classifier import train_classifier
-from minidit.latents.presets import PHOTOGRAPHS
 
 
 def add(subparsers) -> None:
@@ -33,7 +32,7 @@ def classifier(args: Namespace) -> None:
         if args.data == "scenes":
             judge = alignment.make_detector(**how)
         else:
-            train, photographs = data.load(args.data), args.data in PHOTOGRAPHS
+            train, photographs = data.load(args.data), data.DATASETS[args.data].photographs
             judge = train_classifier(train.images, train.labels, photographs=photographs, **how)
     if args.data == "scenes":
         right = alignment.layout_alignment(judge, images, test.objects)

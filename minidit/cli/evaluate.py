@@ -22,7 +22,6 @@ from minidit.conditions.encoders import ConditionEncoder
 from minidit.evaluate import memorisation as copies
 from minidit.evaluate.classifier import Classifier
 from minidit.evaluate.inception import inception, inception_features
-from minidit.latents.presets import PHOTOGRAPHS
 from minidit.sampling import sample as last
 
 AT_ONCE = 1000  # samples
@@ -61,7 +60,7 @@ def evaluate(args: Namespace) -> None:
             raise ValueError("--inception is for photographs; scenes have prompt alignment")
         return scene_commands.evaluate(args, encoder, draw)
     args.data = args.data or weights.info(args.weights).get("data", "mnist")
-    if args.inception is not None and args.data not in PHOTOGRAPHS:
+    if args.inception is not None and not data.DATASETS[args.data].photographs:
         raise ValueError(f"--inception is for photographs, not for {args.data}; leave it out")
     network = inception(args.inception) if args.inception is not None else None
     if args.per_class * num_classes <= 64:
@@ -107,7 +106,7 @@ def compare(
     rows = judging.matching(test.labels[:half], labels)
     real, reference = test.images[rows], data.to_unit(test.images[half:])
     known = train.images
-    if name in PHOTOGRAPHS:  # networks have seen them mirrored, too
+    if data.DATASETS[name].photographs:  # networks have seen them mirrored, too
         known = torch.cat([known, known.flip(3)])
     judge = judging.classifier(name)
     standard = Standard(

@@ -12,7 +12,7 @@ from minidit._validate import check_choice
 from minidit.cli.autoencoder import training_set
 from minidit.cli.terminal import Log, add_shared, command_of
 from minidit.latents import presets as autoencoder_presets
-from minidit.latents.presets import AUTOENCODERS, PHOTOGRAPHS
+from minidit.latents.presets import AUTOENCODERS
 from minidit.latents.training import AutoencoderRun
 from minidit.train import Recipe
 from minidit.training import distributed, presets
@@ -97,15 +97,15 @@ def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path)
             "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "
             "out, an autoencoder trains from nothing in one process"
         )
-    judge, images = evaluate.classifier(preset["judge"]), data.load(args.data).images
+    judge, images = evaluate.classifier(preset["classifier"]), data.load(args.data).images
     model, terms = autoencoder_presets.build(args.preset, images.shape[1], args.seed)
-    flips = args.data in PHOTOGRAPHS
+    flips = data.DATASETS[args.data].photographs
     run = AutoencoderRun(model.to(args.device), images, recipe, terms, judge, flips)
     with Log(path.with_name("log.csv"), recipe.steps) as log:
         average = run.go(path.parent, args.save_every, report=log)
     average.set_scale(images)
     facts = {"data": args.data, "recipe": asdict(recipe), "terms": asdict(terms)}
-    facts["judge"] = f"classifier-{preset['judge']}"
+    facts["judge"] = f"classifier-{preset['classifier']}"
     facts["command"] = command_of(args, "data preset steps batch-size lr seed threads out")
     weights.save(average, path, info=facts)
     print(

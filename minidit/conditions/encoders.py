@@ -1,4 +1,4 @@
-"""What an image is asked to show, as tokens: a label, a text or a layout of boxes.
+"""What an image is to show, as tokens: a label, a text or a layout of boxes.
 
 The encoders of text and layout are the τ_θ of latent diffusion (Rombach et al., arXiv 2112.10752,
 section 3.3), trained together with the network that attends to their tokens. Labels, texts and
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import check_labels, check_positive, check_sequence
+from minidit._validate import check_labels, check_positive
 from minidit.blocks import InContextBlock
 from minidit.conditions.tokenizer import Tokenizer
 from minidit.embed import timestep_embedding
@@ -22,13 +22,15 @@ from minidit.patches import linear_layer
 class ConditionEncoder(nn.Module):
     """A small transformer over the words or boxes that y names; see the two kinds below.
 
-    The first token is always there: it stands for the whole, and alone for nothing asked.
+    The first token is always there: it stands for the whole, and alone for no condition.
     `length`: how many words or boxes y may have; `depth`: how many blocks look at them together.
     `dropout`: how often training replaces y by the null condition. `std`: scale of the tables.
     `reads`: the field of a data set that tells what its images show, of which `encode` makes y.
     """
 
     reads: str
+    columns: tuple[int, ...] = ()  # of y, for each word or box: (6,) for boxes
+    dtype = torch.int64
     needs = "a text or a layout; pass y, e.g. model.label_embed.empty(b)"
 
     def __init__(
@@ -75,12 +77,22 @@ class ConditionEncoder(nn.Module):
         return told
 
     def empty(self, n: int) -> Tensor:
-        """The null condition n times, at full length."""
-        raise NotImplementedError
+        """The null condition n times, at full length: (n, length), or (n, length, 6)."""
+        return torch.zeros(n, self.length, *self.columns, dtype=self.dtype)
 
     def check(self, y: Tensor, batch: int | None = None) -> None:
-        """Raise TypeError or ValueError unless y (b, m, …) is what this encoder reads."""
-        raise NotImplementedError
+        """Raise TypeError or ValueError unless y is (b, m) of words, or (b, m, 6) of boxes."""
+        b, boxes = "b" if batch is None else batch, self.dtype.is_floating_point
+        what = f"({b}, m, 6) of boxes" if boxes else f"({b}, m) of words"
+        what += f", m at most {self.length}"
+        if not isinstance(y, Tensor):
+            raise TypeError(f"y must be a tensor {what}, not {type(y).__name__}")
+        if y.is_floating_point() != boxes or y.dtype == torch.bool:
+            use = "y.float()" if boxes else "y.long(), as of the tokenizer"
+            raise TypeError(f"y has dtype {y.dtype}; expected a tensor {what}: use {use}")
+        fits = y.ndim >= 2 and y.shape[2:] == self.columns
+        if not fits or batch not in (None, len(y)) or not 1 <= y.shape[1] <= self.length:
+            raise ValueError(f"y has shape {tuple(y.shape)}; expected {what}")
 
     def embed(self, y: Tensor) -> Tensor:
         """Each word or box by itself: (b, 1 + m, …) → (b, 1 + m, d)."""
@@ -112,13 +124,9 @@ class TextEncoder(ConditionEncoder):
         """n texts → (n, length) int64, as of the tokenizer."""
         return self.tokenizer.encode(told)
 
-    def empty(self, n: int) -> Tensor:
-        """(n, length) int64."""
-        return torch.zeros(n, self.length, dtype=torch.int64)
-
     def check(self, y: Tensor, batch: int | None = None) -> None:
         """Raise unless y is an integer tensor (b, m), m ≤ length, of known numbers."""
-        check_sequence(y, batch, self.length, floating=False)
+        super().check(y, batch)
         check_labels(y.flatten(), None, self.table.num_embeddings)
 
     def embed(self, y: Tensor) -> Tensor:
@@ -132,7 +140,7 @@ class LayoutEncoder(ConditionEncoder):
     Rows of y: 1 + kind, 1 + colour, and the box x0, y0, x1, y1 in 0..1.
     """
 
-    reads = "objects"
+    reads, columns, dtype = "objects", (6,), torch.float32
     SINUSOIDS = 32  # of each coordinate; the shortest turns once in 2π hundredths of the image
 
     def __init__(
@@ -151,16 +159,12 @@ class LayoutEncoder(ConditionEncoder):
         self.kind_table = nn.Embedding(1 + len(kinds), hidden_size)
         self.colour_table = nn.Embedding(1 + len(colours), hidden_size)
         self.box = linear_layer(4 * self.SINUSOIDS, hidden_size)
-        for table in (self.kind_table, self.colour_table):
-            nn.init.normal_(table.weight, std=std)
-
-    def empty(self, n: int) -> Tensor:
-        """(n, length, 6) float32."""
-        return torch.zeros(n, self.length, 6)
+        nn.init.normal_(self.kind_table.weight, std=std)
+        nn.init.normal_(self.colour_table.weight, std=std)
 
     def check(self, y: Tensor, batch: int | None = None) -> None:
         """Raise unless y is a float tensor (b, m, 6), m ≤ length, of known kinds and of boxes."""
-        check_sequence(y, batch, self.length, floating=True)
+        super().check(y, batch)
         for column, table in enumerate((self.kind_table, self.colour_table)):
             check_labels(y[..., column].flatten().long(), None, table.num_embeddings)
         if y.device.type != "cpu" or torch.compiler.is_compiling():

@@ -31,21 +31,21 @@ class Tokenizer:
         texts = [texts] if isinstance(texts, str) else list(texts)
         ids = torch.zeros(len(texts), self.length, dtype=torch.int64)
         for row, text in zip(ids, texts):
-            found = [self._id(word, text) for word in _split(text)]
-            if len(found) > self.length:
-                raise ValueError(f"{text!r} has {len(found)} words; at most {self.length} are read")
-            row[: len(found)] = torch.tensor(found, dtype=torch.int64)
+            words = _split(text)
+            unknown = [word for word in words if word not in self.ids]
+            if unknown:
+                known = " ".join(sorted(self.words))
+                raise ValueError(
+                    f"{text!r}: the word {unknown[0]!r} is unknown; known are: {known}"
+                )
+            if len(words) > self.length:
+                raise ValueError(f"{text!r} has {len(words)} words; at most {self.length} are read")
+            row[: len(words)] = torch.tensor([self.ids[word] for word in words], dtype=torch.int64)
         return ids
 
     def decode(self, ids: Tensor) -> list[str]:
         """(b, m) → b texts."""
         return [" ".join(self.words[k - 1] for k in row if k > 0) for row in ids.tolist()]
-
-    def _id(self, word: str, text: str) -> int:
-        if word not in self.ids:
-            known = " ".join(sorted(self.words))
-            raise ValueError(f"{text!r}: the word {word!r} is unknown; known are: {known}")
-        return self.ids[word]
 
 
 def _split(text: str) -> list[str]:

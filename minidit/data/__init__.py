@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from minidit._validate import check_choice
 from minidit.data import captions, digits, readers, scenes
 from minidit.data.fetch import DownloadError
-from minidit.patches import to_uint8, to_unit
+from minidit.data.pictures import to_uint8, to_unit
 
 __all__ = ["DATASETS", "Dataset", "DownloadError", "Entry", "Scenes"]
 __all__ += ["condition_of", "data_root", "load", "to_uint8", "to_unit"]
@@ -57,6 +57,7 @@ class Entry(NamedTuple):
     classes: tuple[str, ...]
     read: Callable[[Path, str, int], tuple]
     kind: type[Dataset] = Dataset
+    photographs: bool = False  # as good in a mirror, which no digit is: networks train on both
 
 
 def _scenes(folder: Path, split: str, seed: int) -> tuple:
@@ -71,7 +72,7 @@ _THINGS = tuple("airplane automobile bird cat deer dog frog horse ship truck".sp
 DATASETS = {
     "digits": Entry(_NUMERALS, digits.load),
     "mnist": Entry(_NUMERALS, readers.load_mnist),
-    "cifar10": Entry(_THINGS, readers.load_cifar10),
+    "cifar10": Entry(_THINGS, readers.load_cifar10, photographs=True),
     "scenes": Entry(("one object", "two objects", "three objects"), _scenes, Scenes),
 }
 

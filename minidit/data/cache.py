@@ -8,8 +8,15 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from minidit._validate import check_seed
 from minidit.train import replacing
+
+
+def check_seed(seed: int) -> None:
+    """Raise TypeError or ValueError unless `seed` is an integer in 0 … 2³¹ - 1."""
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed={seed!r} must be an integer, not {type(seed).__name__}")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed={seed} must lie in 0..{2**31 - 1}")
 
 
 def drawn(
@@ -21,32 +28,37 @@ def drawn(
     """
     check_seed(seed)
     path = path.with_name(f"{path.name}-seed{seed}-{split}.safetensors")
-    tensors = read(path, {})
-    if tensors is None:
+
+    def make() -> dict[str, Tensor]:
         # Neighbouring streams: no seed's training images are another seed's test images.
-        tensors = dict(zip(names, draw(2 * seed + (split == "test"))))
-        try:
-            with replacing(path) as file:
-                file.write(packed(tensors, {}))
-        except OSError:
-            pass  # a folder that is read-only or full: the tensors are at hand all the same
+        return dict(zip(names, draw(2 * seed + (split == "test"))))
+
+    try:
+        tensors = kept(path, {}, make)
+    except OSError:  # a folder that is read-only or full
+        tensors = make()
     return [tensors[name] for name in names]
 
 
-def packed(tensors: dict[str, Tensor], facts: dict[str, str]) -> bytes:
-    """What `read` reads: a safetensors file with `facts` and the tensors' sha256 in its header."""
-    return safetensors.torch.save(tensors, facts | {"sha256": sha256(tensors)})
+def kept(
+    path: Path, facts: dict[str, str], make: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The tensors in the file `path`, if it is whole and has these facts, else those of `make`.
 
-
-def read(path: Path, facts: dict[str, str]) -> dict[str, Tensor] | None:
-    """The tensors of a file, or None if it is not there, not whole, or has other facts."""
+    Those are written there, with the facts and their sha256 in the header. Raises OSError before
+    anything is made if the file can't be written.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            whole = file.metadata() == facts | {"sha256": sha256(tensors)}
+            if file.metadata() == facts | {"sha256": sha256(tensors)}:
+                return tensors
     except (OSError, SafetensorError):
-        return None
-    return tensors if whole else None
+        pass  # not there, or not whole
+    with replacing(path) as file:  # first, so that it fails before the work, not after it
+        tensors = make()
+        file.write(safetensors.torch.save(tensors, facts | {"sha256": sha256(tensors)}))
+    return tensors
 
 
 def sha256(tensors: dict[str, Tensor]) -> str:

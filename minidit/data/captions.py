@@ -1,4 +1,4 @@
-"""Sentences about scenes: describing objects in words, and reading from words what is asked.
+"""Sentences about scenes: describing objects in words, and reading from words what is to be drawn.
 
 The grammar is small: objects ("a small red three") with places ("at the top left"), and one
 relation between the first two ("to the left of"). What a caption says is true of its scene, but it

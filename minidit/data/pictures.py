@@ -1,4 +1,4 @@
-"""Images side by side in one array, and films; `plot` offers these together with its figures."""
+"""Images as bytes and back, side by side in one array, and films, which `plot` offers, too."""
 
 import io
 from collections.abc import Sequence
@@ -8,7 +8,21 @@ import torch
 from torch import Tensor
 
 from minidit._validate import check_positive
-from minidit.data import to_uint8
+from minidit.patches import as_unit
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 in 0..255, any shape → float32 in -1..1, the range that the networks see."""
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images has dtype {images.dtype}; to_unit takes uint8 in 0..255")
+    return as_unit(images)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Floats, nominally -1..1, any shape → uint8 in 0..255: rounded, and clamped outside."""
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}; to_uint8 takes floats in -1..1")
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def pixels(images: Tensor | np.ndarray) -> np.ndarray:
@@ -64,15 +78,7 @@ def film(
         raise ValueError("a film needs at least one frame")
     check_positive(milliseconds=milliseconds, hold=hold, scale=scale)
     pages = [Image.fromarray(np.asarray(f).repeat(scale, 0).repeat(scale, 1)) for f in frames]
-    file = io.BytesIO()
-    durations = [milliseconds] * (len(pages) - 1) + [hold]
-    pages[0].save(
-        file,
-        "PNG",
-        save_all=True,
-        append_images=pages[1:],
-        duration=durations,
-        loop=0,
-        optimize=True,
-    )
+    file, durations = io.BytesIO(), [milliseconds] * (len(pages) - 1) + [hold]
+    how = dict(save_all=True, append_images=pages[1:], duration=durations, loop=0, optimize=True)
+    pages[0].save(file, "PNG", **how)
     return file.getvalue()

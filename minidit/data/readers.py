@@ -47,7 +47,7 @@ CIFAR10_ROW = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue p
 
 def load_mnist(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Images (n, 1, h, w) uint8 and labels (n,) int64 of a split, downloaded if need be."""
-    image_file, label_file = (_find(folder, s) or fetch(s, folder) for s in MNIST[split])
+    image_file, label_file = (_get(source, folder) for source in MNIST[split])
     images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
     if len(images) != len(labels):
         raise _damaged(label_file, f"it has {len(labels)} labels for {len(images)} images")
@@ -55,10 +55,11 @@ def load_mnist(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]
     return images[:, None], labels.long()
 
 
-def _find(folder: Path, source: Source) -> Path | None:
-    """The file as published, or without its .gz; None if neither is there."""
+def _get(source: Source, folder: Path) -> Path:
+    """The file as published, or without its .gz, or else fetched."""
     published = folder / source.name
-    return next((p for p in (published, published.with_suffix("")) if p.is_file()), None)
+    there = [path for path in (published, published.with_suffix("")) if path.is_file()]
+    return there[0] if there else fetch(source, folder)
 
 
 def read_idx(path: Path, ndim: int) -> Tensor:
@@ -67,7 +68,11 @@ def read_idx(path: Path, ndim: int) -> Tensor:
     The format: two zero bytes, the type (8 for bytes), the number of dimensions; one big-endian
     4-byte size a dimension; the values. Raises ValueError if the file isn't exactly that.
     """
-    raw = _read(path)
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            raw = file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(path, f"gzip says: {error}") from error
     magic, header = bytes([0, 0, 8, ndim]), 4 + 4 * ndim
     if raw[:4] != magic:
         raise _damaged(path, f"it begins with {raw[:4].hex()}, not with the magic {magic.hex()}")
@@ -79,29 +84,17 @@ def read_idx(path: Path, ndim: int) -> Tensor:
     return _tensor(raw[header:]).view(shape)
 
 
-def _read(path: Path) -> bytes:
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    try:
-        with gzip.open(path) as file:
-            return file.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _damaged(path, f"gzip says: {error}") from error
-
-
 def load_cifar10(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Images (n, 3, 32, 32) uint8 and labels (n,) int64 of a split: unpacked, archived, fetched."""
-    names = CIFAR10_BATCHES[split]
+    names, archive = CIFAR10_BATCHES[split], folder / CIFAR10.name
     paths = [folder / CIFAR10_FOLDER / name for name in names]
     if all(path.is_file() for path in paths):
         batches = [read_batch(path.read_bytes(), path) for path in paths]
     else:
-        archive = folder / CIFAR10.name
         if not archive.is_file():
             _refuse_pickles(folder)
             fetch(CIFAR10, folder)
-        members = _read_members(archive, names)
-        batches = [read_batch(members[name], archive) for name in names]
+        batches = [read_batch(raw, archive) for raw in _read_members(archive, names)]
     images, labels = zip(*batches, strict=True)
     return torch.cat(images), torch.cat(labels)
 
@@ -116,7 +109,7 @@ def read_batch(raw: bytes, path: Path) -> tuple[Tensor, Tensor]:
     return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].long()
 
 
-def _read_members(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+def _read_members(archive: Path, names: tuple[str, ...]) -> list[bytes]:
     """The named files of a .tar.gz, found by their last path component."""
     members = {}
     try:
@@ -134,7 +127,7 @@ def _read_members(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     missing = [name for name in names if name not in members]
     if missing:
         raise _damaged(archive, f"it lacks {', '.join(missing)} of CIFAR-10's binary version")
-    return members
+    return [members[name] for name in names]
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -25,31 +25,31 @@ def _in_batches(function, images: Tensor, size: int = 500) -> Tensor:
         return torch.cat([function(part) for part in images.split(size)])
 
 
-def features(judge: Classifier, images: Tensor) -> Tensor:
+def features(classifier: Classifier, images: Tensor) -> Tensor:
     """(n, c, h, w) in [-1, 1] → (n, 64)."""
-    return _in_batches(judge.features, images)
+    return _in_batches(classifier.features, images)
 
 
-def predictions(judge: Classifier, images: Tensor) -> Tensor:
+def predictions(classifier: Classifier, images: Tensor) -> Tensor:
     """(n, c, h, w) in [-1, 1] → the most likely labels (n,)."""
-    return _in_batches(judge, images).argmax(dim=1)
+    return _in_batches(classifier, images).argmax(dim=1)
 
 
-def accuracy(judge: Classifier, images: Tensor, labels: Tensor) -> float:
+def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
     """The share of images (n, c, h, w) that the classifier takes for their label, 0 … 1."""
     if labels.shape != images.shape[:1]:
         shape = tuple(labels.shape)
         raise ValueError(f"labels have shape {shape} for {len(images)} images; one label an image")
-    return (predictions(judge, images) == labels).double().mean().item()
+    return (predictions(classifier, images) == labels).double().mean().item()
 
 
-def matching(labels: Tensor, asked: Tensor) -> Tensor:
-    """Rows of `labels` (n,) with the labels `asked` (m,): the first ones, as far as they last.
+def matching(labels: Tensor, wanted: Tensor) -> Tensor:
+    """Rows of `labels` (n,) with the labels `wanted` (m,): the first ones, as far as they last.
 
     Real images must have the labels that samples have. Drawn at random, some classes are rarer than
     others by chance, and a few hundred of them lie further from the training images than samples.
     """
-    counts = asked.bincount(minlength=int(labels.max()) + 1).tolist()
+    counts = wanted.bincount(minlength=int(labels.max()) + 1).tolist()
     rows = [(labels == k).nonzero().flatten()[:count] for k, count in enumerate(counts)]
     return torch.cat(rows).sort().values
 
@@ -73,14 +73,14 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     return ((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross).item()
 
 
-def frechet_to_real(judge: Classifier, images: Tensor) -> float:
-    """Fréchet distance of images (n, c, h, w) in [-1, 1] to the judge's real training images.
+def frechet_to_real(classifier: Classifier, images: Tensor) -> float:
+    """Fréchet distance of images (n, c, h, w) in [-1, 1] to the classifier's training images.
 
     It falls with n even for real images: compare with as many real ones. n should exceed 64.
     """
     if len(images) <= 64:
         raise ValueError(f"{len(images)} images are too few for a 64×64 covariance; give hundreds")
-    return frechet_distance(*moments(features(judge, images)), judge.mean, judge.cov)
+    return frechet_distance(*moments(features(classifier, images)), classifier.mean, classifier.cov)
 
 
 class Reconstruction(NamedTuple):
@@ -103,23 +103,23 @@ def psnr(images: Tensor, others: Tensor) -> float:
 
 
 def reconstruction(
-    judge: Classifier, autoencoder: Autoencoder, images: Tensor, labels: Tensor
+    classifier: Classifier, autoencoder: Autoencoder, images: Tensor, labels: Tensor
 ) -> Reconstruction:
-    """Judge what an autoencoder makes of images (n, c, h, w) in [-1, 1], labels (n,).
+    """Evaluate what an autoencoder makes of images (n, c, h, w) in [-1, 1], labels (n,).
 
-    A judge whose features the autoencoder was trained on flatters it.
+    A classifier whose features the autoencoder was trained on flatters it.
     """
     latents = _in_batches(autoencoder.latents, images)
     restored = _in_batches(autoencoder.decode, latents).clamp(-1, 1)
-    ours, real = (moments(features(judge, x)) for x in (restored, images))
+    ours, real = (moments(features(classifier, x)) for x in (restored, images))
     share = perplexity = None
     if isinstance(autoencoder, VQAutoencoder):
         indices = _in_batches(autoencoder.quantizer.nearest, latents)
         share, perplexity = autoencoder.quantizer.usage(indices)
     return Reconstruction(
         psnr(restored, images),
-        accuracy(judge, restored, labels),
-        accuracy(judge, images, labels),
+        accuracy(classifier, restored, labels),
+        accuracy(classifier, images, labels),
         frechet_distance(*ours, *real),
         share,
         perplexity,

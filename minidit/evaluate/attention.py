@@ -1,7 +1,6 @@
 """Who attends to whom: the weights that `scaled_dot_product_attention` keeps to itself.
 
-They are computed a second time, from what goes into each layer, so that nothing changes for those
-who don't ask.
+They are computed a second time, from what goes into each layer, so that layers stay as they are.
 """
 
 import torch
@@ -44,15 +43,15 @@ def attention_maps(model: nn.Module, x: Tensor, t: Tensor, y: Tensor | None = No
             f"model is a {type(model).__name__}, which has no transformer blocks to look into; "
             "give a DiT or a UViT, and the network itself rather than `guided(model, …)`"
         )
-    heard: list[Tensor] = []
+    maps: list[Tensor] = []
 
-    def listen(layer: Attention, inputs: tuple, named: dict, output: Tensor) -> None:
-        heard.append(attention_weights(layer, *inputs, **named))
+    def record(layer: Attention, inputs: tuple, named: dict, output: Tensor) -> None:
+        maps.append(attention_weights(layer, *inputs, **named))
 
-    hooks = [layer.register_forward_hook(listen, with_kwargs=True) for layer in layers]
+    hooks = [layer.register_forward_hook(record, with_kwargs=True) for layer in layers]
     try:
         model(x, t, y)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack(heard)
+    return torch.stack(maps)

@@ -6,13 +6,14 @@ be trained to please its features; where it also evaluates them, it flatters.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minidit._validate import check_images, check_positive
-from minidit.patches import to_unit
+from minidit.patches import as_unit
 from minidit.train import step_generator
 
 
@@ -152,7 +153,7 @@ def one_cycle(
     for step in range(steps):
         rng = step_generator(seed, step)
         rows = torch.randint(len(images), (batch_size,), generator=rng)
-        value = loss(model, to_unit(images[rows]), rows, rng)
+        value = loss(model, as_unit(images[rows]), rows, rng)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -179,15 +180,13 @@ def train_classifier(
     have edges and a horizon, and the deeper network.
     """
     move = flip_and_shift if photographs else jitter
-
-    def build() -> Classifier:
-        return Classifier(images.shape[1], int(labels.max()) + 1, residual=photographs)
+    build = partial(Classifier, images.shape[1], int(labels.max()) + 1, residual=photographs)
 
     def loss(model: Classifier, x: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
         return F.cross_entropy(model(move(x, rng)), labels[rows], label_smoothing=0.05)
 
     model = one_cycle(build, loss, images, steps, batch_size, lr, seed, report)
-    features = torch.cat([model.features(to_unit(x)) for x in images.split(1000)])
+    features = torch.cat([model.features(as_unit(x)) for x in images.split(1000)])
     model.mean.copy_(features.double().mean(dim=0))
     model.cov.copy_(features.double().T.cov())
     return model

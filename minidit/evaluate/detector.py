@@ -2,7 +2,7 @@
 
 One look at all places, as in FCOS (Tian et al., arXiv 1904.01355): every cell of a coarse grid
 says whether an object's middle is near, of which kind and colour, and where its box begins and
-ends. Of several cells that found the same object, the surest is heard.
+ends. Of several cells that found the same object, the surest counts.
 """
 
 from collections.abc import Callable
@@ -109,12 +109,13 @@ def train_detector(
     drawings.
     """
 
-    def build() -> SceneDetector:
-        return SceneDetector(int(objects[..., 0].max()), int(objects[..., 1].max()))
+    kinds, colours = objects[..., :2].flatten(0, 1).amax(dim=0).int().tolist()
 
     def loss(model: SceneDetector, x: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
         strength = 0.2 * torch.rand(len(x), 1, 1, 1, generator=rng)
         x = x + strength * torch.randn(x.shape, generator=rng)
         return detector_loss(model, x, objects[rows])
 
-    return one_cycle(build, loss, images, steps, batch_size, lr, seed, report)
+    return one_cycle(
+        lambda: SceneDetector(kinds, colours), loss, images, steps, batch_size, lr, seed, report
+    )

@@ -41,11 +41,9 @@ def count(model: nn.Module, inputs: Sequence[Tensor] | None = None) -> Counts:
     macs = counts.pop("Global", 0)
     parts = dict(counts)
     for name, inner in counts.items():  # what a layer does is part of what is around it
-        outer = name.rpartition(".")[0]
-        while outer and outer not in parts:
-            outer = outer.rpartition(".")[0]
-        if outer:
-            parts[outer] -= inner
+        around = [name[:k] for k, letter in enumerate(name) if letter == "." and name[:k] in parts]
+        if around:
+            parts[around[-1]] -= inner
     parts = {name.partition(".")[2]: own for name, own in parts.items() if own}
     return Counts(sum(p.numel() for p in model.parameters()), macs, parts)
 

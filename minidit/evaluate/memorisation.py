@@ -40,8 +40,8 @@ def nearest(images: Tensor, training: Tensor, others: int = OTHERS) -> Nearest:
     check_images(training, images.shape[1], tuple(images.shape[2:]))
     if len(training) <= others:
         raise ValueError(f"{len(training)} training images are too few for others={others}")
-    known = _halved(training)
-    found = [torch.cdist(part, known).topk(others + 1, largest=False) for part in _parts(images)]
+    halves, known = _halved(images).split(200), _halved(training)
+    found = [torch.cdist(part, known).topk(others + 1, largest=False) for part in halves]
     distances, indices = (torch.cat(parts) for parts in zip(*found))  # (n, others + 1)
     mean = distances[:, 1:].mean(dim=1).clamp(min=1e-12)
     return Nearest(indices[:, 0], distances[:, 0], distances[:, 0] / mean)
@@ -61,7 +61,3 @@ def near_copies(found: Nearest, unseen: Nearest, share: float = SHARE) -> float:
 def _halved(images: Tensor) -> Tensor:
     """(n, c, h, w) → (n, c·h/2·w/2), the mean of every 2 × 2 pixels."""
     return torch.cat([avg_pool2d(as_unit(part), 2).flatten(1) for part in images.split(1000)])
-
-
-def _parts(images: Tensor) -> tuple[Tensor, ...]:
-    return _halved(images).split(200)

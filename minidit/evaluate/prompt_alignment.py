@@ -14,7 +14,7 @@ from minidit.evaluate.detector import SceneDetector, overlap, train_detector
 from minidit.weights import load
 
 MARGIN = 0.05  # part of the image by which a place or a direction may be missed
-ENOUGH = 0.5  # overlap of a box that is where it was asked for
+ENOUGH = 0.5  # overlap of a box that is where it should be
 DRAWN_FROM = 2**40  # the detector's own training scenes: a seed that no data set has
 
 
@@ -26,10 +26,7 @@ def scene_detector() -> SceneDetector:
 def make_detector(
     steps: int = 1500, images: int = 30_000, seed: int = 0, report=None
 ) -> SceneDetector:
-    """Train one on scenes of its own, in which all pairs of kind and colour are equally known.
-
-    `report(step, loss)` hears of progress.
-    """
+    """Train one on scenes of its own, in which all pairs of kind and colour are equally known."""
     pictures, objects, _ = scenes.render(images, DRAWN_FROM + seed, novel=0.34)
     return train_detector(pictures, objects, steps=steps, seed=seed, report=report)
 
@@ -40,12 +37,12 @@ def find(detector: nn.Module, images: Tensor) -> Tensor:
 
 
 def layout_alignment(detector: nn.Module, images: Tensor, objects: Tensor) -> dict[str, float]:
-    """How well images (n, 3, h, w) in [-1, 1] show the boxes (n, m, 6) that were asked for.
+    """How well images (n, 3, h, w) in [-1, 1] show a layout's boxes (n, m, 6).
 
-    objects: the share of those asked for that are found, of the right kind and colour. iou: their
-    boxes' mean intersection over union with those asked for, 0 where not found. boxes: the share
-    for which it is 0.5 at least. scenes: the share of images where that holds of all objects, and
-    no other is found.
+    objects: the share of the layout's that are found, of the right kind and colour. iou: their
+    boxes' mean intersection over union with the layout's, 0 where not found. boxes: the share for
+    which it is 0.5 at least. scenes: the share of images where that holds of all objects, and no
+    other is found.
     """
     _check_number(images, objects, "objects")
     found, wanted = find(detector, images), objects[..., 0] > 0  # (n, 6, 6), (n, m)
@@ -64,40 +61,38 @@ def layout_alignment(detector: nn.Module, images: Tensor, objects: Tensor) -> di
 def caption_alignment(detector: nn.Module, images: Tensor, captions: list[str]) -> dict[str, float]:
     """How well images (n, 3, h, w) in [-1, 1] show what their captions say.
 
-    objects: the share of those asked for that are found, of the right kind and colour. sizes,
-    places, relations: of what the captions say of them, the share that holds; it doesn't where an
-    object is not found. counts: the share of images with as many objects as asked for. scenes: the
-    share where all of that holds.
+    objects: the share of those named that are found, of the right kind and colour. sizes, places,
+    relations: of what the captions say of them, the share that holds; it doesn't where an object is
+    not found. counts: the share of images with as many objects as named. scenes: the share where
+    all of that holds.
     """
     _check_number(images, captions, "captions")
-    names = ("objects", "sizes", "places", "relations", "counts")
-    held: dict[str, list[bool]] = {name: [] for name in (*names, "scenes")}
+    held: dict[str, list[bool]] = {}
     for rows, caption in zip(find(detector, images).tolist(), captions):
         verdicts = verdict(read(caption), [row for row in rows if row[0] > 0])
-        for name in names:
-            held[name] += verdicts[name]
-        held["scenes"].append(all(all(verdicts[name]) for name in names))
+        verdicts["scenes"] = [all(all(values) for values in verdicts.values())]
+        for name, values in verdicts.items():
+            held.setdefault(name, []).extend(values)
     return {name: _share(torch.tensor(values)) for name, values in held.items()}
 
 
 def verdict(request: Request, rows: list[list[float]]) -> dict[str, list[bool]]:
     """What holds of a request, given what was found: rows of 1 + kind, 1 + colour and a box."""
-    by_pair = {(int(row[0]), int(row[1])): row[2:] for row in reversed(rows)}  # the surest stay
-    boxes = [by_pair.get(_numbers(told.kind, told.colour)) for told in request.objects]
-    sizes = [(box, told.size) for told, box in zip(request.objects, boxes) if told.size]
-    places = [(box, told.place) for told, box in zip(request.objects, boxes) if told.place]
+    colours = list(COLOURS)
+    by_pair = {  # the surest stay
+        (KINDS[int(row[0]) - 1], colours[int(row[1]) - 1]): row[2:] for row in reversed(rows)
+    }
+    boxes = [by_pair.get((told.kind, told.colour)) for told in request.objects]
     where = [(boxes[i], direction, boxes[k]) for i, direction, k in request.relations]
+    sizes = [(box, told.size == "large") for told, box in zip(request.objects, boxes) if told.size]
+    places = [(box, told.place) for told, box in zip(request.objects, boxes) if told.place]
     return {
         "objects": [box is not None for box in boxes],
-        "sizes": [box is not None and is_large(box) == (size == "large") for box, size in sizes],
+        "sizes": [box is not None and is_large(box) == large for box, large in sizes],
         "places": [box is not None and _is_at(box, place) for box, place in places],
         "relations": [None not in row and _lies(*row) for row in where],
         "counts": [len(rows) == len(boxes)],
     }
-
-
-def _numbers(kind: str, colour: str) -> tuple[int, int]:
-    return 1 + KINDS.index(kind), 1 + list(COLOURS).index(colour)
 
 
 def _is_at(box: list[float], place: tuple[int, int]) -> bool:

@@ -22,7 +22,6 @@ from minidit.evaluate.classifier import Classifier
 from minidit.lab.sequence import SequenceDiffusion, SequencePrior
 from minidit.lab.surgery import SURGERY
 from minidit.latents import latent
-from minidit.latents.presets import PHOTOGRAPHS
 from minidit.sampling import SAMPLERS, Denoiser, guided, sample
 from minidit.train import Recipe, fit
 from minidit.training import presets
@@ -101,7 +100,7 @@ def training_part(name: str, autoencoder: str | None = None) -> tuple[Tensor, Te
     The latents are those that `train` would store, or has stored.
     """
     full = data.load(name)
-    copies = 2 if name in PHOTOGRAPHS else 1
+    copies = 2 if data.DATASETS[name].photographs else 1
     if autoencoder is not None:
         stage = latent.first_stage(autoencoder)
         path = latent.place(data.data_root(), name, "train", stage)

@@ -42,7 +42,7 @@ class Autoencoder(nn.Module):
 
     def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Images (b, c, f·h, f·w) → what `decode` takes, (b, latent_channels, h, w)."""
-        raise NotImplementedError
+        return self.encoder(images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """(b, latent_channels, h, w) → images (b, c, f·h, f·w)."""
@@ -119,10 +119,6 @@ class VQAutoencoder(Autoencoder):
         super().__init__(in_channels, latent_channels, width, multipliers, blocks)
         self.config |= dict(num_codes=num_codes, beta=beta, convention=convention)
         self.quantizer = Quantizer(num_codes, latent_channels, beta, convention)
-
-    def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images (b, c, f·h, f·w) → latents before quantisation; nothing in them is random."""
-        return self.encoder(images)
 
     def encode(self, images: Tensor) -> Quantized:
         """Images (b, c, f·h, f·w) → codes (b, latent_channels, h, w), their loss and indices."""

@@ -3,12 +3,21 @@ first, and the way back (LDM, arXiv 2112.10752, section 3.1 and appendix G).
 """
 
 import math
-from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import check_images, check_latents, check_positive
+from minidit._validate import check_images, check_positive
+
+
+def check_latents(latents: Tensor, channels: int) -> None:
+    """Raise unless `latents` is a tensor (b, channels, h, w)."""
+    if not isinstance(latents, Tensor):
+        raise TypeError(f"latents must be a tensor (b, c, h, w), not {type(latents).__name__}")
+    if latents.ndim != 4 or latents.shape[1] != channels:
+        raise ValueError(
+            f"latents have shape {tuple(latents.shape)}; expected (b, {channels}, h, w)"
+        )
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -30,11 +39,10 @@ class ResBlock(nn.Module):
         return x + self.conv2(F.silu(self.norm2(inner)))
 
 
-class Encoder(nn.Module):
-    """Images (b, in_channels, f·h, f·w) → (b, out_channels, h, w), f = 2^(levels - 1).
+class _Half(nn.Module):
+    """What both ways share: level k is `width`·`multipliers[k]` wide and has `blocks` blocks."""
 
-    Level k is `width`·`multipliers[k]` channels wide and has `blocks` residual blocks.
-    """
+    up = False  # whether images grow from level to level, the last level first
 
     def __init__(
         self,
@@ -45,11 +53,33 @@ class Encoder(nn.Module):
         blocks: int = 1,
     ) -> None:
         super().__init__()
-        widths = _widths(width, multipliers, blocks)
+        check_positive(width=width, blocks=blocks)
+        if not multipliers:
+            raise ValueError(
+                "multipliers is empty; one for each level, e.g. (1, 2, 4) for a factor 4"
+            )
+        for multiplier in multipliers:
+            check_positive(multipliers=multiplier)
+        widths = [width * multiplier for multiplier in multipliers][:: -1 if self.up else 1]
         self.in_channels, self.factor = in_channels, 2 ** (len(widths) - 1)
-        self.layers = _levels(in_channels, widths, blocks, _halve)
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, widths[0], 3, padding=1)]
+        for k, channels in enumerate(widths):
+            if k:
+                layers += [nn.Upsample(scale_factor=2)] if self.up else []
+                stride = 1 if self.up else 2
+                layers += [nn.Conv2d(widths[k - 1], channels, 3, stride, padding=1)]
+            layers += [ResBlock(channels) for _ in range(blocks)]
+        self.layers = nn.Sequential(*layers)
         self.norm = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, in_channels, …) → (b, out_channels, …), `factor` times smaller or larger."""
+        return self.conv_out(F.silu(self.norm(self.layers(x))))
+
+
+class Encoder(_Half):
+    """Images (b, in_channels, f·h, f·w) → (b, out_channels, h, w), f = 2^(levels - 1)."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, in_channels, f·h, f·w) → (b, out_channels, h, w)."""
@@ -59,54 +89,15 @@ class Encoder(nn.Module):
                 f"images are {tuple(images.shape[2:])} pixels, which {self.factor} does not "
                 "divide; pad or crop them"
             )
-        return self.conv_out(F.silu(self.norm(self.layers(images))))
+        return super().forward(images)
 
 
-class Decoder(nn.Module):
-    """Latents (b, latent_channels, h, w) → images (b, out_channels, f·h, f·w): the way back."""
+class Decoder(_Half):
+    """Latents (b, in_channels, h, w) → images (b, out_channels, f·h, f·w): the way back."""
 
-    def __init__(
-        self,
-        latent_channels: int,
-        out_channels: int,
-        width: int = 32,
-        multipliers: tuple[int, ...] = (1, 2, 4),
-        blocks: int = 1,
-    ) -> None:
-        super().__init__()
-        widths = _widths(width, multipliers, blocks)[::-1]
-        self.latent_channels = latent_channels
-        self.layers = _levels(latent_channels, widths, blocks, _double)
-        self.norm = _norm(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
+    up = True
 
     def forward(self, latents: Tensor) -> Tensor:
-        """(b, latent_channels, h, w) → (b, out_channels, f·h, f·w)."""
-        check_latents(latents, self.latent_channels)
-        return self.conv_out(F.silu(self.norm(self.layers(latents))))
-
-
-def _halve(before: int, channels: int) -> list[nn.Module]:
-    return [nn.Conv2d(before, channels, 3, stride=2, padding=1)]
-
-
-def _double(before: int, channels: int) -> list[nn.Module]:
-    return [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(before, channels, 3, padding=1)]
-
-
-def _levels(c_in: int, widths: list[int], blocks: int, resize: Callable) -> nn.Sequential:
-    """Residual blocks of the first width, then `resize` and blocks of the next, and so on."""
-    layers: list[nn.Module] = [nn.Conv2d(c_in, widths[0], 3, padding=1)]
-    for k, channels in enumerate(widths):
-        layers += resize(widths[k - 1], channels) if k else []
-        layers += [ResBlock(channels) for _ in range(blocks)]
-    return nn.Sequential(*layers)
-
-
-def _widths(width: int, multipliers: tuple[int, ...], blocks: int) -> list[int]:
-    check_positive(width=width, blocks=blocks)
-    if not multipliers:
-        raise ValueError("multipliers is empty; one for each level, e.g. (1, 2, 4) for a factor 4")
-    for multiplier in multipliers:
-        check_positive(multipliers=multiplier)
-    return [width * multiplier for multiplier in multipliers]
+        """(b, in_channels, h, w) → (b, out_channels, f·h, f·w)."""
+        check_latents(latents, self.in_channels)
+        return super().forward(latents)

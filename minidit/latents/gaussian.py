@@ -22,23 +22,10 @@ class DiagonalGaussian:
                 f"parameters have shape {tuple(parameters.shape)}; expected (b, 2c, …), the means "
                 "and then the log-variances"
             )
-        self.mean, logvar = parameters.chunk(2, dim=1)  # (b, c, …) each
+        self.mean, logvar = parameters.chunk(2, dim=1)  # (b, c, …) each, as all that follows
+        self.mode = self.mean  # the likeliest value
         self.logvar = logvar.clamp(-30, 20)
-
-    @property
-    def std(self) -> Tensor:
-        """The standard deviations, (b, c, …)."""
-        return (0.5 * self.logvar).exp()
-
-    @property
-    def var(self) -> Tensor:
-        """The variances, (b, c, …)."""
-        return self.logvar.exp()
-
-    @property
-    def mode(self) -> Tensor:
-        """The likeliest value, which is the mean, (b, c, …)."""
-        return self.mean
+        self.std, self.var = (0.5 * self.logvar).exp(), self.logvar.exp()
 
     def sample(
         self, generator: torch.Generator | None = None, *, noise: Tensor | None = None

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from minidit import weights
-from minidit._validate import check_images, check_latents
+from minidit._validate import check_images
 from minidit.data import cache
 from minidit.latents.autoencoder import Autoencoder
+from minidit.latents.encoder import check_latents
 from minidit.patches import as_unit
-from minidit.train import replacing
 
 
 class FirstStage(NamedTuple):
@@ -126,9 +126,8 @@ def cached(
         raise ValueError(f"path={str(path)!r} must end in .safetensors")
     content = f"{images.dtype} {tuple(images.shape)} {cache.sha256({'images': images})}"
     facts = {"autoencoder": stage.sha256, "images": content, "flips": str(flips)}
-    found = cache.read(path, facts)
-    if found is None:
-        with replacing(path) as file:  # first, so that it fails before the work, not after it
-            found = {"latents": encode(stage.model, images, flips=flips, report=report)}
-            file.write(cache.packed(found, facts))
-    return found["latents"]
+
+    def make() -> dict[str, Tensor]:
+        return {"latents": encode(stage.model, images, flips=flips, report=report)}
+
+    return cache.kept(path, facts, make)["latents"]

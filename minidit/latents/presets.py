@@ -7,25 +7,22 @@ from minidit.latents.autoencoder import Autoencoder
 from minidit.latents.training import Terms
 from minidit.weights import NETWORKS
 
-# What can be seen in a mirror: a photograph, but not a digit. Other data sets aren't mirrored.
-PHOTOGRAPHS = ("cifar10",)
-
 _LONG = dict(steps=4000, batch_size=32, lr=2e-3, warmup=100, ema_decay=0.999)
 _CIFAR10 = dict(
     data="cifar10",
-    judge="cifar10",
+    classifier="cifar10",
     model=dict(latent_channels=4, width=32, multipliers=(1, 2)),  # 32×32×3 → 16×16×4
     recipe=_LONG,
 )
 
-# `data`: what it is made for. `judge`: whose classifier's features count. For MNIST that is the one
-# which knows drawn digits only, so that MNIST's own can judge the result with eyes of its own; for
+# `data`: what it is made for. `classifier`: whose features count. For MNIST those of the one that
+# knows drawn digits only, so that MNIST's own evaluates something it had no part in; for
 # photographs there is only one.
 AUTOENCODERS: dict[str, dict] = {
     "kl-mnist": dict(
         network="KLAutoencoder",
         data="mnist",
-        judge="digits",
+        classifier="digits",
         model=dict(latent_channels=4, width=16, multipliers=(1, 2, 4)),  # 28×28×1 → 7×7×4
         recipe=_LONG,
     ),

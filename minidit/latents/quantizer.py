@@ -9,7 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import check_choice, check_latents, check_positive
+from minidit._validate import check_choice, check_positive
+from minidit.latents.encoder import check_latents
 
 CONVENTIONS = ("fixed", "legacy")
 

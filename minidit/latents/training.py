@@ -1,5 +1,6 @@
 """Training an autoencoder (LDM, arXiv 2112.10752, section 3.1 and appendix G): pixels, features,
-a little order among the latents, and, if wanted, a critic.
+a little order among the latents, and, if wanted, a critic that looks at patches, to make
+reconstructions crisp (VQGAN, arXiv 2012.09841, section 3.1).
 """
 
 import copy
@@ -11,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import check_choice
+from minidit._validate import check_choice, check_images, check_positive
 from minidit.evaluate.classifier import Classifier, feature_distance
 from minidit.latents.autoencoder import Autoencoder, VQAutoencoder
-from minidit.latents.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
 from minidit.train import Loop, Recipe, check_training_images
 
 PIXELS = {"l1": F.l1_loss, "l2": F.mse_loss}
@@ -49,8 +49,52 @@ class Terms:
             raise ValueError(f"patience={self.patience} must be at least 1 step")
 
 
+class PatchDiscriminator(nn.Module):
+    """Images (b, c, h, w) → a grid of opinions (b, 1, h', w'), above zero for "real".
+
+    As in pix2pix (arXiv 1611.07004), but with normalisations that don't mix images: a batch of
+    real ones and one of false ones see the same network.
+    """
+
+    def __init__(self, in_channels: int, width: int = 32) -> None:
+        super().__init__()
+        check_positive(in_channels=in_channels, width=width)
+        self.in_channels = in_channels
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, width, 4, 2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, 2, padding=1),
+            nn.GroupNorm(1, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 4 * width, 3, padding=1),
+            nn.GroupNorm(1, 4 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(4 * width, 1, 3, padding=1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, c, h, w) → (b, 1, h/4, w/4)."""
+        check_images(images, self.in_channels)
+        return self.layers(images)
+
+
+def hinge_loss(real: Tensor, false: Tensor) -> Tensor:
+    """The critic's loss, a scalar, from opinions (b, 1, h, w): real and false should pass ±1."""
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + false).mean())
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
+    """‖∇ reconstruction‖ / ‖∇ adversarial‖, gradients of both losses (scalars) for `last`.
+
+    `last`: the decoder's last weights. The critic then pulls as hard as the reconstruction does.
+    """
+    (ours,) = torch.autograd.grad(reconstruction, last, retain_graph=True)
+    (its,) = torch.autograd.grad(adversarial, last, retain_graph=True)
+    return (ours.norm() / (its.norm() + 1e-4)).clamp(max=1e4).detach()
+
+
 class AutoencoderRun(Loop):
-    """A training run of an autoencoder; `judge` is the frozen network whose features count."""
+    """A training run of an autoencoder; `classifier`: frozen, its features count."""
 
     def __init__(
         self,
@@ -58,22 +102,22 @@ class AutoencoderRun(Loop):
         images: Tensor,
         recipe: Recipe,
         terms: Terms,
-        judge: Classifier | None = None,
+        classifier: Classifier | None = None,
         flips: bool = False,
     ) -> None:
         check_training_images(images)
-        if terms.feature and judge is None:
+        if terms.feature and classifier is None:
             raise ValueError(
-                f"feature={terms.feature}, but there is no judge to see features; give a "
-                "classifier, or feature=0"
+                f"feature={terms.feature}, but there is no classifier to see features; give one, "
+                "or feature=0"
             )
         super().__init__(model, recipe, images)
-        self.terms, self.flips = terms, flips
-        self.judge = None
+        self.terms, self.flips, self.classifier = terms, flips, None
         if terms.feature:  # a copy, so that the caller's stays as it is
-            self.judge = copy.deepcopy(judge).to(self.device).eval().requires_grad_(False)
-        if isinstance(model, VQAutoencoder):
-            self.idle = torch.zeros(len(model.quantizer.table), device=self.device)  # (num_codes,)
+            self.classifier = copy.deepcopy(classifier).to(self.device).eval()
+            self.classifier.requires_grad_(False)
+        # For how many steps each code was nearest to nothing, (num_codes,); a KL's has no codes.
+        self.idle = torch.zeros(model.config.get("num_codes", 0), device=self.device)
         self.critic, self.its_state = None, {}
         if terms.adversarial:
             with torch.random.fork_rng(devices=[]):
@@ -93,8 +137,9 @@ class AutoencoderRun(Loop):
         restored, order = self._restore_images(rng)
         self.false = restored.detach()
         loss = PIXELS[self.terms.pixel](restored, self.real)
-        if self.judge is not None:
-            loss = loss + self.terms.feature * feature_distance(self.judge, restored, self.real)
+        if self.classifier is not None:
+            distance = feature_distance(self.classifier, restored, self.real)
+            loss = loss + self.terms.feature * distance
         if self._critic_takes_part():
             opinion = -self.critic(restored).mean()
             weight = adaptive_weight(loss, opinion, self.model.decoder.conv_out.weight)
@@ -119,7 +164,7 @@ class AutoencoderRun(Loop):
             self.critic_optimizer.zero_grad()  # what the autoencoder's loss left behind
             hinge_loss(self.critic(self.real), self.critic(self.false)).backward()
             self.critic_optimizer.step()
-        if isinstance(self.model, VQAutoencoder):
+        if len(self.idle):
             self._revive(rng)
 
     @torch.no_grad()
@@ -135,22 +180,20 @@ class AutoencoderRun(Loop):
 
     def settings(self) -> dict:
         """What makes it this run and no other, as plain values."""
-        judge, terms = self.judge, asdict(self.terms)
-        seen = judge and sum(p.double().sum().item() for p in judge.parameters())
+        network, terms = self.classifier, asdict(self.terms)
+        seen = network and sum(p.double().sum().item() for p in network.parameters())
+        # "judge" is the classifier's key in the checkpoints there are
         return super().settings() | {"loss": terms | {"flips": self.flips, "judge": seen}}
 
     def state(self) -> dict:
         """Everything that a resumed run needs, as tensors and plain values."""
         more = {name: part.state_dict() for name, part in self.its_state.items()}
-        if isinstance(self.model, VQAutoencoder):
-            more["idle"] = self.idle
-        return super().state() | more
+        return super().state() | more | {"idle": self.idle}
 
     def restore(self, state: dict) -> None:
         """Continue where `state` was taken. Raises ValueError if it is of another run."""
         super().restore(state)
-        if isinstance(self.model, VQAutoencoder):
-            self.idle.copy_(state["idle"])
+        self.idle.copy_(state.get("idle", self.idle))
         for name, part in self.its_state.items():
             part.load_state_dict(state[name])
 
@@ -161,7 +204,7 @@ def fit_autoencoder(
     *,
     recipe: Recipe,
     terms: Terms = Terms(),  # noqa: B008 (frozen)
-    judge: Classifier | None = None,
+    classifier: Classifier | None = None,
     flips: bool = False,
     out: str | Path | None = None,
     save_every: int = 500,
@@ -170,11 +213,11 @@ def fit_autoencoder(
     """Train `model` in place and return the average of its weights, with `scale` set.
 
     images: (n, c, h, w), uint8 or floats in [-1, 1]; `flips`: half of them mirrored, for
-    photographs. `judge`: the classifier whose activations are compared, if `terms.feature`. It is
+    photographs. `classifier`: the one whose activations are compared, if `terms.feature`. It is
     better not the one that evaluates afterwards: an autoencoder flatters the eye it learned from.
     `out`, `save_every`, `report` and what is raised: as for `fit`.
     """
-    run = AutoencoderRun(model, images, recipe, terms, judge, flips)
+    run = AutoencoderRun(model, images, recipe, terms, classifier, flips)
     average = run.go(out, save_every, report=report)
     average.set_scale(images)
     return average

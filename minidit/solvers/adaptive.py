@@ -9,7 +9,7 @@ from torch import Tensor
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.sampling import Denoiser, State
-from minidit.solvers.dpm_steps import Walk
+from minidit.solvers.dpm import Walk
 from minidit.solvers.spacing import log_snr, position
 
 
@@ -45,11 +45,8 @@ def dpm_adaptive(
         raise ValueError(f"rtol={rtol}, atol={atol}, first={first}: atol, first > 0 and rtol ≥ 0")
     schedule = diffusion.schedule
     lam, end = log_snr(schedule)[[-1, 0]].tolist()
-    h, known, before = (
-        min(first, end - lam),
-        None,
-        x,
-    )  # `known`: the prediction at this x, kept if a step fails
+    h, before = min(first, end - lam), x
+    known = None  # the prediction at this x, kept if a step fails
     parts = torch.arange(order + 1, dtype=torch.float64) / order  # even in λ
     while end - lam > 1e-9:
         nodes = position(schedule, lam + h * parts)
@@ -62,17 +59,17 @@ def dpm_adaptive(
         E = errors.max().item()
         if not math.isfinite(E):
             raise FloatingPointError(
-                f"the error of the step from t = {walk.number(0):.4g} is {E}: the network's answer "
-                "isn't finite; try clip=True, or float32 in place of half precision"
+                f"the error of the step from t = {walk.numbers[0]:.4g} is {E}: the network's "
+                "answer isn't finite; try clip=True, or float32 in place of half precision"
             )
         if E <= 1:
-            yield State(walk.number(0), high, x0)
+            yield State(walk.numbers[0], high, x0)
             x, before, known, lam = high, low, None, lam + h
         h = min(h * growth(E, order), end - lam)
     if denoise:
         walk = Walk(model, diffusion, torch.zeros(1, dtype=torch.float64), y, solve, clip)
         walk.predict(x, 0)
-        yield State(walk.number(0), walk.pred_x0, walk.pred_x0)
+        yield State(walk.numbers[0], walk.pred_x0, walk.pred_x0)
 
 
 def growth(E: float, order: int) -> float:

@@ -15,8 +15,7 @@ from torch import Tensor
 from minidit.diffusion import Diffusion
 from minidit.sampling import Denoiser, State, draw_noise
 from minidit.schedule import Schedule
-from minidit.solvers.dpm import plan
-from minidit.solvers.dpm_steps import Walk
+from minidit.solvers.dpm import Walk, plan
 
 
 def rate(schedule: Schedule, positions: Tensor) -> Tensor:
@@ -79,4 +78,4 @@ def euler_maruyama(
         if eta > 0 and k < last:
             z = draw_noise(x, generator) if noise is None else noise[k]
             x = x + eta * share**0.5 * z
-        yield State(walk.number(k), x, walk.pred_x0)
+        yield State(walk.numbers[k], x, walk.pred_x0)

@@ -7,16 +7,23 @@ Solvers that think in continuous time visit positions between two steps: 3.5 is 
 import torch
 from torch import Tensor
 
+from minidit._validate import check_choice
 from minidit.sampling import check_count
 from minidit.schedule import Schedule, on_circle
+
+SPACINGS = ("time", "quadratic", "logsnr")  # of `grid`
 
 
 def logsnr_steps(schedule: Schedule, count: int) -> list[int]:
     """Strides of equal change in the log of the signal-to-noise ratio (arXiv 2206.00927, 3.4)."""
     check_count(count, len(schedule))
+    return distinct(even_log_snr(schedule, count), schedule)
+
+
+def even_log_snr(schedule: Schedule, count: int) -> Tensor:
+    """(count,) rising positions from end to end, evenly spaced in λ = log(α/σ)."""
     clean, noisy = log_snr(schedule)[[0, -1]].tolist()
-    even = torch.linspace(clean, noisy, count, dtype=torch.float64)
-    return distinct(position(schedule, even), schedule)
+    return position(schedule, torch.linspace(clean, noisy, count, dtype=torch.float64))
 
 
 def log_snr(schedule: Schedule) -> Tensor:
@@ -58,6 +65,18 @@ def position(schedule: Schedule, lam: Tensor) -> Tensor:
         clean = schedule.log_alpha(middle) > log_alpha
         low, high = torch.where(clean, middle, low), torch.where(clean, high, middle)
     return high * len(schedule) - 1
+
+
+def grid(schedule: Schedule, spacing: str, count: int) -> Tensor:
+    """The count + 1 ends of `count` steps, falling positions from T-1 to 0."""
+    check_choice("spacing", spacing, SPACINGS)
+    T = len(schedule)
+    if spacing == "time":
+        return torch.linspace(T - 1, 0, count + 1, dtype=torch.float64)
+    if spacing == "quadratic":  # of the time (position + 1)/T, which is 1 at the noisy end
+        root = torch.linspace(1, T**-0.5, count + 1, dtype=torch.float64)
+        return (root**2 * T - 1).clamp(0, T - 1)
+    return even_log_snr(schedule, count + 1).flip(0)
 
 
 def quadratic_steps(schedule: Schedule, count: int) -> list[int]:

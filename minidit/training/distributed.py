@@ -55,7 +55,7 @@ def world_size() -> int:
 @contextmanager
 def first_process_first() -> Iterator[None]:
     """What is inside is done by process 0, then by the others, who find what it has downloaded."""
-    if dist.is_initialized() and rank() > 0:
+    if rank() > 0:
         dist.barrier()
     yield
     if dist.is_initialized() and rank() == 0:

@@ -37,6 +37,5 @@ def generate(
         with fast_matmul(model):
             return network(x, t, y)
 
-    run = SAMPLERS[sampler]
-    y = labels.to(device)
-    return run(denoiser, diffusion, x, y, steps=steps, clip=clip, generator=rng)
+    how = dict(steps=steps, clip=clip, generator=rng)
+    return SAMPLERS[sampler](denoiser, diffusion, x, labels.to(device), **how)

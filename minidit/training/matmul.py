@@ -2,7 +2,7 @@
 
 Nearly all of a step's time goes into matrix products. PyTorch leaves those of float32 to MKL, which
 on AMD's processors uses half the width of the vector units. oneDNN, the library of the
-convolutions, uses all of it, but is asked only where products may be rounded to bfloat16 on the way
+convolutions, uses all of it, but is used only where products may be rounded to bfloat16 on the way
 in. What it makes of the permission depends on the processor: with matrix units (AMX) it rounds,
 without them it computes in float32 all the same. So it is tried, once: permission is given only
 where nothing is rounded.
@@ -72,5 +72,5 @@ def _fits(model: nn.Module) -> bool:
 
 
 def _changed() -> bool:
-    """Whether someone has asked for another precision, or is inside already."""
+    """Whether someone has chosen another precision, or is inside already."""
     return torch.backends.mkldnn.matmul.fp32_precision not in ("none", "ieee")

@@ -64,12 +64,11 @@ class Muon(torch.optim.Optimizer):
         self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
     ) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.ndim != 2:
-                    raise ValueError(
-                        f"Muon is for matrices; got a weight of shape {tuple(p.shape)}"
-                    )
+        others = [p for group in self.param_groups for p in group["params"] if p.ndim != 2]
+        if others:
+            raise ValueError(
+                f"Muon is for matrices; got a weight of shape {tuple(others[0].shape)}"
+            )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -92,10 +91,9 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_add_(weights, list(update.unbind()), alpha=-group["lr"] * scale)
 
     def _memory(self, p: Tensor) -> Tensor:
-        state = self.state[p]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(p)
-        return state["momentum"]
+        if not self.state[p]:
+            self.state[p]["momentum"] = torch.zeros_like(p)
+        return self.state[p]["momentum"]
 
 
 def muon_and_adamw(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:

@@ -16,6 +16,7 @@ _SHORT = dict(optimizer="muon", times="logit_normal", warmup=20)
 _LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup=100, cooldown=0.7)
 
 _LATENT = _SMALL | {"patch_size": 2}
+_CIFAR10 = dict(autoencoder="kl-cifar10", data="cifar10", diffusion=_LINE, recipe=_LONG)
 _SCENES = dict(patch_size=4, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
 _SCENES |= dict(block="cross_attention", class_dropout_prob=0.1)
 _TEXT = dict(encoder="text", words=list(captions.WORDS), length=captions.LENGTH)
@@ -29,16 +30,14 @@ _LAYOUT |= dict(length=scenes.SLOTS)
 # start as large as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in latents of the
 # autoencoder that they name. "scenes-text" and "scenes-layout": the recipe of "mnist" for networks
 # that attend to a caption's words, or to boxes; about an hour. The one for captions starts from
-# what the one for boxes has learnt about drawing: from nothing it hardly heard its words in twice
+# what the one for boxes has learnt about drawing: from nothing its words hardly mattered in twice
 # as many steps. What a caption asks for is decided while noise is much, so errors made where it is
 # little weigh less.
 # "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
 # starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
     "demo": dict(
-        model=_SMALL,
-        diffusion=_LINE,
-        recipe=_SHORT | dict(steps=600, batch_size=64, lr=2e-3),
+        model=_SMALL, diffusion=_LINE, recipe=_SHORT | dict(steps=600, batch_size=64, lr=2e-3)
     ),
     "speedrun": dict(
         model=dict(patch_size=7, hidden_size=64, depth=2, num_heads=4, label_std=1.0),
@@ -54,17 +53,8 @@ PRESETS: dict[str, dict] = {
     "uvit-mnist": dict(
         network="UViT", model=_SMALL | {"pos_std": 0.7}, diffusion=_LINE, recipe=_LONG
     ),
-    "dit-cifar10": dict(
-        autoencoder="kl-cifar10", data="cifar10", model=_LATENT, diffusion=_LINE, recipe=_LONG
-    ),
-    "uvit-cifar10": dict(
-        autoencoder="kl-cifar10",
-        data="cifar10",
-        network="UViT",
-        model=_LATENT | {"pos_std": 0.7},
-        diffusion=_LINE,
-        recipe=_LONG,
-    ),
+    "dit-cifar10": dict(model=_LATENT, **_CIFAR10),
+    "uvit-cifar10": dict(network="UViT", model=_LATENT | {"pos_std": 0.7}, **_CIFAR10),
     "scenes-text": dict(
         data="scenes",
         model=_SCENES | {"condition": _TEXT},
@@ -100,9 +90,8 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
     check_choice("network", parts["network"], NETWORKS)
     channels, height, width = image_shape
     size = height if height == width else (height, width)
-    patch = parts["model"]["patch_size"]
-    while height % patch or width % patch:  # 32 pixels: 7 becomes 4
-        patch -= 1
+    sizes = range(parts["model"]["patch_size"], 0, -1)
+    patch = next(p for p in sizes if height % p == width % p == 0)  # 32 pixels: 7 becomes 4
     if patch == height == width:
         raise ValueError(
             f"preset={preset!r} has patches of {patch}×{patch}, and images or latents of "

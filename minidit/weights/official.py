@@ -113,6 +113,11 @@ def read_config(
         if own in ranks and len(shape[own]) != ranks[own].count(",") + 1:
             raise ValueError(f"{name} has shape {shape[own]}; expected {ranks[own]}")
     width, channels, patch, _ = shape["patch_embed.proj.weight"]
+    if num_heads is None and width not in code.HEADS:
+        raise ValueError(
+            f"num_heads is needed: it can't be read off the tensors, and width {width} is none of "
+            f"the paper's {sorted(code.HEADS)}"
+        )
     rows = shape.get("label_embed.table.weight", (0,))[0]
     n = shape["pos_embed"][1] - code.CONDITION_TOKENS * (1 + (rows > 0))
     if n < 1 or math.isqrt(n) ** 2 != n:
@@ -124,7 +129,7 @@ def read_config(
         "in_channels": channels,
         "hidden_size": width,
         **outline,
-        "num_heads": _heads(width, code.HEADS) if num_heads is None else num_heads,
+        "num_heads": code.HEADS.get(width) if num_heads is None else num_heads,
         "mlp_ratio": inner / width,
         "num_classes": rows - bool(rows and null_label),
         "class_dropout_prob": 0.1 if null_label else 0.0,
@@ -140,23 +145,13 @@ def read_config(
     return config
 
 
-def _heads(width: int, heads: dict[int, int]) -> int:
-    if width not in heads:
-        raise ValueError(
-            f"num_heads is needed: it can't be read off the tensors, and width {width} is none of "
-            f"the paper's {sorted(heads)}"
-        )
-    return heads[width]
-
-
 def _state_dict(source: Mapping[str, Tensor] | str | Path) -> Mapping[str, Tensor]:
     content = _read(Path(source)) if isinstance(source, str | Path) else source
     if not isinstance(content, Mapping):
         raise TypeError(f"source holds a {type(content).__name__}, not a state dict")
-    for key in ("ema", "model"):  # a training checkpoint; its average is what samples well
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    # Of a training checkpoint the average, which samples well.
+    inner = [content[key] for key in ("ema", "model") if isinstance(content.get(key), Mapping)]
+    content = inner[0] if inner else content
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise ValueError(
@@ -175,17 +170,12 @@ def _read(path: Path) -> Mapping:
         if path.suffix == ".safetensors":
             return load_file(path)
         # The official training loop stores its command line, a Namespace of plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return _torch_load(path)
+        with torch.serialization.safe_globals([argparse.Namespace]), open(path, "rb") as file:
+            zipped = file.read(2) == b"PK"  # the format since torch 1.6, which can stay on disk
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
     except Exception as error:  # torch raises many kinds for a damaged or a dangerous file
         raise ValueError(
             f"{path} can't be read as weights; it is damaged, or holds code, which is never run"
         ) from error
-
-
-def _torch_load(path: Path):
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"PK"  # the format since torch 1.6, which can stay on disk
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)

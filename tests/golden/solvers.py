@@ -10,8 +10,8 @@ from golden import DOUBLE, WALK, Comparison, Golden
 from minidit import Diffusion, dpm_adaptive, dpm_solver, sample, scaled_linear, vp_sde
 from minidit.schedule import continuous
 from minidit.solvers.adaptive import growth
-from minidit.solvers.dpm import fast_orders, grid
-from minidit.solvers.spacing import between, log_snr, position
+from minidit.solvers.dpm import fast_orders
+from minidit.solvers.spacing import between, grid, log_snr, position
 
 SPACINGS = {"time_uniform": "time", "logSNR": "logsnr", "t2": "quadratic"}
 

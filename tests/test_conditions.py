@@ -1,4 +1,4 @@
-"""Text and layout: what is read, what padding changes (nothing), and how networks are asked."""
+"""Text and layout as conditions: what is read, what padding changes (nothing), what is seen."""
 
 import pytest
 import torch
@@ -36,20 +36,20 @@ BOXES = torch.tensor(
     ]
 )
 IDS = torch.tensor([[1, 2, 4, 0], [3, 0, 0, 0]])
-ASKED = {"text": (TEXT, IDS), "layout": (LAYOUT, BOXES)}
-EVERY_ENCODER = pytest.mark.parametrize("kind", ASKED)
+CONDITIONS = {"text": (TEXT, IDS), "layout": (LAYOUT, BOXES)}
+EVERY_ENCODER = pytest.mark.parametrize("kind", CONDITIONS)
 EVERY_BLOCK = pytest.mark.parametrize("block", BLOCKS)
 
 
 def network(kind, **changes):
     arguments = dict(input_size=8, patch_size=4, in_channels=1, hidden_size=16, depth=2)
     arguments |= dict(num_heads=2, num_classes=0, learn_sigma=False, label_std=1.0)
-    return DiT(**arguments | {"condition": ASKED[kind][0]} | changes)
+    return DiT(**arguments | {"condition": CONDITIONS[kind][0]} | changes)
 
 
 def uvit(kind, **changes):
     arguments = dict(input_size=8, patch_size=4, in_channels=1, hidden_size=16, depth=2)
-    return UViT(**arguments | dict(num_heads=2, condition=ASKED[kind][0]) | changes)
+    return UViT(**arguments | dict(num_heads=2, condition=CONDITIONS[kind][0]) | changes)
 
 
 def encoder(kind):
@@ -146,8 +146,8 @@ def fit_on(model, y, **recipe):
 
 @EVERY_ENCODER
 def test_tokens_and_their_mask(kind, awaken):
-    asked, y = awaken(encoder(kind)), ASKED[kind][1]
-    tokens, mask = asked(y), asked.mask(y)
+    net, y = awaken(encoder(kind)), CONDITIONS[kind][1]
+    tokens, mask = net(y), net.mask(y)
     assert tokens.shape == (2, 1 + y.shape[1], 16) and mask.shape == tokens.shape[:2]
     assert mask.sum(dim=1).tolist() == {"text": [4, 2], "layout": [3, 2]}[kind]
     assert (tokens[~mask] == 0).all() and (tokens[mask] != 0).any(dim=1).all()
@@ -155,21 +155,21 @@ def test_tokens_and_their_mask(kind, awaken):
 
 @EVERY_ENCODER
 def test_padding_changes_no_token(kind, awaken):
-    asked, y = awaken(encoder(kind)), ASKED[kind][1]
+    net, y = awaken(encoder(kind)), CONDITIONS[kind][1]
     m = 1 + y.shape[1]
-    torch.testing.assert_close(asked(padded(y))[:, :m], asked(y), atol=1e-6, rtol=1e-5)
-    alone = asked(y[1:, :1])  # the second is one word or box long
-    torch.testing.assert_close(asked(y)[1:, :2], alone, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(net(padded(y))[:, :m], net(y), atol=1e-6, rtol=1e-5)
+    alone = net(y[1:, :1])  # the second is one word or box long
+    torch.testing.assert_close(net(y)[1:, :2], alone, atol=1e-6, rtol=1e-5)
 
 
 @EVERY_ENCODER
 def test_the_null_condition_has_one_token(kind, awaken):
-    asked = awaken(encoder(kind))
-    empty = asked.empty(3)
-    assert empty.shape[:2] == (3, asked.length) and asked.mask(empty).sum() == 3
-    tokens = asked(empty)
+    net = awaken(encoder(kind))
+    empty = net.empty(3)
+    assert empty.shape[:2] == (3, net.length) and net.mask(empty).sum() == 3
+    tokens = net(empty)
     assert tokens.isfinite().all() and (tokens[:, 0] != 0).any() and (tokens[:, 1:] == 0).all()
-    assert not torch.allclose(tokens[:2, 0], asked(ASKED[kind][1])[:, 0])
+    assert not torch.allclose(tokens[:2, 0], net(CONDITIONS[kind][1])[:, 0])
 
 
 def test_the_order_of_words_counts_and_that_of_boxes_does_not(awaken):
@@ -190,10 +190,10 @@ def test_every_number_of_a_box_is_heard(awaken):
 
 
 def test_dropping_replaces_whole_conditions():
-    for kind, (_, y) in ASKED.items():
-        asked = encoder(kind)
+    for kind, (_, y) in CONDITIONS.items():
+        net = encoder(kind)
         many = y.repeat(1000, *[1] * (y.ndim - 1))
-        dropped = asked.drop(many, torch.Generator().manual_seed(0))
+        dropped = net.drop(many, torch.Generator().manual_seed(0))
         gone = (dropped == 0).flatten(1).all(dim=1)
         assert 0.07 < gone.double().mean() < 0.13
         assert torch.equal(dropped[~gone], many[~gone])
@@ -209,7 +209,7 @@ def test_dropping_replaces_whole_conditions():
 @EVERY_ENCODER
 @EVERY_BLOCK
 def test_padding_changes_no_image(kind, block, awaken):
-    model, y = awaken(network(kind, block=block)), ASKED[kind][1]
+    model, y = awaken(network(kind, block=block)), CONDITIONS[kind][1]
     x, t = inputs()
     answer = model(x, t, y)
     torch.testing.assert_close(model(x, t, padded(y, 2)), answer, atol=1e-5, rtol=1e-4)
@@ -220,7 +220,7 @@ def test_padding_changes_no_image(kind, block, awaken):
 @EVERY_ENCODER
 @EVERY_BLOCK
 def test_the_condition_is_heard_and_nothing_asked_is_no_nan(kind, block, awaken):
-    model, y = awaken(network(kind, block=block)), ASKED[kind][1]
+    model, y = awaken(network(kind, block=block)), CONDITIONS[kind][1]
     x, t = inputs()
     answers = [model(x, t, z) for z in (y, y.flip(0), torch.zeros_like(y))]
     for i, answer in enumerate(answers):
@@ -232,7 +232,7 @@ def test_the_condition_is_heard_and_nothing_asked_is_no_nan(kind, block, awaken)
 @EVERY_ENCODER
 @pytest.mark.parametrize("pos_embed", ["learned_1d", "sincos_2d", "none"])
 def test_uvit_takes_them_as_tokens(kind, pos_embed, awaken):
-    model, y = awaken(uvit(kind, pos_embed=pos_embed)), ASKED[kind][1]
+    model, y = awaken(uvit(kind, pos_embed=pos_embed)), CONDITIONS[kind][1]
     x, t = inputs()
     assert model.extras == 2 + model.label_embed.length
     answer = model(x, t, y)
@@ -242,11 +242,11 @@ def test_uvit_takes_them_as_tokens(kind, pos_embed, awaken):
 
 @EVERY_ENCODER
 def test_guidance_leads_away_from_the_null_condition(kind, awaken):
-    model, y = awaken(network(kind)), ASKED[kind][1]
+    model, y = awaken(network(kind)), CONDITIONS[kind][1]
     x, t = inputs()
     assert model.null_label == 0
-    asked, unasked = model(x, t, y), model(x, t, model.label_embed.empty(2))
-    torch.testing.assert_close(guided(model, 3.0)(x, t, y), unasked + 3 * (asked - unasked))
+    cond, uncond = model(x, t, y), model(x, t, model.label_embed.empty(2))
+    torch.testing.assert_close(guided(model, 3.0)(x, t, y), uncond + 3 * (cond - uncond))
     images = sample(ddim(guided(model, 2.0), Diffusion(straight(), "x0"), x, y, steps=3))
     assert images.isfinite().all()
 
@@ -255,7 +255,7 @@ def test_guidance_leads_away_from_the_null_condition(kind, awaken):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_training_teaches_what_is_asked(kind, optimizer):
     """A white and a black image, told apart by their conditions."""
-    model, y = network(kind, class_dropout_prob=0.0), ASKED[kind][1]
+    model, y = network(kind, class_dropout_prob=0.0), CONDITIONS[kind][1]
     images = torch.tensor([1.0, -1.0])[:, None, None, None].expand(2, 1, 8, 8)
     recipe = Recipe(steps=80, batch_size=8, lr=5e-3, optimizer=optimizer, ema_decay=0.5)
     with torch.random.fork_rng():
@@ -267,7 +267,7 @@ def test_training_teaches_what_is_asked(kind, optimizer):
 
 @EVERY_ENCODER
 def test_every_weight_gets_a_gradient(kind, awaken):
-    model, y = awaken(network(kind, block="cross_attention")), ASKED[kind][1]
+    model, y = awaken(network(kind, block="cross_attention")), CONDITIONS[kind][1]
     model(*inputs(), y).square().sum().backward()
     silent = [n for n, p in model.named_parameters() if p.requires_grad and not p.grad.any()]
     assert silent == []
@@ -279,7 +279,7 @@ def test_muon_takes_the_encoders_matrices_too(kind):
         network(kind),
         Diffusion(straight(), "x0"),
         torch.zeros(2, 1, 8, 8),
-        ASKED[kind][1],
+        CONDITIONS[kind][1],
         Recipe(steps=1, optimizer="muon"),
     )
     shapes = sum(len(group["params"]) for group in run.optimizers[0].param_groups)
@@ -289,7 +289,7 @@ def test_muon_takes_the_encoders_matrices_too(kind):
 @EVERY_ENCODER
 @pytest.mark.parametrize("build", [network, uvit])
 def test_weights_files_hold_the_whole_vocabulary(kind, build, awaken, tmp_path):
-    model, y = awaken(build(kind)), ASKED[kind][1]
+    model, y = awaken(build(kind)), CONDITIONS[kind][1]
     save(model, tmp_path / "w.safetensors", Diffusion(straight(), "x0"))
     again = load(tmp_path / "w.safetensors").model
     x, t = inputs()
@@ -301,7 +301,7 @@ def test_weights_files_hold_the_whole_vocabulary(kind, build, awaken, tmp_path):
 
 @EVERY_ENCODER
 def test_they_can_be_counted_and_trained_with_checkpointing(kind, awaken):
-    model, y = awaken(network(kind, block="cross_attention")), ASKED[kind][1]
+    model, y = awaken(network(kind, block="cross_attention")), CONDITIONS[kind][1]
     assert count(model).macs > count(network(kind, condition=None)).macs
     x, t = inputs()
     gradients = []

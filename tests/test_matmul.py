@@ -6,7 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minidit import Diffusion, Recipe, fit
 from minidit.schedule import straight
-from minidit.training import matmul as products
+from minidit.training import matmul
 
 SETTINGS = getattr(torch.backends.mkldnn, "matmul", None)
 needs_settings = pytest.mark.skipif(SETTINGS is None, reason="PyTorch before 2.9")
@@ -21,53 +21,53 @@ def relative_error(a, b):
 def test_products_stay_float32_and_the_setting_is_put_back(tiny_dit):
     before = SETTINGS.fp32_precision
     a, b = torch.randn(2, 300, 300)
-    with products.fast_matmul(tiny_dit()):
-        asked = SETTINGS.fp32_precision
+    with matmul.fast_matmul(tiny_dit()):
+        precision = SETTINGS.fp32_precision
         assert relative_error(a, b) < 2e-6
     assert SETTINGS.fp32_precision == before
-    assert (asked == "bf16") == products.onednn_is_exact()
+    assert (precision == "bf16") == matmul.onednn_is_exact()
 
 
 @needs_settings
 def test_the_setting_is_put_back_after_an_error(tiny_dit):
     before = SETTINGS.fp32_precision
-    with pytest.raises(KeyError), products.fast_matmul(tiny_dit()):
+    with pytest.raises(KeyError), matmul.fast_matmul(tiny_dit()):
         raise KeyError("stop")
     assert SETTINGS.fp32_precision == before
 
 
 @needs_settings
 def test_a_processor_that_rounds_is_left_alone(tiny_dit, monkeypatch):
-    monkeypatch.setattr(products, "onednn_is_exact", lambda: False)
+    monkeypatch.setattr(matmul, "onednn_is_exact", lambda: False)
     before = SETTINGS.fp32_precision
-    with products.fast_matmul(tiny_dit()):
+    with matmul.fast_matmul(tiny_dit()):
         assert SETTINGS.fp32_precision == before
 
 
 def test_the_check_tells_rounded_factors_from_float32(monkeypatch):
-    """What is asked of a product: the real one passes, one with rounded factors does not."""
+    """What is expected of a product: the real one passes, one with rounded factors does not."""
     a, b = torch.randn(2, 256, 256)
     exact = a.double() @ b.double()
     rounded = a.bfloat16().double() @ b.bfloat16().double()
-    assert relative_error(a, b) < products.ROUNDING / 10
-    assert (rounded - exact).norm() / exact.norm() > products.ROUNDING * 10
+    assert relative_error(a, b) < matmul.ROUNDING / 10
+    assert (rounded - exact).norm() / exact.norm() > matmul.ROUNDING * 10
 
 
 @needs_settings
 @pytest.mark.parametrize("what", ["many patches", "no network of patches", "inside already"])
 def test_what_is_left_as_it_is(tiny_dit, what, monkeypatch):
-    monkeypatch.setattr(products, "onednn_is_exact", lambda: True)
+    monkeypatch.setattr(matmul, "onednn_is_exact", lambda: True)
     model = tiny_dit()
     if what == "many patches":
         model = tiny_dit(input_size=68)  # 17² tokens
     if what == "no network of patches":
         model = torch.nn.Linear(2, 2)
     if what == "inside already":
-        with products.fast_matmul(model), products.fast_matmul(model):
+        with matmul.fast_matmul(model), matmul.fast_matmul(model):
             assert SETTINGS.fp32_precision == "bf16"
         assert SETTINGS.fp32_precision != "bf16"
         return
-    with products.fast_matmul(model):
+    with matmul.fast_matmul(model):
         assert SETTINGS.fp32_precision != "bf16"
 
 
@@ -77,7 +77,7 @@ def test_inside_attention_runs_in_whole_products(tiny_dit, awaken):
     inputs = torch.randn(2, 1, 8, 8), torch.tensor([3, 700]), torch.tensor([0, 1])
     with torch.no_grad():
         plain = model(*inputs)
-        with products.fast_matmul(model):
+        with matmul.fast_matmul(model):
             quick = model(*inputs)
         with sdpa_kernel(SDPBackend.MATH):
             whole = model(*inputs)
@@ -103,5 +103,5 @@ def test_training_uses_them_and_leaves_no_trace(tiny_dit):
         labels,
         recipe=Recipe(steps=2, batch_size=4),
     )
-    assert [asked == "bf16" for asked in seen] == [products.onednn_is_exact()] * 2
+    assert [precision == "bf16" for precision in seen] == [matmul.onednn_is_exact()] * 2
     assert SETTINGS.fp32_precision == before

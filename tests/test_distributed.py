@@ -56,10 +56,10 @@ def test_a_batch_that_does_not_divide_is_refused(accumulate, tiny_dit):
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_compiled_is_the_network_alone(mode, tiny_dit, monkeypatch):
     """The rest of a step stays as it was: with a compiler that does nothing, to the bit."""
-    asked = []
-    monkeypatch.setattr(torch, "compile", lambda net, mode: asked.append((net, mode)) or net)
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda net, mode: compiled.append((net, mode)) or net)
     run = run_of(tiny_dit, compiled=mode)
-    assert asked == [(run.model, mode)]
+    assert compiled == [(run.model, mode)]
     (loss, grad), (plain_loss, plain) = gradients(run), gradients(run_of(tiny_dit, Run))
     assert torch.equal(loss, plain_loss) and torch.equal(grad, plain)
 
@@ -75,23 +75,23 @@ PROGRAM = """
     import json, os, sys
     import torch
     from minidit import Diffusion, DiT, Recipe, straight
-    from minidit.training import distributed as shards
+    from minidit.training import distributed
 
     torch.set_num_threads(1)
-    shards.join(torch.device("cpu"))
+    distributed.join(torch.device("cpu"))
     out, accumulate, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     rng = torch.Generator().manual_seed(4)
     images = torch.randint(256, (12, 1, 8, 8), generator=rng, dtype=torch.uint8)
     torch.manual_seed(7)  # also of what is drawn elsewhere: every process starts alike
     model = DiT(8, 2, 1, 16, 2, 2, num_classes=3, learn_sigma=False)
     recipe = Recipe(steps=4, batch_size=8, warmup=0, optimizer="muon", lr=1e-2)
-    run = shards.DistributedRun(
+    run = distributed.DistributedRun(
         model, Diffusion(straight(), "x0"), images, torch.arange(12) % 3, recipe, accumulate
     )
-    heard = []
+    losses = []
     class Killed(Exception): pass
     def report(step, loss):
-        heard.append(loss)
+        losses.append(loss)
         if step == steps:
             raise Killed
     try:
@@ -99,10 +99,10 @@ PROGRAM = """
     except Killed:
         os._exit(0)  # as hard as a kill
     weights = [p.sum().item() for p in run.ema.model.parameters()]
-    name = f"{out}/heard-{shards.rank()}.json"
+    name = f"{out}/rank-{distributed.rank()}.json"
     with open(name, "w") as file:
-        json.dump({"losses": heard, "weights": weights, "writes": run.writes}, file)
-    shards.leave()
+        json.dump({"losses": losses, "weights": weights, "writes": run.writes}, file)
+    distributed.leave()
 """
 
 
@@ -115,7 +115,7 @@ def launch(tmp_path, folder, processes, accumulate=1, until=99):
     command += ["--nproc-per-node", str(processes), str(program)]
     command += [str(out), str(accumulate), str(until)]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
-    return [json.loads(path.read_text()) for path in sorted(out.glob("heard-*.json"))]
+    return [json.loads(path.read_text()) for path in sorted(out.glob("rank-*.json"))]
 
 
 def test_two_processes_are_one_run_with_the_whole_batch_and_resume(tmp_path):

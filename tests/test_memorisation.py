@@ -69,7 +69,7 @@ def test_real_images_have_the_labels_that_were_asked_for():
 
 @pytest.fixture
 def small_world(monkeypatch):
-    """160 training images, as many test images, and an untrained judge."""
+    """160 training images, as many test images, and an untrained classifier."""
 
     def load(name, split="train"):
         images = data.to_uint8(noise(160, len(split), 28))

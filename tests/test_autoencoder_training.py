@@ -9,8 +9,14 @@ from torch.nn import functional as F
 
 from minidit import KLAutoencoder, Recipe, VQAutoencoder
 from minidit.evaluate.classifier import Classifier, feature_distance
-from minidit.latents.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
-from minidit.latents.training import AutoencoderRun, Terms, fit_autoencoder
+from minidit.latents.training import (
+    AutoencoderRun,
+    PatchDiscriminator,
+    Terms,
+    adaptive_weight,
+    fit_autoencoder,
+    hinge_loss,
+)
 from minidit.train import read_checkpoint, step_generator
 
 SHORT = {"steps": 7, "batch_size": 4, "warmup": 2}
@@ -67,26 +73,26 @@ def test_it_learns_to_restore_flat_images(kind):
 
 
 def test_the_loss_of_a_kl_autoencoder_is_its_terms():
-    judge = Classifier(1, 3, width=2)
+    classifier = Classifier(1, 3, width=2)
     terms = Terms(pixel="l2", feature=0.3, kl=0.02)
-    run = AutoencoderRun(fresh("kl"), data(), Recipe(**SHORT), terms, judge)
+    run = AutoencoderRun(fresh("kl"), data(), Recipe(**SHORT), terms, classifier)
     loss = run.loss(step_generator(0, 0))
     rng = step_generator(0, 0)
     x, _ = run.draw(rng)
     q = run.model.encode(x)
     restored = run.model.decode(q.sample(rng))
-    expected = F.mse_loss(restored, x) + 0.3 * feature_distance(run.judge, restored, x)
+    expected = F.mse_loss(restored, x) + 0.3 * feature_distance(run.classifier, restored, x)
     torch.testing.assert_close(loss, expected + 0.02 * q.kl().mean() / 64)
 
 
-def test_the_judge_learns_nothing_and_stays_as_it_was():
-    judge = Classifier(1, 3, width=2).train()
-    run = AutoencoderRun(fresh("kl"), data(), Recipe(**SHORT), Terms(feature=1.0), judge)
-    before = copy.deepcopy(run.judge.state_dict())
+def test_the_classifier_learns_nothing_and_stays_as_it_was():
+    classifier = Classifier(1, 3, width=2).train()
+    run = AutoencoderRun(fresh("kl"), data(), Recipe(**SHORT), Terms(feature=1.0), classifier)
+    before = copy.deepcopy(run.classifier.state_dict())
     run.step()
-    assert all(p.grad is None for p in run.judge.parameters())
-    assert all(torch.equal(before[k], v) for k, v in run.judge.state_dict().items())
-    assert judge.training and all(p.requires_grad for p in judge.parameters())
+    assert all(p.grad is None for p in run.classifier.parameters())
+    assert all(torch.equal(before[k], v) for k, v in run.classifier.state_dict().items())
+    assert classifier.training and all(p.requires_grad for p in classifier.parameters())
 
 
 def test_the_loss_of_a_vq_autoencoder_is_its_terms():
@@ -124,16 +130,18 @@ def test_dead_codes_revive_while_training():
 
 
 def test_features_decide_when_they_weigh(tmp_path):
-    """With a heavy feature term the judge sees less difference than without it."""
+    """With a heavy feature term the classifier sees less difference than without it."""
     torch.manual_seed(1)
-    judge = Classifier(1, 3, width=2).eval().requires_grad_(False)
+    classifier = Classifier(1, 3, width=2).eval().requires_grad_(False)
     x = data().float() / 127.5 - 1
     found = {}
     for weight in (0.0, 20.0):
         recipe = Recipe(**SHORT | {"steps": 60, "lr": 1e-2})
         terms = Terms(feature=weight)
-        model = fit_autoencoder(fresh("kl"), data(), recipe=recipe, terms=terms, judge=judge)
-        found[weight] = feature_distance(judge, model(x), x).item()
+        model = fit_autoencoder(
+            fresh("kl"), data(), recipe=recipe, terms=terms, classifier=classifier
+        )
+        found[weight] = feature_distance(classifier, model(x), x).item()
     assert found[20.0] < 0.9 * found[0.0]
 
 
@@ -212,7 +220,10 @@ def test_a_stopped_run_resumes_to_the_bit(kind, stops, save_every, tmp_path):
         ({"terms": Terms(feature=0.0, kl=1e-3)}, "its loss has .*'kl': 1e-06"),
         ({"flips": False}, "its loss has .*'flips': True"),
         ({"recipe": {"lr": 0.5}}, r"its recipe has \{'lr': 0.001\}, this run \{'lr': 0.5\}"),
-        ({"terms": Terms(), "judge": Classifier(1, 3, width=2)}, "its loss has .*'judge': None"),
+        (
+            {"terms": Terms(), "classifier": Classifier(1, 3, width=2)},
+            "its loss has .*'judge': None",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(changes, words, tmp_path):
@@ -239,7 +250,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         (lambda: Terms(pixel="l3"), ValueError, "pixel='l3' is unknown; choose one of"),
         (lambda: Terms(kl=-1.0), ValueError, "kl=-1.0 must not be negative; 0 is none"),
         (lambda: Terms(patience=0), ValueError, "patience=0 must be at least 1 step"),
-        (lambda: train("kl", terms=Terms()), ValueError, "no judge to see features"),
+        (lambda: train("kl", terms=Terms()), ValueError, "no classifier to see features"),
         (lambda: AutoencoderRun(fresh("kl"), data()[:0], Recipe(**SHORT), PLAIN), ValueError,
          "images is empty"),
         (lambda: AutoencoderRun(fresh("kl"), data().long(), Recipe(**SHORT), PLAIN), TypeError,
