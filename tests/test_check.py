@@ -5,6 +5,7 @@ tables of mistakes; a last test sees to it that every hint has its student.
 """
 
 import math
+from pathlib import Path
 
 import pytest
 import students
@@ -14,7 +15,6 @@ from torch.nn import functional as F
 
 from minidit import LabelEmbedder, check, patchify, sincos_2d, timestep_embedding
 from minidit import unpatchify as package_unpatchify
-from minidit.check import _mistakes
 
 # --- right, written in other ways than the package's ----------------------------------------------
 
@@ -91,9 +91,6 @@ RIGHT = [
     ("label_dropout", package_drop),
 ]
 
-test_right_ones_pass = students.right(RIGHT)
-
-
 # --- wrong, each with the words that its hint must hold -------------------------------------------
 
 
@@ -125,46 +122,6 @@ PATCHIFY = {
     "the grid still has two axes": lambda x, p: unmerged(x, p).flatten(3),
     "a patch still has its own axes": lambda x, p: unmerged(x, p).flatten(1, 2),
     "taken to be equal": square_only,
-}
-
-
-def back(tokens, p, grid, order):
-    """Tokens whose features are read as `order`, three of p1, p2, c, to images."""
-    pattern = f"b (h w) ({order}) -> b c (h p1) (w p2)"
-    return rearrange(tokens, pattern, h=grid[0], w=grid[1], p1=p, p2=p)
-
-
-def square_grid(tokens, p, grid):
-    side = math.isqrt(tokens.shape[1])
-    return back(tokens, p, (side, side), "p1 p2 c")
-
-
-def columns_first(tokens, p, grid):
-    return rearrange(tokens, "b (w h) (p q c) -> b c (h p) (w q)", h=grid[0], w=grid[1], p=p, q=p)
-
-
-def all_exchanged(tokens, p, grid):
-    return rearrange(tokens, "b (w h) (q p c) -> b c (h p) (w q)", h=grid[0], w=grid[1], p=p, q=p)
-
-
-def from_afar(tokens, p, grid):
-    return rearrange(tokens, "b (h w) (p q c) -> b c (p h) (q w)", h=grid[0], w=grid[1], p=p, q=p)
-
-
-def channels_left_last(tokens, p, grid):
-    return rearrange(tokens, "b (h w) (p q c) -> b (h p) (w q) c", h=grid[0], w=grid[1], p=p, q=p)
-
-
-UNPATCHIFY = {
-    "the channels stand first": lambda z, p, grid: back(z, p, grid, "c p1 p2"),
-    "columns come before rows": lambda z, p, grid: back(z, p, grid, "p2 p1 c"),
-    "counted column by column": columns_first,
-    "rows and columns are exchanged": all_exchanged,
-    "pixels from afar": from_afar,
-    "a reshape alone": lambda z, p, g: z.reshape(len(z), -1, g[0] * p, g[1] * p),
-    "is read as (w, h)": lambda z, p, grid: back(z, p, (grid[1], grid[0]), "p1 p2 c"),
-    "the channels are left at the end": channels_left_last,
-    "the grid is taken to be square": square_grid,
 }
 
 
@@ -229,7 +186,7 @@ def alternating_times(t, dim):
     return out
 
 
-TIMES = {
+TIMESTEP_EMBEDDING = {
     "sin comes before cos": lambda t, dim: times(t, dim, sin_first=True),
     "cos and sin alternate": alternating_times,
     "the frequencies grow; ": lambda t, dim: times(t, dim, sign=1),
@@ -242,16 +199,48 @@ TIMES = {
     "an odd dim loses": lambda t, dim: times(t, dim)[:, : dim - dim % 2],
 }
 
-STUDENTS = {
-    "patchify": (PATCHIFY, _mistakes.PATCHIFY),
-    "unpatchify": (UNPATCHIFY, _mistakes.UNPATCHIFY),
-    "positions": (POSITIONS, _mistakes.POSITIONS),
-    "timestep_embedding": (TIMES, _mistakes.TIMES),
+WRONG = {
+    "patchify": PATCHIFY,
+    "positions": POSITIONS,
+    "timestep_embedding": TIMESTEP_EMBEDDING,
 }
 
-test_each_mistake_gets_its_hint = students.wrong(STUDENTS)
-test_every_hint_has_its_student = students.complete(STUDENTS)
-test_a_stub_is_still_to_be_written = students.stubs([*STUDENTS, "label_dropout"])
+test_right_ones_pass = students.right(RIGHT)
+test_each_mistake_gets_its_hint, test_every_hint_has_its_student = students.wrong(WRONG)
+
+
+# --- every check, with its own list of mistakes --------------------------------------------------
+
+CHECKS = {name: value for name, value in vars(check).items() if hasattr(value, "mistakes")}
+
+
+def test_no_module_hides_a_check():
+    modules = {path.stem for path in Path(check.__file__).parent.glob("*.py")}
+    assert len(CHECKS) == 40 and not modules & {*CHECKS, "label_dropout", "property_test"}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_what_the_package_keeps_as_right_passes(name):
+    one = CHECKS[name]
+    assert one(one.right), one(one.right)
+    assert one.__doc__.startswith("Check `fn(") and one.__name__ == name
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_each_mistake_that_the_package_keeps_gets_its_own_hint(name):
+    for hint, mistake in CHECKS[name].mistakes.items():
+        verdict = CHECKS[name](mistake)
+        assert not verdict and repr(verdict).startswith(f"✗ {name} is not right yet. With ")
+        assert repr(verdict).endswith(f"\n  The likeliest cause: {hint}."), verdict
+
+
+@pytest.mark.parametrize("name", [*CHECKS, "label_dropout"])
+def test_a_stub_is_still_to_be_written(name):
+    def stub(*arguments):
+        raise NotImplementedError("exercise 1")
+
+    verdict = getattr(check, name)(stub)
+    assert not verdict and repr(verdict) == f"○ {name} is still to be written: exercise 1"
 
 
 # --- label dropout: found by counting, not by comparing -------------------------------------------

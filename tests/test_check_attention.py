@@ -3,9 +3,8 @@
 import students
 import torch
 
-from minidit import blocks
+from minidit import blocks, check
 from minidit.attention import Attention
-from minidit.check import _mistakes_attention as hints
 
 # --- right, written in other ways than the package's ----------------------------------------------
 
@@ -66,22 +65,19 @@ RIGHT = [
     ("adaln_step", modulated),
 ]
 
-test_right_ones_pass = students.right(RIGHT)
-
 
 def test_the_steps_are_those_of_the_packages_blocks():
     torch.manual_seed(0)
     x, cond = torch.randn(2, 3, 8), torch.randn(2, 2, 8)
     with torch.no_grad():
         block = blocks.BLOCKS["cross_attention"](8, 2)
-        mine = hints.cross_attention_step(x, cond, block.cross)
+        mine = check.cross_attention_step.right(x, cond, block.cross)
         theirs = x + block.cross(block.norm_cross(x), cond)
         assert torch.allclose(mine, theirs, atol=1e-6)
-        block = blocks.BLOCKS["adaln"](8, 2)
+        block, step = blocks.BLOCKS["adaln"](8, 2), check.adaln_step.right
         torch.nn.init.normal_(block.adaln.weight)
         shift1, scale1, shift2, scale2 = block.modulation(cond)
-        half = hints.adaln_step(x, block.attn, shift1, scale1)
-        mine = hints.adaln_step(half, block.mlp, shift2, scale2)
+        mine = step(step(x, block.attn, shift1, scale1), block.mlp, shift2, scale2)
         assert torch.allclose(mine, block(x, cond), atol=1e-5)
 
 
@@ -140,72 +136,7 @@ ATTENTION = {
 }
 
 
-def scores(q, k):
-    return torch.einsum("bnk,bmk->bnm", q, k) / q.shape[-1] ** 0.5
-
-
-NOWHERE = -float("inf")
-
-KEY_MASK = {
-    "no longer sum to one": lambda q, k, there: scores(q, k).softmax(-1) * there.unsqueeze(1),
-    "a share like others": lambda q, k, there: torch.where(
-        there.unsqueeze(1), scores(q, k), 0.0
-    ).softmax(-1),
-    "the wrong way round": lambda q, k, there: torch.where(
-        there.unsqueeze(1), NOWHERE, scores(q, k)
-    ).softmax(-1),
-    "hides queries": lambda q, k, there: torch.where(
-        there.unsqueeze(2), scores(q, k), NOWHERE
-    ).softmax(-1),
-    "nothing is masked": lambda q, k, there: scores(q, k).softmax(-1),
-    "not divided by √d": lambda q, k, there: torch.where(
-        there.unsqueeze(1), q @ k.mT, NOWHERE
-    ).softmax(-1),
-}
-
-IN_CONTEXT_STEP = {
-    "are still there": lambda x, cond, block: block(torch.hstack([cond, x])),
-    "the wrong tokens": lambda x, cond, block: block(torch.hstack([cond, x]))[:, : -cond.shape[1]],
-    "behind the image": lambda x, cond, block: block(torch.hstack([x, cond]))[:, : -cond.shape[1]],
-    "never sees": lambda x, cond, block: block(x),
-    "is added to every token": lambda x, cond, block: block(x + cond.sum(1)[:, None]),
-}
-
-CROSS_ATTENTION_STEP = {
-    "x is not added": lambda x, cond, attend: attend(normalise(x), cond),
-    "normalisation is missing": lambda x, cond, attend: x + attend(x, cond),
-    "roles are exchanged": lambda x, cond, attend: x + attend(cond, normalise(x)),
-    "asks itself": lambda x, cond, attend: x + attend(normalise(x), normalise(x)),
-    "is normalised, too": lambda x, cond, attend: x + attend(normalise(x), normalise(cond)),
-    "add it to x itself": lambda x, cond, attend: normalise(x) + attend(normalise(x), cond),
-}
-
-
-def film(x, shift, scale):
-    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
-
-
-ADALN_STEP = {
-    "the factor is 1 + scale": lambda x, branch, shift, scale: (
-        x + branch(normalise(x) * scale.unsqueeze(1) + shift.unsqueeze(1))
-    ),
-    "are exchanged": lambda x, branch, shift, scale: x + branch(film(normalise(x), scale, shift)),
-    "x is not added": lambda x, branch, shift, scale: branch(film(normalise(x), shift, scale)),
-    "normalisation is missing": lambda x, branch, shift, scale: x + branch(film(x, shift, scale)),
-    "after the branch": lambda x, branch, shift, scale: (
-        x + film(branch(normalise(x)), shift, scale)
-    ),
-    "which undoes it": lambda x, branch, shift, scale: x + branch(normalise(film(x, shift, scale))),
-}
-
-STUDENTS = {
-    "attention": (ATTENTION, hints.ATTENTION),
-    "key_mask": (KEY_MASK, hints.KEY_MASK),
-    "in_context_step": (IN_CONTEXT_STEP, hints.IN_CONTEXT_STEP),
-    "cross_attention_step": (CROSS_ATTENTION_STEP, hints.CROSS_ATTENTION_STEP),
-    "adaln_step": (ADALN_STEP, hints.ADALN_STEP),
-}
-
-test_each_mistake_gets_its_hint = students.wrong(STUDENTS)
-test_every_hint_has_its_student = students.complete(STUDENTS)
-test_a_stub_is_still_to_be_written = students.stubs(STUDENTS)
+test_right_ones_pass = students.right(RIGHT)
+test_each_mistake_gets_its_hint, test_every_hint_has_its_student = students.wrong(
+    {"attention": ATTENTION}
+)

@@ -10,14 +10,7 @@ import minidit
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "minidit").rglob("*.py"))
-PUBLIC = [
-    path
-    for path in MODULES
-    if path.stem == "__init__"
-    or not path.stem.startswith("_")
-    # what `check` offers comes from these, which nobody else reads
-    or (path.parent.name == "check" and not path.stem.startswith(("_mistakes", "_verdict")))
-]
+PUBLIC = [path for path in MODULES if path.stem == "__init__" or not path.stem.startswith("_")]
 
 FEWEST_WORDS = 3
 # (b, c, h, w), (b,), or in words: a scalar, any shape, the shape of something, a number, one image

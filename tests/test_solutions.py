@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from minidit.check._verdict import Verdict
+from minidit.check.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
