@@ -20,11 +20,9 @@ SHAPELESS = {
     "solvers.dpm.Walk.step",  # the walk's class says what x is
     # tensors of a state dict, each of another shape
     "weights.official_dit.outline",
-    "weights.official_dit.to_ours",
-    "weights.official_dit.to_official",
     "weights.official_uvit.outline",
-    "weights.official_uvit.to_ours",
-    "weights.official_uvit.to_official",
+    "weights.official.to_ours",
+    "weights.official.to_official",
 }
 
 
