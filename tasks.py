@@ -38,7 +38,7 @@ The first call makes the environment .venv, which takes a few minutes; the next 
 
 COMMANDS = {  # what the environment's Python is told
     "demo": ["-m", "minidit", "demo"],
-    "test": ["-m", "pytest"],
+    "test": ["-m", "pytest", "-n", "2", "--dist", "loadfile"],  # a notebook's cells stay together
     "lab": ["-m", "jupyterlab", "notebooks"],
     "notebooks": [os.path.join(ROOT, "notebooks", "pages", "store.py")],
     "site": [os.path.join(ROOT, "notebooks", "pages", "build.py")],
