@@ -5,6 +5,10 @@ import os
 # Notebooks are compared at the scale that their stored outputs have; see `tasks.py notebooks`.
 os.environ.setdefault("MINIDIT_SCALE", "smoke")
 
+# Workers share the processor, and each has a notebook's kernel beside it: one thread for each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_collectstart(collector):
     """Compare source code that a notebook shows by its plain text, not by its colours."""

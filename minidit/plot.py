@@ -52,9 +52,8 @@ def figure(
     import matplotlib.pyplot as plt
 
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(
-            rows, columns, figsize=(width, height), squeeze=False, width_ratios=widths
-        )
+        shape = dict(figsize=(width, height), squeeze=False, width_ratios=widths)
+        fig, axes = plt.subplots(rows, columns, **shape)
         try:
             yield axes.flatten()
             if out is None:
@@ -67,106 +66,83 @@ def figure(
 
 
 def curves(
-    lines: dict[str, tuple],
-    *,
-    x: str = "",
-    y: str = "",
-    title: str | None = None,
-    log: str = "",
-    height: float = 3.0,
+    lines: dict[str, tuple], *, x: str = "", y: str = "", log: str = "", height: float = 3.0
 ) -> None:
     """Lines {name: (xs, ys) or (xs, ys, spreads)} in one figure; spreads become error bars.
 
     `log` names the logarithmic axes: "x", "y" or "xy".
     """
     with figure(height=height) as (ax,):
-        for (name, (xs, ys, *spreads)), style in zip(lines.items(), _line_styles()):
+        for i, (name, (xs, ys, *spreads)) in enumerate(lines.items()):
+            dash = ["-", "--", "-.", ":"][i % 4]  # for readers and printers without colour
+            style = {"label": name, "color": COLORS[i % len(COLORS)], "linestyle": dash}
             if spreads:
-                ax.errorbar(xs, ys, *spreads, label=name, marker="o", capsize=3, **style)
+                ax.errorbar(xs, ys, *spreads, marker="o", capsize=3, **style)
             else:
-                ax.plot(xs, ys, label=name, **style)
-        ax.set(xlabel=x, ylabel=y, title=title)
-        _logarithmic(ax, log)
+                ax.plot(xs, ys, **style)
+        ax.set(xlabel=x, ylabel=y, **{f"{axis}scale": "log" for axis in log})
         if len(lines) > 1:
             ax.legend()
 
 
-def _line_styles() -> list[dict]:
-    """Colours with a marker or dash each, for readers and printers without colour."""
-    dashes = ["-", "--", "-.", ":"]
-    return [{"color": c, "linestyle": dashes[i % 4]} for i, c in enumerate(COLORS)]
-
-
-def _logarithmic(ax, log: str) -> None:
-    for axis in log:
-        getattr(ax, f"set_{axis}scale")("log")
-
-
-def bars(
-    values: dict[str, float],
-    *,
-    y: str = "",
-    title: str | None = None,
-    form: str = "{:g}",
-    height: float = 3.0,
-) -> None:
+def bars(values: dict[str, float], *, y: str = "", form: str = "{:g}", height: float = 3.0) -> None:
     """One bar for each name, with its value written above in the format `form`."""
     with figure(height=height) as (ax,):
         drawn = ax.bar(list(values), list(values.values()), color=COLORS[0], width=0.6)
         ax.bar_label(drawn, [form.format(value) for value in values.values()], padding=3)
-        ax.set(ylabel=y, title=title)
+        ax.set(ylabel=y)
         ax.margins(y=0.15)
         ax.grid(False, axis="x")
 
 
+Panels = dict[str, dict[str, Sequence[float]]]  # {measure: {name: values}}, the same names in all
+
+
+@contextmanager
+def _rows(panels: Panels, base: float, row: float, out: Path | None = None) -> Iterator[list]:
+    """Axes side by side with a row for each name: yields [(axes, measure, rows of values)]."""
+    names = list(next(iter(panels.values())))
+    with figure(1, len(panels), height=base + row * len(names), out=out) as axes:
+        for ax, measure in zip(axes, panels):
+            ax.set(xlabel=measure, yticks=range(len(names)), ylim=(len(names) - 0.4, -0.6))
+            ax.set_yticklabels(names if ax is axes[0] else [])
+        yield [(ax, key, enumerate(panels[key].values())) for ax, key in zip(axes, panels)]
+
+
 def dots(
-    panels: dict[str, dict[str, Sequence[float]]],
-    *,
-    log: Sequence[str] = (),
-    title: str | None = None,
-    out: Path | None = None,
+    panels: Panels, *, log: Sequence[str] = (), title: str = "", out: Path | None = None
 ) -> None:
     """A row for each name, a dot for each of its values, and a stroke at their mean.
 
-    panels: {measure: {name: values}}, side by side with the same names; values that aren't finite
-    are left out. `log` names the measures on a logarithmic axis, `out` a PNG file to write instead
-    of showing it.
+    Values that aren't finite are left out. `log` names the measures on a logarithmic axis, `out` a
+    PNG file to write instead of showing it.
     """
-    names = list(next(iter(panels.values())))
-    rows = range(len(names))
-    with figure(1, len(panels), height=0.9 + 0.3 * len(names), out=out) as axes:
-        for ax, (measure, groups) in zip(axes, panels.items()):
-            for row, values in zip(rows, groups.values()):
+    few = 3 if len(panels) < 4 else 2  # numbers on an axis; narrow panels have room for no more
+    with _rows(panels, 0.9, 0.3, out) as parts:
+        for ax, measure, rows in parts:
+            for row, values in rows:
                 values = [value for value in values if math.isfinite(value)] or [math.nan]
                 mean = sum(values) / len(values)
                 ax.plot([mean], [row], "|", color=COLORS[5], markersize=16, markeredgewidth=2.5)
                 ax.plot(values, [row] * len(values), "o", color=COLORS[0], alpha=0.6, markersize=6)
-            ax.set(xlabel=measure, yticks=rows, yticklabels=[], ylim=(len(names) - 0.4, -0.6))
             if measure in log:
-                _logarithmic(ax, "x")
+                ax.set_xscale("log")
             else:
-                few = 3 if len(panels) < 4 else 2  # narrow panels have room for few numbers
                 ax.locator_params(axis="x", nbins=few, steps=[1, 2, 5, 10])
-        axes[0].set_yticklabels(names)
-        axes[0].figure.suptitle(title or "", x=0.01, ha="left")
+        ax.figure.suptitle(title, x=0.01, ha="left")
 
 
-def marks(panels: dict[str, dict[str, Sequence[float]]], *, falling: Sequence[str] = ()) -> None:
+def marks(panels: Panels, *, falling: Sequence[str] = ()) -> None:
     """A row for each name, and a stroke for each of its values, such as the steps of a walk.
 
-    panels: {axis: {name: values}}, side by side with the same names; `falling` names the axes that
-    run from high to low.
+    `falling` names the axes that run from high to low.
     """
-    names = list(next(iter(panels.values())))
-    rows = range(len(names))
-    with figure(1, len(panels), height=0.7 + 0.4 * len(names)) as axes:
-        for ax, (axis, groups) in zip(axes, panels.items()):
-            for row, values in zip(rows, groups.values()):
+    with _rows(panels, 0.7, 0.4) as parts:
+        for ax, measure, rows in parts:
+            for row, values in rows:
                 ax.plot(values, [row] * len(values), "|", color=COLORS[row], markersize=14)
-            ax.set(xlabel=axis, yticks=rows, yticklabels=[], ylim=(len(names) - 0.4, -0.6))
-            if axis in falling:
+            if measure in falling:
                 ax.invert_xaxis()
-        axes[0].set_yticklabels(names)
 
 
 def maps(
@@ -188,24 +164,20 @@ def maps(
     opposite sign take a diverging scale, with white at zero.
     """
     arrays = {name: torch.as_tensor(m).detach().double().numpy() for name, m in matrices.items()}
-    low, high = limits or (
-        min(a.min() for a in arrays.values()),
-        max(a.max() for a in arrays.values()),
-    )
+    low = min(a.min() for a in arrays.values())
+    low, high = limits or (low, max(a.max() for a in arrays.values()))
     columns = columns or len(arrays)
     rows = -(-len(arrays) // columns)
     with figure(rows, columns, height=height * rows) as axes:
-        for ax in axes:
+        for ax in axes[len(arrays) :]:
             ax.axis("off")
         for ax, (name, array) in zip(axes, arrays.items()):
-            ax.axis("on")
             cmap = "RdBu_r" if low == -high else "cividis"
             drawn = ax.imshow(array, cmap=cmap, vmin=low, vmax=high, aspect=aspect)
             ax.set(title=name, xlabel=x, ylabel=y)
-            if xs is not None:
-                ax.set_xticks(range(len(xs)), xs)
-            if ys is not None:
-                ax.set_yticks(range(len(ys)), ys)
+            for ticks, texts in ((ax.set_xticks, xs), (ax.set_yticks, ys)):
+                if texts is not None:
+                    ticks(range(len(texts)), texts)
             ax.grid(False)
         axes[0].figure.colorbar(drawn, ax=list(axes), label=bar, shrink=0.9)
 
@@ -238,7 +210,7 @@ def show(
     above: Sequence[object] | None = None,
     beside: Sequence[object] | None = None,
     boxes: Tensor | None = None,
-    title: str | None = None,
+    title: str = "",
     gap: int = 2,
     inch: float | None = None,
 ) -> None:
@@ -248,42 +220,32 @@ def show(
     `boxes`: frames over each image, (n, m, 4) as x0, y0, x1, y1 in 0..1; empty ones are left out.
     `inch`: the width of an image; unless told, the grid fills the width of the page, within reason.
     """
-    n, h, w = pixels(images).shape[:3]
+    array = torch.as_tensor(pixels(images))  # (n, h, w) or (n, h, w, 3)
+    n, h, w = array.shape[:3]
     columns = min(n, 10) if columns is None else columns
-    rows = -(-n // columns)
-    inch = min(1.3, (WIDTH - 1) / columns) if inch is None else inch
-    inches = inch / (w + gap)  # of a pixel
-    room = math.ceil(0.2 / inches) if labels is not None else 0  # pixels, for a line of text
-    sheet = tile(_padded(images, room), columns, gap)
+    inches = (inch or min(1.3, (WIDTH - 1) / columns)) / (w + gap)  # of a pixel
+    room = math.ceil(0.2 / inches) if labels is not None else 0  # white pixels, for a line of text
+    array = array[:, None] if array.ndim == 3 else array.movedim(-1, 1)
+    sheet = tile(torch.nn.functional.pad(array, (0, 0, room, 0), value=255), columns, gap)
     with figure(1, 1, sheet.shape[1] * inches + 0.8, sheet.shape[0] * inches + 0.5) as (ax,):
         ax.imshow(sheet, cmap="gray", vmin=0, vmax=255)
         ax.axis("off")
-        steps = room + h + gap, w + gap
-        places = [(i // columns * steps[0] + room, i % columns * steps[1]) for i in range(n)]
-        for (top, left), text in zip(places, [] if labels is None else labels):
+        tops = [i // columns * (room + h + gap) + room for i in range(n)]
+        lefts = [i % columns * (w + gap) for i in range(n)]
+        for left, top, text in zip(lefts, tops, [] if labels is None else labels):
             ax.text(left + w / 2, top - 1, text, ha="center", va="bottom", size=10)
-        for (top, left), own in zip(places, [] if boxes is None else torch.as_tensor(boxes)):
-            _frames(ax, own * torch.tensor([w, h, w, h]) + torch.tensor([left, top, left, top]))
-        for column, text in enumerate(above or []):
-            ax.text(column * (w + gap) + w / 2, -2, text, ha="center", va="bottom")
-        for row, text in zip(range(rows), beside or []):
-            ax.text(-3, places[row * columns][0] + h / 2, text, ha="right", va="center")
-        if title:
-            ax.set_title(title, pad=20 if above else 6)
-
-
-def _frames(ax, boxes: Tensor) -> None:
-    """Frames around boxes (m, 4) in the pixels of a sheet, whose first pixel begins at -0.5."""
-    for x0, y0, x1, y1 in (boxes - 0.5).tolist():
-        if x1 > x0 and y1 > y0:
-            ax.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=COLORS[1], linewidth=1.2)
-
-
-def _padded(images: Tensor | np.ndarray, extra: int) -> Tensor:
-    """Images as uint8 with `extra` white rows on top, where a text will stand."""
-    array = torch.as_tensor(pixels(images))
-    array = array[:, None] if array.ndim == 3 else array.movedim(-1, 1)
-    return torch.nn.functional.pad(array, (0, 0, extra, 0), value=255)
+        for left, top, own in zip(lefts, tops, [] if boxes is None else torch.as_tensor(boxes)):
+            # the first pixel of a sheet begins at -0.5
+            corners = own * torch.tensor([w, h, w, h]) + torch.tensor([left, top, left, top]) - 0.5
+            for x0, y0, x1, y1 in corners.tolist():
+                if x1 > x0 and y1 > y0:
+                    ends = [x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0]
+                    ax.plot(*ends, color=COLORS[1], linewidth=1.2)
+        for left, text in zip(lefts, above or []):
+            ax.text(left + w / 2, -2, text, ha="center", va="bottom")
+        for top, text in zip(tops[::columns], beside or []):
+            ax.text(-3, top + h / 2, text, ha="right", va="center")
+        ax.set_title(title, pad=20 if above else 6)
 
 
 def strip(

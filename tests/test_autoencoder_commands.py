@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from matplotlib.image import imread
 from minidit import Diffusion, DiT, KLAutoencoder, data, evaluate, straight, weights
 from minidit.__main__ import main
 from minidit.cli import terminal
+from minidit.cli import train as train_command
 from minidit.evaluate.classifier import Classifier
 from minidit.latents import latent
 from minidit.latents.presets import AUTOENCODERS
@@ -94,17 +96,21 @@ class Stopped(Exception):
     pass
 
 
-def test_the_same_command_goes_on_and_ends_bit_equal():
+def test_the_same_command_goes_on_and_ends_bit_equal(capsys):
     assert train("vq-cifar10", "whole") == 0
-    real = terminal.Log.__call__
 
-    def stopping(self, step, loss):
-        real(self, step, loss)
-        if step == 3:
-            raise Stopped
+    @contextmanager
+    def stopping(path, steps):
+        def report(step, loss):
+            take_note(step, loss)
+            if step == 3:
+                raise Stopped
+
+        with terminal.log(path, steps) as take_note:
+            yield report
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(terminal.Log, "__call__", stopping)
+        patch.setattr(train_command, "log", stopping)
         train("vq-cifar10", "cut")
     assert train("vq-cifar10", "cut") == 0
     ours, theirs = (
@@ -113,6 +119,8 @@ def test_the_same_command_goes_on_and_ends_bit_equal():
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert open("cut/log.csv").read() == open("whole/log.csv").read()
     assert train("vq-cifar10", "cut", "--lr", 0.5) == 2
+    assert train("vq-cifar10", "cut") == 0
+    assert "all 3 steps were taken before" in capsys.readouterr().out
 
 
 def test_latents_are_encoded_once_and_trained_on(tmp_path, capsys):

@@ -58,28 +58,38 @@ def test_film_needs_a_frame():
 
 @pytest.fixture
 def shown(monkeypatch):
-    """The figures that plt.show() was called for, in the Agg backend, with what they look like."""
+    """The figures that plt.show() was called for."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figures = []
-
-    def show():
-        fig = plt.gcf()
-        fig.canvas.draw()
-        ink = np.asarray(fig.canvas.buffer_rgba())[..., :3].std()
-        texts = {t.get_text() for t in fig.findobj(matplotlib.text.Text)}
-        figures.append(
-            (ink, texts, [np.asarray(i.get_array()) for ax in fig.axes for i in ax.images])
-        )
-
-    monkeypatch.setattr(plt, "show", show)
+    monkeypatch.setattr(plt, "show", lambda: figures.append(plt.gcf()))
     before = dict(matplotlib.rcParams)
     yield figures
     assert plt.get_fignums() == [], "every figure is closed"
     assert dict(matplotlib.rcParams) == before, "and the style left behind nowhere"
+
+
+def texts(figure):
+    from matplotlib.text import Text
+
+    figure.canvas.draw()
+    return {text.get_text() for text in figure.findobj(Text)}
+
+
+def ink(figure):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].std()
+
+
+def sheet_of(figure):
+    (sheet,) = (image.get_array() for ax in figure.axes for image in ax.images)
+    return np.asarray(sheet)
 
 
 IMAGES = torch.linspace(-1, 1, 6 * 8 * 8).reshape(6, 1, 8, 8)
@@ -87,46 +97,40 @@ IMAGES = torch.linspace(-1, 1, 6 * 8 * 8).reshape(6, 1, 8, 8)
 
 def test_show_writes_its_labels_and_keeps_the_pixels(shown):
     out = plot.show(IMAGES, 3, above=["x", "y", "z"], beside=["top", "below"], title="Six")
-    ((ink, texts, (sheet,)),) = shown
-    assert out is None and ink > 10
-    assert {"x", "y", "z", "top", "below", "Six"} <= texts
-    assert np.array_equal(sheet, plot.tile(IMAGES, 3))
+    (figure,) = shown
+    assert out is None and ink(figure) > 10
+    assert {"x", "y", "z", "top", "below", "Six"} <= texts(figure)
+    assert np.array_equal(sheet_of(figure), plot.tile(IMAGES, 3))
 
 
 def test_show_makes_room_for_a_label_over_each_image(shown):
     plot.show(IMAGES.expand(6, 3, 8, 8), 3, labels=range(6))
-    ((_, texts, (sheet,)),) = shown
-    assert {str(i) for i in range(6)} <= texts
+    (figure,) = shown
+    sheet = sheet_of(figure)
+    assert {str(i) for i in range(6)} <= texts(figure)
     room = (len(sheet) - 2 * 8 - 2) // 2
     assert room >= 2 and sheet.shape == (2 * (room + 8) + 2, 3 * 10 - 2, 3)
     assert (sheet[:room] == 255).all() and (sheet[room + 8 : 2 * room + 10] == 255).all()
 
 
-def test_show_frames_what_boxes_say(monkeypatch):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    frames = []
-    draw = lambda: frames.extend(line.get_xydata() for line in plt.gca().lines)  # noqa: E731
-    monkeypatch.setattr(plt, "show", draw)
+def test_show_frames_what_boxes_say(shown):
     boxes = torch.zeros(2, 3, 4)
     boxes[0, 1], boxes[1, 0] = torch.tensor([0.25, 0.5, 0.75, 1.0]), torch.tensor([0, 0, 1.0, 1])
     plot.show(torch.zeros(2, 3, 4, 8), boxes=boxes, gap=2)  # of 8 × 4 pixels each
+    plot.show(torch.zeros(2, 3, 4, 8), labels="ab", boxes=boxes, gap=2)
+    frames, lower = ([line.get_xydata() for line in fig.axes[0].lines] for fig in shown)
     assert [(f.min(0).tolist(), f.max(0).tolist()) for f in frames] == [
         ([1.5, 1.5], [5.5, 3.5]),
         ([9.5, -0.5], [17.5, 3.5]),  # the second image begins at column 10, half a pixel earlier
     ]
-    plot.show(torch.zeros(2, 3, 4, 8), labels="ab", boxes=boxes, gap=2)
-    assert frames[2].min(0)[1] > frames[0].min(0)[1], "below the line of text"
+    assert lower[0].min(0)[1] > frames[0].min(0)[1], "below the line of text"
 
 
 def test_strip_picks_the_first_the_last_and_some_between(shown):
     frames = [torch.full((2, 1, 4, 4), k / 10) for k in range(11)]
     plot.strip(frames, 3, labels=[f"t={k}" for k in range(11)])
-    ((_, texts, (sheet,)),) = shown
-    assert {"t=0", "t=5", "t=10"} <= texts and "t=1" not in texts
+    sheet, found = sheet_of(shown[0]), texts(shown[0])
+    assert {"t=0", "t=5", "t=10"} <= found and "t=1" not in found
     assert sheet[0, [0, 6, 12]].tolist() == [128, 191, 255] and sheet[6, 0] == 128
 
 
@@ -134,61 +138,56 @@ def test_strip_picks_the_first_the_last_and_some_between(shown):
     "draw",
     [
         lambda: plot.curves({"a": ([1, 2], [3, 4]), "b": ([1, 2], [4, 3])}, x="s", y="t", log="xy"),
-        lambda: plot.bars({"a": 1.0, "b": 2.5}, y="t", title="s", form="{:.1f}"),
+        lambda: plot.bars({"a": 1.0, "b": 2.5, "s": 0.0}, y="t", form="{:.1f}"),
         lambda: plot.maps({"s": torch.eye(3), "t": torch.zeros(3, 3)}, bar="a", x="b"),
-        lambda: plot.maps({"s": torch.eye(3)}, limits=(-1, 1), y="t", x="a", bar="b"),
+        lambda: plot.maps({"s": torch.eye(3)}, columns=2, limits=(-1, 1), y="t", x="a", bar="b"),
         lambda: plot.maps({"s": torch.eye(2)}, xs=["a", "b"], ys=["s", "t"]),
     ],
 )
 def test_other_figures_draw_and_return_nothing(shown, draw):
     assert draw() is None
-    ((ink, texts, _),) = shown
-    assert ink > 5 and {"a", "b", "s", "t"} <= texts
+    (figure,) = shown
+    assert ink(figure) > 5 and {"a", "b", "s", "t"} <= texts(figure)
 
 
-def test_spreads_become_error_bars(monkeypatch):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    drawn = {}
-
-    def show():
-        (ax,) = plt.gcf().axes
-        for container in ax.containers:
-            (segments,) = container.lines[2]
-            drawn[container.get_label()] = [s[:, 1].tolist() for s in segments.get_segments()]
-        drawn["named"] = {t.get_text() for t in ax.get_legend().get_texts()}
-
-    monkeypatch.setattr(plt, "show", show)
+def test_spreads_become_error_bars(shown):
     plot.curves({"with": ([1, 2], [3.0, 4.0], [0.5, 1.0]), "without": ([1, 2], [2.0, 2.0])})
-    assert drawn == {"with": [[2.5, 3.5], [3.0, 5.0]], "named": {"with", "without"}}
+    (ax,) = shown[0].axes
+    (container,) = ax.containers
+    (segments,) = container.lines[2]
+    assert [s[:, 1].tolist() for s in segments.get_segments()] == [[2.5, 3.5], [3.0, 5.0]]
+    assert container.get_label() == "with"
+    assert {t.get_text() for t in ax.get_legend().get_texts()} == {"with", "without"}
 
 
-def test_dots_show_every_value_and_their_mean(monkeypatch):
-    import matplotlib
+def rows(ax):
+    """What stands in the rows of an axis: [(values, numbers of their rows)]."""
+    return [(list(line.get_xdata()), set(line.get_ydata())) for line in ax.lines]
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    drawn = []
+def names(ax):
+    return [text.get_text() for text in ax.get_yticklabels()]
 
-    def show():
-        for ax in plt.gcf().axes:
-            points = [(line.get_xdata(), set(line.get_ydata())) for line in ax.lines]
-            drawn.append((ax.get_xlabel(), [t.get_text() for t in ax.get_yticklabels()], points))
-        drawn.append(plt.gcf().axes[1].get_xscale())
 
-    monkeypatch.setattr(plt, "show", show)
+def test_dots_show_every_value_and_their_mean(shown):
     loss, shares = {"a": [1.0, 3.0], "b": [5.0]}, {"a": [0.5, 0.25], "b": [math.inf]}
     plot.dots({"loss": loss, "share": shares}, log=["share"], title="q")
-    first, second, scale = drawn
-    assert first[:2] == ("loss", ["a", "b"]) and second[0] == "share" and scale == "log"
-    means, values = first[2][0::2], first[2][1::2]
-    assert [list(x) for x, _ in means] == [[2.0], [5.0]]
-    assert [(list(x), y) for x, y in values] == [([1.0, 3.0], {0}), ([5.0], {1})]
-    assert np.isnan(second[2][3][0]).all()
+    first, second = shown[0].axes
+    assert (first.get_xlabel(), second.get_xlabel()) == ("loss", "share")
+    assert (first.get_xscale(), second.get_xscale()) == ("linear", "log")
+    assert names(first) == ["a", "b"] and not any(names(second)) and "q" in texts(shown[0])
+    assert rows(first)[0::2] == [([2.0], {0}), ([5.0], {1})], "means"
+    assert rows(first)[1::2] == [([1.0, 3.0], {0}), ([5.0], {1})]
+    assert np.isnan(rows(second)[3][0]).all()
+
+
+def test_marks_show_every_value_in_its_row(shown):
+    plot.marks({"t": {"a": [0, 9], "b": [5]}, "s": {"a": [1.0], "b": [2.0]}}, falling=["t"])
+    first, second = shown[0].axes
+    assert (first.get_xlabel(), rows(first)) == ("t", [([0, 9], {0}), ([5], {1})])
+    assert (second.get_xlabel(), rows(second)) == ("s", [([1.0], {0}), ([2.0], {1})])
+    assert first.xaxis_inverted() and not second.xaxis_inverted()
+    assert names(first) == ["a", "b"]
 
 
 def test_a_figure_goes_to_a_file_when_told(shown, tmp_path):
@@ -202,8 +201,7 @@ def test_a_figure_goes_to_a_file_when_told(shown, tmp_path):
 def test_numbers_are_all_written(shown):
     table = torch.arange(6).reshape(2, 3) + 40
     assert plot.numbers({"here": table}, {"here": table % 2}) is None
-    ((_, texts, _),) = shown
-    assert {"here", "40", "45"} <= texts
+    assert {"here", "40", "45"} <= texts(shown[0])
 
 
 def test_a_figure_that_fails_is_closed_and_not_shown(shown):
@@ -219,24 +217,3 @@ def test_importing_the_package_leaves_matplotlib_alone():
 
     code = "import sys, minidit, minidit.plot, minidit.check; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_marks_show_every_value_in_its_row(monkeypatch):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    drawn = {}
-
-    def show():
-        for ax in plt.gcf().axes:
-            rows = [(list(line.get_xdata()), set(line.get_ydata())) for line in ax.lines]
-            drawn[ax.get_xlabel()] = rows, ax.xaxis_inverted()
-        drawn["names"] = [label.get_text() for label in plt.gcf().axes[0].get_yticklabels()]
-
-    monkeypatch.setattr(plt, "show", show)
-    plot.marks({"t": {"a": [0, 9], "b": [5]}, "s": {"a": [1.0], "b": [2.0]}}, falling=["t"])
-    assert drawn["t"] == ([([0, 9], {0}), ([5], {1})], True)
-    assert drawn["s"] == ([([1.0], {0}), ([2.0], {1})], False)
-    assert drawn["names"] == ["a", "b"]

@@ -34,46 +34,32 @@ def add(subparsers) -> None:
     p.set_defaults(run=reconstruct)
 
 
-def training_set(args: Namespace, images: Tensor) -> tuple[latent.FirstStage | None, Tensor, int]:
-    """What a diffusion model is trained on: (None, images, 1), or an autoencoder's latents.
+def encoded(
+    args: Namespace, autoencoder: str, split: str, images: Tensor, path: Path | None = None
+) -> tuple[latent.FirstStage, Tensor, Path]:
+    """The autoencoder, a split's images (n, c, h, w) as its latents, and their file or cache.
 
-    Photographs are encoded as they are and mirrored: (first stage, latents, 2), and the labels are
-    needed twice.
+    Photographs that are trained on are encoded as they are and mirrored: (2·n, k, h, w).
     """
-    if args.autoencoder is None:
-        return None, images, 1
-    stage, flips = latent.first_stage(args.autoencoder), data.DATASETS[args.data].photographs
-    path = latent.place(data.data_root(), args.data, "train", stage)
-    return stage, _cached(args, path, stage, images, flips), 2 if flips else 1
-
-
-def _cached(
-    args: Namespace, path: Path, stage: latent.FirstStage, images: Tensor, flips: bool
-) -> Tensor:
+    stage, flips = (
+        latent.first_stage(autoencoder),
+        data.DATASETS[args.data].photographs and split == "train",
+    )
     stage.model.to(args.device)
+    path = path or latent.place(data.data_root(), args.data, split, stage)
     with bar(len(images) * (1 + flips), unit="image") as progress:
-        return latent.cached(
-            path,
-            stage,
-            images,
-            flips=flips,
-            report=lambda done: progress.update(done - progress.n),
-        )
+        how = {"flips": flips, "report": lambda done: progress.update(done - progress.n)}
+        return stage, latent.cached(path, stage, images, **how), path
 
 
 def encode(args: Namespace) -> None:
     """Encode a data set into scaled latents."""
-    stage, images = latent.first_stage(args.weights), data.load(args.data, args.split).images
-    if args.out is None:
-        path = latent.place(data.data_root(), args.data, args.split, stage)
-    else:
-        path = writable(args.out, ".safetensors")
-    flips = data.DATASETS[args.data].photographs and args.split == "train"
-    latents = _cached(args, path, stage, images, flips)
-    print(
-        f"{path}: {tuple(latents.shape)}{', half of them mirrored' if flips else ''}; mean "
-        f"{latents.mean().item():.3f}, deviation {latents.std().item():.3f}"
-    )
+    out = None if args.out is None else writable(args.out, ".safetensors")
+    images = data.load(args.data, args.split).images
+    _, latents, path = encoded(args, args.weights, args.split, images, out)
+    mirrored = ", half of them mirrored" if len(latents) > len(images) else ""
+    mean, deviation = latents.mean().item(), latents.std().item()
+    print(f"{path}: {tuple(latents.shape)}{mirrored}; mean {mean:.3f}, deviation {deviation:.3f}")
 
 
 def reconstruct(args: Namespace) -> None:

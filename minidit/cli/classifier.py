@@ -25,24 +25,18 @@ def classifier(args: Namespace) -> None:
     path = writable(args.out, ".safetensors")
     check_positive(steps=args.steps)
     test = data.load(args.data, "test")
-    images = data.to_unit(test.images)
-    how = {"steps": args.steps, "seed": args.seed}
+    images, facts = data.to_unit(test.images), {"steps": args.steps, "seed": args.seed}
     with bar(args.steps) as progress:
-        how["report"] = lambda step, loss: progress.update()
+        how = facts | {"report": lambda step, loss: progress.update()}
         if args.data == "scenes":
             judge = alignment.make_detector(**how)
+            right = alignment.layout_alignment(judge, images, test.objects)
+            facts["test"] = {name: round(value, 4) for name, value in right.items()}
+            told = f"finds all objects of {right['scenes']:.2%}"
         else:
             train, photographs = data.load(args.data), data.DATASETS[args.data].photographs
             judge = train_classifier(train.images, train.labels, photographs=photographs, **how)
-    if args.data == "scenes":
-        right = alignment.layout_alignment(judge, images, test.objects)
-        found = {"test": {name: round(value, 4) for name, value in right.items()}}
-        told = f"finds all objects of {right['scenes']:.2%}"
-    else:
-        right = evaluate.accuracy(judge, images, test.labels)
-        found = {"test accuracy": round(right, 4)}
-        told = f"recognises {right:.2%}"
-    facts = {"data": args.data, "steps": args.steps, "seed": args.seed, **found}
-    facts["command"] = command_of(args, "data steps seed threads out")
-    weights.save(judge, path, info=facts)
+            right = evaluate.accuracy(judge, images, test.labels)
+            facts["test accuracy"], told = round(right, 4), f"recognises {right:.2%}"
+    weights.save(judge, path, info={"data": args.data, **facts, "command": command_of(args)})
     print(f"wrote {path}; it {told} of the test images")

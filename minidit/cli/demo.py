@@ -33,26 +33,19 @@ def run_demo(args: Namespace) -> None:
     out, how = writable(args.out, ".png"), HOW | {"seed": args.seed}
     train = data.load("digits")
     model, diffusion, recipe = presets.build("demo", (1, 28, 28), 10, args.seed)
-    recipe = presets.recipe_of(recipe, seed=args.seed)
+    model, recipe = model.to(args.device), presets.recipe_of(recipe, seed=args.seed)
     print(f"training {sum(p.numel() for p in model.parameters()):,} random weights on drawn digits")
-    progress, began = bar(recipe.steps), time.perf_counter()
+    began = time.perf_counter()
+    with bar(recipe.steps) as progress:
 
-    def report(step: int, loss: float) -> None:
-        fits = step * args.seconds / (time.perf_counter() - began)  # steps, at this speed
-        progress.total = max(step, min(recipe.steps, round(fits)))
-        progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-        progress.update(step - progress.n)
+        def report(step: int, loss: float) -> None:
+            fits = step * args.seconds / (time.perf_counter() - began)  # steps, at this speed
+            progress.total = max(step, min(recipe.steps, round(fits)))
+            progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+            progress.update(step - progress.n)
 
-    average = fit(
-        model.to(args.device),
-        diffusion,
-        train.images,
-        train.labels,
-        recipe=recipe,
-        seconds=args.seconds,
-        report=report,
-    )
-    progress.close()
+        limits = {"recipe": recipe, "seconds": args.seconds, "report": report}
+        average = fit(model, diffusion, train.images, train.labels, **limits)
     labels = torch.arange(10).repeat(PER_CLASS)
     images = sample(generate(average, diffusion, labels, **how)).cpu()
     right = evaluate.accuracy(evaluate.classifier("digits"), images, labels)

@@ -16,29 +16,23 @@ from torch import Tensor
 from minidit import data, weights
 from minidit import evaluate as judging
 from minidit.cli import scenes as scene_commands
-from minidit.cli.sample import Painter, add_sampling
+from minidit.cli.sample import HOW, Painter, add_sampling
 from minidit.cli.terminal import add_shared
 from minidit.conditions.encoders import ConditionEncoder
 from minidit.evaluate import memorisation as copies
 from minidit.evaluate.classifier import Classifier
 from minidit.evaluate.inception import inception, inception_features
-from minidit.sampling import sample as last
 
-AT_ONCE = 1000  # samples
 MOST = 2000  # test images that tell how near to a training image is suspicious
 
 
 def add(subparsers) -> None:
     """The options of `evaluate`."""
     p = subparsers.add_parser("evaluate", help="judge samples beside as many real images")
-    option = p.add_argument
-    option("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
-    option("--data", help="whose classifier and images (default: what they trained on)")
-    each = "images of each class; of scenes, with seen and with held-out pairs (%(default)s)"
-    option("--per-class", type=int, default=100, help=each)
-    add_sampling(p)
+    add_sampling(p, 100, "of each class, or of scenes with seen and held-out pairs (%(default)s)")
+    p.add_argument("--data", help="whose classifier and images (default: what they trained on)")
     file = "of photographs, the usual FID as well: the file of InceptionV3's weights"
-    option("--inception", metavar="FILE", help=file)
+    p.add_argument("--inception", metavar="FILE", help=file)
     add_shared(p, "store")
     p.set_defaults(run=evaluate)
 
@@ -47,18 +41,10 @@ def evaluate(args: Namespace) -> None:
     """Judge samples of some weights, beside as many real images."""
     painter = Painter(args)
     encoder, num_classes = painter.model.label_embed, painter.model.config["num_classes"]
-
-    def draw(y: Tensor, guidance: float | None = None) -> Tensor:
-        parts = [
-            painter.pixels(last(painter.states(part, guidance, args.seed + k)))
-            for k, part in enumerate(y.split(AT_ONCE))
-        ]
-        return torch.cat(parts)
-
     if isinstance(encoder, ConditionEncoder):
         if args.inception is not None:
             raise ValueError("--inception is for photographs; scenes have prompt alignment")
-        return scene_commands.evaluate(args, encoder, draw)
+        return scene_commands.evaluate(args, encoder, painter.draw)
     args.data = args.data or weights.info(args.weights).get("data", "mnist")
     if args.inception is not None and not data.DATASETS[args.data].photographs:
         raise ValueError(f"--inception is for photographs, not for {args.data}; leave it out")
@@ -68,11 +54,10 @@ def evaluate(args: Namespace) -> None:
     data.load(args.data, "test")  # what can't be had is said before the work begins
     labels = torch.arange(num_classes).repeat(args.per_class)
     began = time.perf_counter()
-    images = draw(labels)
+    images = painter.draw(labels, args.guidance)
     spent = time.perf_counter() - began
     mine, real = compare(args.data, images, labels, network)
-    settings = ("guidance", "sampler", "steps", "seed", "clip")
-    found = {"samples": len(images)} | {key: getattr(args, key) for key in settings}
+    found = {"samples": len(images)} | {key: getattr(args, key) for key in HOW}
     for key, value in found.items():
         print(f"{key:>18}: {value}")
     print(f"{'seconds':>18}: {spent:.1f}\n{'':>18}  {'samples':>8} {'real':>8}")

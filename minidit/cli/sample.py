@@ -7,38 +7,41 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from minidit import data, weights
+from minidit import data, plot, weights
 from minidit._validate import check_choice
 from minidit.cli.scenes import read_request
-from minidit.cli.terminal import add_shared, bar, writable, write_film, write_images
+from minidit.cli.terminal import add_shared, bar, writable, write_images
 from minidit.conditions.encoders import ConditionEncoder
 from minidit.latents import latent
-from minidit.plot import evenly
 from minidit.sampling import SAMPLERS, State, select_steps
+from minidit.sampling import sample as last
+from minidit.train import replacing
 from minidit.training.generate import generate
+
+HOW = ("guidance", "sampler", "steps", "seed", "clip")  # options of how to sample, and its record
+AT_ONCE = 1000  # samples that are drawn to be judged
 
 
 def add(subparsers) -> None:
     """The options of `sample`."""
     p = subparsers.add_parser("sample", help="draw images with trained weights")
     option, many = p.add_argument, dict(nargs="+", action="extend")
-    option("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
-    each = "images of each class or prompt (%(default)s)"
-    option("--per-class", type=int, default=10, help=each)
+    add_sampling(p, 10, "images of each class or prompt (%(default)s)")
     option("--labels", help="these labels instead, e.g. 3,1,4")
     option("--prompt", help='texts, e.g. "a red three left of a small blue seven"', **many)
     layout = 'layouts, e.g. "red three 0.1 0.2 0.4 0.7; blue seven 0.6 0.3 0.9 0.6"'
     option("--boxes", help=layout, **many)
-    add_sampling(p)
     option("--out", default="samples.png", help="FILE.png or FILE.npz (%(default)s)")
     option("--film", help="FILE.png: all steps as an animated PNG, too")
     option("--strip", help="FILE.png: a row for each image, time to the right, too")
     p.set_defaults(run=sample)
 
 
-def add_sampling(p: ArgumentParser) -> None:
-    """The options of how to sample, which `evaluate` has, too."""
+def add_sampling(p: ArgumentParser, count: int, each: str) -> None:
+    """The options of what to sample and how, which `evaluate` has, too."""
     option, names = p.add_argument, "ddim, ddpm, dpm_solver or euler_maruyama (%(default)s)"
+    option("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
+    option("--per-class", type=int, default=count, help=each)
     option("--guidance", type=float, default=2, help="1 is none (%(default)g)")
     option("--sampler", default="ddim", help=names)
     option("--steps", default="50", help='how many, or a rule like "quad25" (%(default)s)')
@@ -54,7 +57,6 @@ class Painter:
 
     def __init__(self, args: Namespace) -> None:
         check_choice("--sampler", args.sampler, SAMPLERS)
-        self.args = args
         self.model, self.diffusion = weights.load(args.weights)
         if self.diffusion is None:
             raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
@@ -62,26 +64,24 @@ class Painter:
         self.stage = latent.first_stage_of(args.weights, args.autoencoder)
         if self.stage is not None and args.clip:
             raise ValueError("--clip is for pixels; these weights draw latents, so leave it out")
-        self.steps = int(args.steps) if args.steps.isdecimal() else args.steps
+        self.how = {key: getattr(args, key) for key in HOW}
+        self.how["steps"] = int(args.steps) if args.steps.isdecimal() else args.steps
 
-    def states(
-        self, y: Tensor, guidance: float | None = None, seed: int | None = None
-    ) -> Iterator[State]:
-        """A sampler's states for conditions y; `guidance`, `seed`: in place of the options."""
-        return generate(
-            self.model,
-            self.diffusion,
-            y,
-            guidance=self.args.guidance if guidance is None else guidance,
-            sampler=self.args.sampler,
-            steps=self.steps,
-            seed=self.args.seed if seed is None else seed,
-            clip=self.args.clip,
-        )
+    def states(self, y: Tensor, how: dict | None = None) -> Iterator[State]:
+        """A sampler's states for conditions y (n, …); `how` in place of the options."""
+        return generate(self.model, self.diffusion, y, **(how or self.how))
 
     def pixels(self, x: Tensor) -> Tensor:
         """What was drawn, (n, c, h, w), decoded if it is latents; on the CPU."""
         return x.cpu() if self.stage is None else latent.decode(self.stage.model, x.cpu())
+
+    def draw(self, y: Tensor, guidance: float) -> Tensor:
+        """Images (n, c, h, w) of conditions y (n, …), some at once."""
+        drawn, how = [], self.how | {"guidance": guidance}
+        for part in y.split(AT_ONCE):
+            drawn.append(self.pixels(last(self.states(part, how))))
+            how["seed"] += 1
+        return torch.cat(drawn)
 
 
 def sample(args: Namespace) -> None:
@@ -90,31 +90,26 @@ def sample(args: Namespace) -> None:
     film = args.film and writable(args.film, ".png", option="--film")
     strip = args.strip and writable(args.strip, ".png", option="--strip")
     painter = Painter(args)
-    y = _conditions(args, painter.model)
-    count = len(select_steps(painter.diffusion.schedule, painter.steps))
+    y, columns = _conditions(args, painter.model)
     began, frames = time.perf_counter(), []
-    with bar(count) as progress:
+    with bar(len(select_steps(painter.diffusion.schedule, painter.how["steps"]))) as progress:
         for state in painter.states(y):
             progress.update()
             if film or strip:
                 frames.append(state.x.cpu())
-    columns = min(10, len(y))
-    if isinstance(painter.model.label_embed, ConditionEncoder):
-        columns = args.per_class
-    elif args.labels is None:
-        columns = painter.model.config["num_classes"]
     write_images(out, data.to_uint8(painter.pixels(state.x)), columns, y)
     print(f"wrote {out}: {len(y)} images in {time.perf_counter() - began:.1f} s")
     frames = [data.to_uint8(painter.pixels(x)) for x in frames]
     if film:
-        write_film(film, frames, columns)
+        with replacing(film) as file:
+            file.write(plot.film([plot.tile(frame, columns) for frame in frames], scale=2))
     if strip:
-        rows, picked = evenly(frames, 9)
+        rows, picked = plot.evenly(frames, 9)
         write_images(strip, rows.flatten(0, 1), len(picked))
 
 
-def _conditions(args: Namespace, model: torch.nn.Module) -> Tensor:
-    """The labels (n,), texts or boxes that are to be drawn."""
+def _conditions(args: Namespace, model: torch.nn.Module) -> tuple[Tensor, int]:
+    """The labels (n,), texts or boxes that are to be drawn, and in how many columns."""
     if args.per_class < 1:
         raise ValueError(f"--per-class {args.per_class} must be at least 1")
     num_classes = model.config["num_classes"]
@@ -122,15 +117,15 @@ def _conditions(args: Namespace, model: torch.nn.Module) -> Tensor:
         if args.labels is not None:
             raise ValueError("--labels is for weights with classes; use --prompt or --boxes")
         y = read_request(model.label_embed, args.prompt, args.boxes)
-        return y.repeat_interleave(args.per_class, dim=0)
+        return y.repeat_interleave(args.per_class, dim=0), args.per_class
     if args.prompt or args.boxes:
         raise ValueError("--prompt and --boxes are for weights of scenes; these take --labels")
     if args.labels is None:
-        return torch.arange(num_classes).repeat(args.per_class)
+        return torch.arange(num_classes).repeat(args.per_class), num_classes
     try:
         labels = [int(part) for part in args.labels.split(",")]
     except ValueError:
         raise ValueError(f"--labels {args.labels} must be numbers and commas: 3,1,4") from None
     if not all(0 <= label < num_classes for label in labels):
         raise ValueError(f"--labels {args.labels}: these weights know 0 … {num_classes - 1}")
-    return torch.tensor(labels)
+    return torch.tensor(labels), min(10, len(labels))

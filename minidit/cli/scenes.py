@@ -64,31 +64,25 @@ def evaluate(
     Scenes with none but pairs of kind and colour that training showed, and with held-out ones.
     """
     detector, test = alignment.scene_detector(), data.load("scenes", "test")
-    settings = {key: getattr(args, key) for key in ("sampler", "steps", "seed", "clip")}
     each, most, y = args.per_class, int(test.held_out.sum()), data.condition_of(test, encoder)
     if not 1 <= each <= most:
         raise ValueError(f"{each} scenes of each half can't be had: 1 … {most}")
+    settings = {key: getattr(args, key) for key in ("sampler", "steps", "seed", "clip")}
     for name, chosen in (("seen pairs", ~test.held_out), ("held-out pairs", test.held_out)):
         rows = chosen.nonzero().flatten()[:each]
         images = {"real": data.to_unit(test.images[rows])}
         for scale in dict.fromkeys([1.0, args.guidance]):
             images[f"guidance {scale:g}"] = draw(y[rows], scale)
-        found = {k: _aligned(detector, encoder, x, test, rows) for k, x in images.items()}
-        for kind, values in found.items():
-            figures = "  ".join(f"{key} {value:.3f}" for key, value in values.items())
+        found = {}
+        for kind, x in images.items():
+            if isinstance(encoder, TextEncoder):  # images are held to what the encoder was told
+                told = [test.captions[row] for row in rows.tolist()]
+                values = alignment.caption_alignment(detector, x, told)
+            else:
+                values = alignment.layout_alignment(detector, x, test.objects[rows])
+            found[kind] = {k: round(v, 4) for k, v in values.items() if not math.isnan(v)}
+            figures = "  ".join(f"{key} {value:.3f}" for key, value in found[kind].items())
             print(f"{name:>14}, {kind + ':':<12} {figures}")
         if args.store:
             entry = {"scenes": name, "samples": each, **settings, **found}
             weights.add_info(args.weights, "evaluations", entry)
-
-
-def _aligned(
-    detector: nn.Module, encoder: ConditionEncoder, images: Tensor, test: data.Scenes, rows: Tensor
-) -> dict:
-    """How well images (n, 3, h, w) show these scenes, as the encoder was told of them."""
-    if isinstance(encoder, TextEncoder):
-        captions = [test.captions[row] for row in rows.tolist()]
-        found = alignment.caption_alignment(detector, images, captions)
-    else:
-        found = alignment.layout_alignment(detector, images, test.objects[rows])
-    return {name: round(value, 4) for name, value in found.items() if not math.isnan(value)}

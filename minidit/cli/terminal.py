@@ -2,6 +2,8 @@
 
 import re
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ SHARED = {
     ),
     "store": dict(action="store_true", help="add the figures to the weights' JSON file"),
 }
+RECORDED = "data preset autoencoder start steps batch_size lr seed threads out".split()
 
 
 def add_shared(parser: ArgumentParser, *names: str) -> None:
@@ -44,18 +47,13 @@ def settle(args: Namespace) -> None:
     if mode is not None:
         check_choice("--compile", mode, MODES)
     if "device" in args:
-        args.device = _device(args.device)
-
-
-def _device(name: str | None) -> torch.device:
-    """The device that --device names; without it, a GPU if there is one."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ValueError(f"--device {name} is unknown; choose cpu or cuda")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: no GPU is usable here; leave the option out")
-    return torch.device(name)
+        there = torch.cuda.is_available()
+        name = args.device or ("cuda" if there else "cpu")
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise ValueError(f"--device {name} is unknown; choose cpu or cuda")
+        if name.startswith("cuda") and not there:
+            raise ValueError(f"--device {name}: no GPU is usable here; leave the option out")
+        args.device = torch.device(name)
 
 
 def writable(out: str, *suffixes: str, option: str = "--out") -> Path:
@@ -67,10 +65,10 @@ def writable(out: str, *suffixes: str, option: str = "--out") -> Path:
     return path
 
 
-def command_of(args: Namespace, options: str) -> str:
-    """The command that these arguments are, for the record."""
-    given = {option: getattr(args, option.replace("-", "_")) for option in options.split()}
-    words = [f"--{option} {value}" for option, value in given.items() if value is not None]
+def command_of(args: Namespace) -> str:
+    """The command that these arguments are, for the record of what it made."""
+    given = {name: getattr(args, name, None) for name in RECORDED}
+    words = [f"--{k.replace('_', '-')} {v}" for k, v in given.items() if v is not None]
     return " ".join(["python -m minidit", args.command, *words])
 
 
@@ -79,38 +77,34 @@ def bar(steps: int, start: int = 0, unit: str = "step") -> tqdm:
     return tqdm(total=steps, initial=start, unit=unit, dynamic_ncols=True, smoothing=0.05)
 
 
-class Log:
-    """The bar, and log.csv with a row for every loss; a resumed run goes on in the same file."""
+@contextmanager
+def log(path: Path, steps: int) -> Iterator[Callable[[int, float], None]]:
+    """What takes note of a step's loss: the bar, and a CSV file with a row for each.
 
-    def __init__(self, path: Path, steps: int) -> None:
-        self.path, self.steps = path, steps
-        self.bar: tqdm | None = None
+    A run that was killed goes on at its last checkpoint: later rows are dropped.
+    """
+    progress = None
 
-    def __enter__(self) -> "Log":
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        elif kind is None:
-            print(f"all {self.steps} steps were taken before")
-
-    def __call__(self, step: int, loss: float) -> None:
-        """Take note of a step's loss."""
-        if self.bar is None:
-            self._begin(step)
-        self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-        self.bar.update(step - self.bar.n)
-        with open(self.path, "a") as file:
+    def report(step: int, loss: float) -> None:
+        nonlocal progress
+        if progress is None:
+            progress = bar(steps, step - 1)
+            rows = path.read_text().splitlines()[1:] if path.exists() else []
+            kept = [row for row in rows if int(row.split(",")[0]) < step]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(["step,loss", *kept]) + "\n")
+        progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        progress.update(step - progress.n)
+        with open(path, "a") as file:
             file.write(f"{step},{loss:.5f}\n")
 
-    def _begin(self, step: int) -> None:
-        """Drop the rows from `step` on: a run that was killed resumes at its last checkpoint."""
-        self.bar = bar(self.steps, step - 1)
-        rows = self.path.read_text().splitlines()[1:] if self.path.exists() else []
-        kept = [row for row in rows if int(row.split(",")[0]) < step]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("\n".join(["step,loss", *kept]) + "\n")
+    try:
+        yield report
+        if progress is None:
+            print(f"all {steps} steps were taken before")
+    finally:
+        if progress is not None:
+            progress.close()
 
 
 def write_images(out: Path, images: Tensor, columns: int, y: Tensor | None = None) -> None:
@@ -123,9 +117,3 @@ def write_images(out: Path, images: Tensor, columns: int, y: Tensor | None = Non
             from matplotlib.image import imsave
 
             imsave(file, plot.tile(images, columns), cmap="gray", vmin=0, vmax=255, format="png")
-
-
-def write_film(out: Path, frames: list[Tensor], columns: int) -> None:
-    """Every state of a sampler's run, (n, c, h, w) each, as an animated PNG."""
-    with replacing(out) as file:
-        file.write(plot.film([plot.tile(frame, columns) for frame in frames], scale=2))

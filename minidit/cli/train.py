@@ -6,15 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from minidit import data, evaluate, weights
 from minidit._validate import check_choice
-from minidit.cli.autoencoder import training_set
-from minidit.cli.terminal import Log, add_shared, command_of
+from minidit.cli.autoencoder import encoded
+from minidit.cli.terminal import add_shared, command_of, log
 from minidit.latents import presets as autoencoder_presets
 from minidit.latents.presets import AUTOENCODERS
 from minidit.latents.training import AutoencoderRun
-from minidit.train import Recipe
+from minidit.train import Loop, Recipe
 from minidit.training import distributed, presets
 
 
@@ -57,33 +58,42 @@ def train(args: Namespace) -> None:
     train_one(args, preset, recipe, Path(args.out) / "weights.safetensors")
 
 
+def _go(run: Loop, args: Namespace) -> nn.Module:
+    """Take the steps that are left and return the average; one process of all shows them."""
+    if not run.writes:
+        return run.go(args.out, args.save_every)
+    with log(Path(args.out) / "log.csv", run.recipe.steps) as report:
+        return run.go(args.out, args.save_every, report=report)
+
+
+def _facts(args: Namespace, recipe: Recipe) -> dict:
+    return {"data": args.data, "recipe": asdict(recipe), "command": command_of(args)}
+
+
 def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -> None:
     """Train a diffusion model, in as many processes as there are, and store its weights."""
     args.autoencoder = args.autoencoder or preset.get("autoencoder")
     args.start = args.start or preset.get("start")
-    args.device = distributed.join(args.device)
+    args.device, stage = distributed.join(args.device), None
     with distributed.first_process_first():
         train = data.load(args.data)
-        stage, images, copies = training_set(args, train.images)
-    model, diffusion, _ = presets.build(
-        args.preset, tuple(images.shape[1:]), len(train.classes), args.seed
-    )
+        images = train.images
+        if args.autoencoder is not None:
+            stage, images, _ = encoded(args, args.autoencoder, "train", images)
+    shape, num_classes = tuple(images.shape[1:]), len(train.classes)
+    model, diffusion, _ = presets.build(args.preset, shape, num_classes, args.seed)
     if args.start is not None:
         weights.start_from(model, args.start)
-    y = torch.cat([data.condition_of(train, model.label_embed)] * copies)
-    model = model.to(args.device)
+    y = data.condition_of(train, model.label_embed)
+    y = torch.cat([y] * (len(images) // len(y)))  # once more for what was mirrored
     run = distributed.DistributedRun(
-        model, diffusion, images, y, recipe, args.accumulate, args.compile
+        model.to(args.device), diffusion, images, y, recipe, args.accumulate, args.compile
     )
-    if not run.writes:
-        run.go(path.parent, args.save_every)
-        return distributed.leave()
-    with Log(path.with_name("log.csv"), recipe.steps) as log:
-        average = run.go(path.parent, args.save_every, report=log)
-    command = command_of(args, "data preset autoencoder start steps batch-size lr seed threads out")
-    facts = {"data": args.data, "recipe": asdict(recipe), "command": command}
-    weights.save(average, path, diffusion, facts, stage.link if stage is not None else None)
-    print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
+    average = _go(run, args)
+    if run.writes:
+        link = stage.link if stage is not None else None
+        weights.save(average, path, diffusion, _facts(args, recipe), link)
+        print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
     distributed.leave()
 
 
@@ -101,13 +111,10 @@ def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path)
     model, terms = autoencoder_presets.build(args.preset, images.shape[1], args.seed)
     flips = data.DATASETS[args.data].photographs
     run = AutoencoderRun(model.to(args.device), images, recipe, terms, judge, flips)
-    with Log(path.with_name("log.csv"), recipe.steps) as log:
-        average = run.go(path.parent, args.save_every, report=log)
+    average = _go(run, args)
     average.set_scale(images)
-    facts = {"data": args.data, "recipe": asdict(recipe), "terms": asdict(terms)}
-    facts["judge"] = f"classifier-{preset['classifier']}"
-    facts["command"] = command_of(args, "data preset steps batch-size lr seed threads out")
-    weights.save(average, path, info=facts)
+    facts = {"terms": asdict(terms), "judge": f"classifier-{preset['classifier']}"}
+    weights.save(average, path, info=_facts(args, recipe) | facts)
     print(
         f"wrote {path}, scale {average.scale.item():.4f}; look at it: "
         f"python -m minidit reconstruct --weights {path} --data {args.data}"

@@ -9,14 +9,13 @@ import re
 import shutil
 import sys
 import tempfile
-from html import escape
 from pathlib import Path
-from posixpath import dirname, relpath
-from string import Template
 
-import repository
-from links import broken
-from render import PICTURES, ROOT, Page, place, render, style
+from jinja2 import Template
+from pygments.formatters import HtmlFormatter
+
+import thumbnails
+from render import PICTURES, ROOT, Page, notebooks, render
 
 HERE = Path(__file__).resolve().parent
 MARK = ".nojekyll"  # GitHub must serve the files as they are; it also tells a folder made here
@@ -26,118 +25,128 @@ def main() -> int:
     """Build, check, and say what was built; 1 if links lead nowhere."""
     parser = argparse.ArgumentParser("tasks.py site", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "site", help="folder (site)")
-    parser.add_argument(
-        "--refresh",
-        action="store_true",
-        help="first renew what README.md takes from elsewhere: the thumbnails of the notebooks, "
-        "and links to Colab once pyproject.toml names the repository",
-    )
+    told = "first renew what README.md takes from elsewhere: the thumbnails of the notebooks, and "
+    told += "links to Colab once pyproject.toml names the repository"
+    parser.add_argument("--refresh", action="store_true", help=told)
     args = parser.parse_args()
     if args.refresh:
-        import thumbnails
-
-        for path in [*thumbnails.refresh(), *repository.refresh()]:
+        for path in [*thumbnails.refresh(), *refresh()]:
             print(f"renewed {path}")
     try:
-        count, size = build(args.out)
+        count = build(args.out)
     except ValueError as error:
         print(f"tasks.py site: {error}", file=sys.stderr)
         return 2
-    faults = broken(args.out)
-    for fault in faults:
-        print(fault, file=sys.stderr)
-    if faults:
-        print(f"{len(faults)} links lead nowhere", file=sys.stderr)
-        return 1
-    print(f"{count} pages, {size / 1e6:.1f} MB, all links checked: {args.out / 'index.html'}")
+    print(f"{count} pages, all links checked: {args.out / 'index.html'}")
     return 0
 
 
-def build(out: Path) -> tuple[int, int]:
-    """Build the site in a folder, in place of what was built there before: (pages, bytes).
+def build(out: Path) -> int:
+    """Build the site in a folder, in place of what was built there before; the number of pages.
 
-    Raises ValueError if the folder holds something else.
+    Raises ValueError if the folder holds something else, and if links lead nowhere.
     """
     if out.exists() and not (out / MARK).is_file() and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"--out {out} holds something else; choose another folder")
     pages, files = collect()
+    if faults := broken(pages, files):
+        raise ValueError("\n".join([f"{len(faults)} links lead nowhere", *faults]))
+    colours = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    content = {MARK: b"", "style.css": (HERE / "style.css").read_bytes() + colours.encode()}
+    content |= {page.place: whole(page, pages).encode() for page in pages}
+    content |= {path: (ROOT / path).read_bytes() for path in files}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".site-") as folder:
         fresh = Path(folder) / "site"
-        _write(fresh / MARK, b"")
-        _write(fresh / "style.css", (HERE / "style.css").read_bytes() + style().encode())
-        for page in pages.values():
-            _write(fresh / place(page.path), shell(page, pages).encode())
-            for name, picture in page.pictures.items():
-                _write(fresh / name, picture)
-        for path in files:
-            _write(fresh / path, (ROOT / path).read_bytes())
-        size = sum(path.stat().st_size for path in fresh.rglob("*") if path.is_file())
+        for name, data in content.items():
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+            (fresh / name).write_bytes(data)
         shutil.rmtree(out, ignore_errors=True)
         fresh.replace(out)
-    return len(pages), size
+    return len(pages)
 
 
-def collect() -> tuple[dict[str, Page], list[str]]:
-    """All pages by their path, and the pictures to copy: what can be reached from README.md."""
-    notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
-    waiting = ["README.md", *(f"notebooks/{name}" for name in notebooks), "notebooks/FAQ.md"]
-    pages, files = {}, []
+def collect() -> tuple[list[Page], list[str]]:
+    """All pages, and the pictures to copy: what can be reached from README.md."""
+    waiting = ["README.md", *notebooks(), "notebooks/FAQ.md"]
+    pages, files = [], []
     for path in waiting:
         if path.endswith(PICTURES):
             files.append(path)
             continue
-        pages[path] = render(path)
-        waiting += sorted(pages[path].files - set(waiting))
+        pages.append(render(path))
+        linked = {path for path, _ in pages[-1].links if not path.startswith(("..", "/"))}
+        waiting += sorted(path for path in linked - set(waiting) if (ROOT / path).is_file())
     return pages, files
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-# --- what is around a page ------------------------------------------------------------------------
-
-
-def shell(page: Page, pages: dict[str, Page]) -> str:
+def whole(page: Page, pages: list[Page]) -> str:
     """The whole HTML of a page: its body, the list of notebooks, and the next one."""
-    course = [path for path in pages if path == "README.md" or path.startswith("notebooks/")]
-    here = place(page.path)
-    step = dict(before="", after="")
-    if page.path in course:
-        i = course.index(page.path)
-        around = {"before": course[i - 1 : i], "after": course[i + 1 : i + 2]}
-        for name, paths in around.items():
-            step[name] = "".join(_link(pages[path], here, f' class="{name}"') for path in paths)
-    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(page.title if page.path == "README.md" else f"{page.title} · minidit"),
-        root=relpath(".", dirname(here) or "."),
-        contents="\n".join(_entry(pages[path], page) for path in course),
-        badges=repository.line(page.path),
-        body=page.body,
-        **step,
+    course = [p for p in pages if p.path == "README.md" or p.path.startswith("notebooks/")]
+    before = dict(zip([p.path for p in course[1:]], course)).get(page.path)
+    after = dict(zip([p.path for p in course], course[1:])).get(page.path)
+    text = (HERE / "page.html").read_text(encoding="utf-8")
+    return Template(text, trim_blocks=True).render(
+        page=page,
+        course=course,
+        before=before,
+        after=after,
+        address=address(),
+        colab=colab,
     )
 
 
-def _entry(page: Page, shown: Page) -> str:
-    """A line of the list of notebooks; the page that is shown has its sections below it."""
-    if page is not shown:
-        return f"<li>{_link(page, place(shown.path))}</li>"
-    sections = [
-        f'<li><a href="#{escape(name)}">{re.sub("</?a[^>]*>", "", text)}</a></li>'
-        for level, name, text in page.headings
-        if level == 2
-    ]
-    link = _link(page, place(shown.path), ' aria-current="page"')
-    return f"<li>{link}<ul>{''.join(sections)}</ul></li>"
+def broken(pages: list[Page], files: list[str]) -> list[str]:
+    """A sentence on every link of a page that leads to no page, file or heading of the site."""
+    known = {page.path: [name for _, name, _ in page.headings] for page in pages}
+    found = []
+    for page in pages:
+        for path, heading in dict.fromkeys(page.links):
+            if path not in known and path not in files:
+                found.append(f"{page.path}: {path} is not there")
+            elif heading and heading not in known.get(path, []):
+                found.append(f"{page.path}: {path} has no heading #{heading}")
+    return found
 
 
-def _link(page: Page, here: str, attributes: str = "") -> str:
-    title = "minidit" if page.path == "README.md" else escape(page.title)
-    if page.path == "notebooks/FAQ.md":
-        title = "Questions and answers"
-    return f'<a href="{relpath(place(page.path), dirname(here) or ".")}"{attributes}>{title}</a>'
+# --- links that need the repository's address -----------------------------------------------------
+
+BLOCK = re.compile(r"(<!-- badges: .*? -->\n).*?(<!-- end of badges -->)", re.DOTALL)
+
+
+def address() -> str | None:
+    """The repository's address without a slash at its end, such as https://github.com/a/b.
+
+    It is written in one place, `[project.urls]` in pyproject.toml, as `Repository`. Until it is
+    there, no page and no README shows anything.
+    """
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^Repository = "(.+?)/?"$', text, re.MULTILINE)
+    return found and found[1]
+
+
+def colab(path: str, address: str) -> str:
+    """Where Colab opens a notebook of a repository on GitHub."""
+    owned = address.removeprefix("https://github.com/")
+    return f"https://colab.research.google.com/github/{owned}/blob/main/{path}"
+
+
+def block(address: str | None) -> str:
+    """The lines of README.md on Colab; none without an address."""
+    if address is None:
+        return ""
+    links = [f"[{path[10:12]}]({colab(path, address)})" for path in notebooks()]
+    first = f"Open in Colab, after a first cell with `%pip install git+{address}`:\n"
+    return first + " ·\n".join(links) + "\n"
+
+
+def refresh() -> list[str]:
+    """Renew that block of README.md; returns the files that changed."""
+    path = ROOT / "README.md"
+    before = path.read_text(encoding="utf-8")
+    after = BLOCK.sub(lambda m: m[1] + block(address()) + m[2], before)
+    path.write_text(after, encoding="utf-8", newline="\n")
+    return ["README.md"] if after != before else []
 
 
 if __name__ == "__main__":

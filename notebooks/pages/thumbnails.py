@@ -5,9 +5,10 @@ import io
 import json
 from pathlib import Path
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageOps
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from render import ROOT
+
 FOLDER = Path(__file__).resolve().parent / "thumbnails"
 SIZE = (240, 150)
 
@@ -65,15 +66,11 @@ def _small(figure: Image.Image, part: str) -> Image.Image:
     """A figure without its margins, small and in few colours."""
     white = Image.new("RGB", figure.size, "white")
     figure = figure.crop(ImageChops.difference(figure, white).getbbox())
-    width, height = SIZE
     if part == "corner":
-        scale = max(width / figure.width, height / figure.height)
-        figure = figure.crop((0, 0, round(width / scale), round(height / scale)))
-        figure = figure.resize(SIZE, Image.Resampling.LANCZOS)
-    else:
-        figure.thumbnail(SIZE, Image.Resampling.LANCZOS)
+        figure = ImageOps.fit(figure, SIZE, Image.Resampling.LANCZOS, centering=(0, 0))
+    figure.thumbnail(SIZE, Image.Resampling.LANCZOS)
     sheet = Image.new("RGB", SIZE, "white")
-    sheet.paste(figure, ((width - figure.width) // 2, (height - figure.height) // 2))
+    sheet.paste(figure, ((SIZE[0] - figure.width) // 2, (SIZE[1] - figure.height) // 2))
     return sheet.quantize(64, dither=Image.Dither.NONE)
 
 
