@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from minidit import Diffusion, DiT, data, linear, patchify, straight
+from minidit.lab.architecture import SURGERY, as_large_as, unzero
 from minidit.lab.claims import AwareAttention, Awareness, grow_frequencies, make_aware
-from minidit.lab.dit_ablations import as_large_as
 from minidit.lab.sequence import SequenceDiffusion, SequencePrior
-from minidit.lab.surgery import SURGERY, unzero
 
 PROCESS = Diffusion(linear(), "x0")
 T = torch.tensor([0, 400, 999])
@@ -145,13 +144,13 @@ def test_without_its_zero_a_block_is_no_identity_and_the_rest_is_untouched():
     before = copy.deepcopy(model.state_dict())
     x, cond = torch.randn(1, 16, 16), torch.randn(1, 2, 16)
     assert torch.equal(model.blocks[0](x, cond), x)
-    unzero(model, PROCESS)
+    unzero(model)
     assert not torch.allclose(model.blocks[0](x, cond), x, atol=1e-2)
     moved = [k for k, v in model.state_dict().items() if not torch.equal(v, before[k])]
     assert moved == ["blocks.0.adaln.weight", "blocks.1.adaln.weight"]
     plain = DiT(8, 2, 1, 16, 1, 2, num_classes=10, learn_sigma=False, block="in_context")
     with pytest.raises(ValueError, match="adaptive"):
-        unzero(plain, PROCESS)
+        unzero(plain)
 
 
 def test_every_surgery_leaves_a_network_that_trains():
@@ -225,8 +224,8 @@ def test_the_sequence_loss_is_added(predict, schedule):
     x0, t, y = images[:3], torch.tensor([0, 300, 700]), torch.tensor([1, 2, 3])
     noise = torch.randn_like(x0)
     x_t = plain.q_sample(x0, t, noise)
-    foreseen = plain.to_x0(x_t, t, model(x_t, t, y))
-    expected = plain.loss(model, x0, t, noise, y) + 0.25 * prior.terms(foreseen).mean(dim=1)
+    pred_x0 = plain.to_x0(x_t, t, model(x_t, t, y))
+    expected = plain.loss(model, x0, t, noise, y) + 0.25 * prior.terms(pred_x0).mean(dim=1)
     assert torch.allclose(added.loss(model, x0, t, noise, y), expected, rtol=1e-5)
     assert added.config == plain.config | {"sequence_weight": 0.25}
     assert len(added.respace([0, 500])) == 2

@@ -12,7 +12,6 @@ from minidit.evaluate import (
     frechet_distance,
     frechet_to_real,
     neighbours,
-    predictions,
     psnr,
     reconstruction,
 )
@@ -20,7 +19,7 @@ from minidit.evaluate.classifier import Classifier
 
 
 @pytest.fixture
-def judge():
+def classifier():
     return Classifier(1, num_classes=3, width=2).eval()
 
 
@@ -64,30 +63,44 @@ def test_distance_of_clouds_with_fewer_points_than_dimensions():
     )  # roots of rounding errors
 
 
-def test_features_and_predictions_do_not_depend_on_the_batches(judge):
+def test_features_do_not_depend_on_the_batches(classifier):
     images = torch.randn(7, 1, 28, 28)
-    whole = evaluate._in_batches(judge.features, images, size=7)
-    parts = evaluate._in_batches(judge.features, images, size=3)
+    whole = evaluate._in_batches(classifier.features, images, size=7)
+    parts = evaluate._in_batches(classifier.features, images, size=3)
     torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(features(judge, images), whole)
-    assert torch.equal(predictions(judge, images), judge(images).argmax(dim=1))
+    torch.testing.assert_close(features(classifier, images), whole)
 
 
-def test_accuracy_counts(judge):
+def test_accuracy_counts(classifier):
     images = torch.randn(8, 1, 28, 28)
-    labels = predictions(judge, images)
-    assert accuracy(judge, images, labels) == 1
+    labels = classifier(images).argmax(dim=1)
+    assert accuracy(classifier, images, labels) == 1
     labels[:2] = (labels[:2] + 1) % 3
-    assert accuracy(judge, images, labels) == 0.75
+    assert accuracy(classifier, images, labels) == 0.75
 
 
-def test_real_images_are_at_no_distance_from_themselves(judge):
+def test_real_images_are_at_no_distance_from_themselves(classifier):
     images = torch.randn(100, 1, 28, 28)
-    f = features(judge, images).double()
-    judge.mean.copy_(f.mean(dim=0))
-    judge.cov.copy_(f.T.cov())
-    assert frechet_to_real(judge, images) == pytest.approx(0, abs=1e-5)  # roots of rounding errors
-    assert frechet_to_real(judge, images + 0.5) > 5e-5
+    f = features(classifier, images).double()
+    classifier.mean.copy_(f.mean(dim=0))
+    classifier.cov.copy_(f.T.cov())
+    assert frechet_to_real(classifier, images) == pytest.approx(
+        0, abs=1e-5
+    )  # roots of rounding errors
+    assert frechet_to_real(classifier, images + 0.5) > 5e-5
+
+
+def test_a_measure_sends_each_image_through_the_classifier_once(classifier, monkeypatch):
+    images, seen, plain = torch.randn(100, 1, 28, 28), [], classifier.features
+    labels = classifier(images).argmax(dim=1)
+    real = features(classifier, torch.randn(80, 1, 28, 28))
+    monkeypatch.setattr(classifier, "features", lambda x: (seen.append(len(x)), plain(x))[1])
+    found = evaluate.measure(classifier, images, labels, real)
+    assert sum(seen) == 100 and found["recognised"] == 1
+    assert found["frechet"] == round(frechet_to_real(classifier, images), 3)
+    near = neighbours(real, features(classifier, images))
+    assert found["density"] == round(near.density, 4) and found["coverage"] == round(near[3], 4)
+    assert evaluate.measure(classifier, images, labels).keys() == {"recognised", "frechet"}
 
 
 # --- reconstruction -------------------------------------------------------------------------------
@@ -113,28 +126,28 @@ class Perfect(KLAutoencoder):
         return latents + self.error
 
 
-def test_reconstructions_are_judged_beside_their_images(judge):
+def test_reconstructions_are_measured_beside_their_images(classifier):
     images, model = torch.rand(100, 1, 28, 28) - 0.5, Perfect(1, 1, width=4)
-    labels = predictions(judge, images)
+    labels = classifier(images).argmax(dim=1)
     model.error = 0.002
-    found = reconstruction(judge, model, images, labels)
+    found = reconstruction(classifier, model, images, labels)
     assert found.psnr == pytest.approx(60, abs=1e-2) and found.recognised >= 0.98
     assert found.real_recognised == 1 and 0 <= found.frechet < 1e-4
     assert found.share is found.perplexity is None
     model.error = 0.4
-    worse = reconstruction(judge, model, images, labels)
+    worse = reconstruction(classifier, model, images, labels)
     assert worse.psnr == pytest.approx(20 * math.log10(2 / 0.4), abs=1e-2)
     assert worse.frechet > 10 * found.frechet and worse.real_recognised == 1
     model.error = 40.0  # beyond what an image can hold
-    assert reconstruction(judge, model, images, labels).psnr > 0
+    assert reconstruction(classifier, model, images, labels).psnr > 0
 
 
-def test_use_of_the_codebook_is_part_of_the_judgement(judge):
+def test_use_of_the_codebook_is_part_of_it(classifier):
     model = VQAutoencoder(1, 2, width=4, num_codes=8)
     images = torch.rand(70, 1, 28, 28)
     model.quantizer.table.data = torch.full((8, 2), 1e3)
     model.quantizer.table.data[3] = 0
-    found = reconstruction(judge, model, images, torch.zeros(70, dtype=torch.int64))
+    found = reconstruction(classifier, model, images, torch.zeros(70, dtype=torch.int64))
     assert (found.share, found.perplexity) == (1 / 8, pytest.approx(1))
 
 

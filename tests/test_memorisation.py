@@ -14,7 +14,6 @@ from minidit.evaluate import matching
 from minidit.evaluate.classifier import Classifier
 from minidit.evaluate.inception import WEIGHTS, inception, inception_features
 from minidit.evaluate.memorisation import near_copies, nearest
-from minidit.lab.bias import BIAS
 
 
 def noise(n, seed, side=8):
@@ -151,13 +150,3 @@ def test_inception_features_are_joined_in_order():
     network.forward = lambda x: (x.flatten(1).float(),)
     found = inception_features(network, images, batch_size=2)
     assert torch.equal(found, images.flatten(1).float())
-
-
-# --- bias -----------------------------------------------------------------------------------------
-
-
-def test_the_experiment_names_its_sources_and_numbers():
-    entry = BIAS["sample-size"]
-    assert set(entry.scales) == {"smoke", "cpu", "gpu"}
-    assert entry.variants["dit-mnist, 200 images"] == {"of": "dit-mnist", "n": 200}
-    assert entry.variants["real, balanced, 100 images"]["of"] == "real, balanced"

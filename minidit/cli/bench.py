@@ -1,16 +1,12 @@
-"""What the command line does to measure speed: a file, a page, a picture."""
+"""What the command line does to measure speed: a file, and a page of it."""
 
 import json
-import os
 from argparse import Namespace
 from pathlib import Path
 
-import torch
-
 from minidit._validate import check_choice, check_positive
 from minidit.cli.terminal import add_shared, writable
-
-DEFAULTS = {"bench": "bench.json", "growth": "growth.json", "profile": "profile.json"}
+from minidit.train import replacing
 
 
 def add(subparsers) -> None:
@@ -22,27 +18,17 @@ def add(subparsers) -> None:
         "with a plain reading of the papers that computes the same; store what was found and "
         "print the table.",
     )
-    p.add_argument(
-        "--sizes",
-        nargs="+",
-        default=["small", "tokens"],
-        help="small, tokens, S/2, B/2 (%(default)s)",
-    )
-    p.add_argument(
-        "--networks", nargs="+", default=["DiT", "U-ViT"], help="DiT, U-ViT (%(default)s)"
-    )
-    p.add_argument("--repeats", type=int, default=9, help="turns of each (%(default)s)")
-    p.add_argument("--seconds", type=float, default=0.2, help="of a turn, at least (%(default)g)")
-    p.add_argument("--batch", type=int, help="instead of the sizes' own")
+    option, sizes, both = p.add_argument, ["small", "tokens"], ["DiT", "U-ViT"]
+    option("--sizes", nargs="+", default=sizes, help="small, tokens, S/2, B/2 (%(default)s)")
+    option("--networks", nargs="+", default=both, help="DiT, U-ViT (%(default)s)")
+    option("--repeats", type=int, default=9, help="turns of each (%(default)s)")
+    option("--seconds", type=float, default=0.2, help="of a turn, at least (%(default)g)")
+    option("--batch", type=int, help="instead of the sizes' own")
     add_shared(p, "compile")
-    kind = p.add_mutually_exclusive_group()
-    kind.add_argument("--growth", action="store_true", help="instead: how time and memory grow")
-    kind.add_argument("--profile", action="store_true", help="instead: where a step's time goes")
-    p.add_argument("--page", action="store_true", help="only make the page again, from the file")
-    p.add_argument(
-        "--out",
-        help="FILE.json; FILE.md lies beside it (data/results/bench.json, or growth, profile)",
-    )
+    option("--growth", action="store_true", help="instead: how time and memory grow")
+    option("--page", action="store_true", help="only make the page again, from the file")
+    file = "FILE.json; FILE.md lies beside it (data/results/bench.json, or growth.json)"
+    option("--out", help=file)
     add_shared(p, "threads", "device")
     p.set_defaults(run=bench)
 
@@ -50,67 +36,44 @@ def add(subparsers) -> None:
 def bench(args: Namespace) -> None:
     """Measure, or make the page again from a file that holds what was measured."""
     from minidit.lab import bench as racing
-    from minidit.lab.bench import growth, profiles
+    from minidit.lab.bench import growth
 
-    kind = "growth" if args.growth else "profile" if args.profile else "bench"
-    out = writable(args.out or f"data/results/{DEFAULTS[kind]}", ".json")
+    name, home, key = ("growth", growth, "axes") if args.growth else ("bench", racing, "rows")
+    out = writable(args.out or f"data/results/{name}.json", ".json")
     if not args.page:
-        _store(_measured(kind, args), out)
-    results = _read(out, kind)
-    home = {"bench": racing, "growth": growth, "profile": profiles}[kind]
-    page = home.page(results)
+        results = json.dumps(_measured(args), indent=1, ensure_ascii=False) + "\n"
+        with replacing(out) as file:
+            file.write(results.encode())
+    page = home.page(_read(out, key))
     out.with_suffix(".md").write_text(page)
-    if kind == "growth":
-        growth.draw(results, out.with_suffix(".png"))
     print(page)
 
 
-def _measured(kind: str, args: Namespace) -> dict:
-    """What one of the three measurements finds."""
+def _measured(args: Namespace) -> dict:
+    """What one of the two measurements finds."""
     from minidit.lab import bench as racing
-    from minidit.lab.bench import growth, profiles
-    from minidit.lab.bench.contest import NETWORKS, SIZES
+    from minidit.lab.bench.growth import growth
 
     for size in args.sizes:
-        check_choice("--sizes", size, SIZES)
+        check_choice("--sizes", size, racing.SIZES)
     for network in args.networks:
-        check_choice("--networks", network, NETWORKS)
+        check_choice("--networks", network, racing.NETWORKS)
     if not args.seconds > 0:
         raise ValueError(f"--seconds {args.seconds:g} must be above 0, e.g. 0.2")
     if args.batch is not None:
         check_positive(batch=args.batch)
-    if args.compile is not None and kind != "bench":
-        raise ValueError(f"--compile doesn't go with --{kind}; leave one of the two out")
-    if kind == "profile" and args.threads is None:
-        torch.set_num_threads(1)
-    if kind == "growth":
-        return growth.growth(
-            repeats=args.repeats, device=args.device, seconds=args.seconds, report=print
-        )
-    if kind == "profile":
-        size, network = args.sizes[0], args.networks[0]
-        return profiles.profiles(size, network, batch=args.batch, device=args.device)
+    if args.growth and args.compile is not None:
+        raise ValueError("--compile doesn't go with --growth; leave one of the two out")
+    common = dict(repeats=args.repeats, device=args.device, seconds=args.seconds, report=print)
+    if args.growth:
+        return growth(**common)
     return racing.bench(
-        args.sizes,
-        networks=args.networks,
-        repeats=args.repeats,
-        seconds=args.seconds,
-        batch=args.batch,
-        device=args.device,
-        compiled=args.compile,
-        report=print,
+        args.sizes, networks=args.networks, batch=args.batch, compiled=args.compile, **common
     )
 
 
-def _store(results: dict, path: Path) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    os.replace(part, path)
-
-
-def _read(path: Path, kind: str) -> dict:
-    """What a file holds. Raises ValueError if it isn't one of this kind."""
-    key = {"bench": "rows", "growth": "axes", "profile": "operations"}[kind]
+def _read(path: Path, key: str) -> dict:
+    """What a file holds. Raises ValueError if there is no such key."""
     try:
         results = json.loads(path.read_text())
     except ValueError as error:

@@ -7,8 +7,6 @@ about 1 % of the real images are that near, too.
 
 import time
 from argparse import Namespace
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +18,6 @@ from minidit.cli.sample import HOW, Painter, add_sampling
 from minidit.cli.terminal import add_shared
 from minidit.conditions.encoders import ConditionEncoder
 from minidit.evaluate import memorisation as copies
-from minidit.evaluate.classifier import Classifier
 from minidit.evaluate.inception import inception, inception_features
 
 MOST = 2000  # test images that tell how near to a training image is suspicious
@@ -68,15 +65,6 @@ def evaluate(args: Namespace) -> None:
         weights.add_info(args.weights, "evaluations", found)
 
 
-class Standard(NamedTuple):
-    """What samples and real images are both held to."""
-
-    judge: Classifier
-    reference: Tensor  # (m, 64), features of test images
-    nearest: Callable[[Tensor], copies.Nearest]  # among the training images
-    unseen: copies.Nearest  # of test images of the reference
-
-
 def compare(
     name: str, images: Tensor, labels: Tensor, network: torch.nn.Module | None = None
 ) -> tuple[dict, dict]:
@@ -89,35 +77,20 @@ def compare(
     train, test = data.load(name), data.load(name, "test")
     half = len(test) // 2
     rows = judging.matching(test.labels[:half], labels)
-    real, reference = test.images[rows], data.to_unit(test.images[half:])
-    known = train.images
+    real, known = test.images[rows], train.images
     if data.DATASETS[name].photographs:  # networks have seen them mirrored, too
         known = torch.cat([known, known.flip(3)])
-    judge = judging.classifier(name)
-    standard = Standard(
-        judge,
-        judging.features(judge, reference),
-        lambda x: copies.nearest(x, known),
-        copies.nearest(reference[:MOST], known),
-    )
-    both = [(images, labels), (data.to_unit(real), test.labels[rows])]
-    found = [figures(*pair, standard) for pair in both]
+    classifier, reference = judging.classifier(name), data.to_unit(test.images[half:])
+    features = judging.features(classifier, reference)
+    unseen = copies.nearest(reference[:MOST], known)
+    found = []
+    for x, y in ((images, labels), (data.to_unit(real), test.labels[rows])):
+        near = copies.near_copies(copies.nearest(x, known), unseen)
+        values = judging.measure(classifier, x, y, features)
+        found.append({"images": len(x), **values, "near copies": round(near, 4)})
     if network is not None:
         moments = judging.moments(inception_features(network, train.images))
         for values, shown in zip(found, (data.to_uint8(images), real)):
             own = judging.moments(inception_features(network, shown))
             values["FID"] = round(judging.frechet_distance(*own, *moments), 2)
     return tuple(found)
-
-
-def figures(images: Tensor, labels: Tensor, standard: Standard) -> dict:
-    """What is measured of images (n, c, h, w) in [-1, 1] with labels (n,)."""
-    judge, near = standard.judge, standard.nearest(images)
-    alike = judging.neighbours(standard.reference, judging.features(judge, images))
-    return {
-        "images": len(images),
-        "recognised": round(judging.accuracy(judge, images, labels), 4),
-        "frechet": round(judging.frechet_to_real(judge, images), 3),
-        **{key: round(value, 4) for key, value in alike._asdict().items()},
-        "near copies": round(copies.near_copies(near, standard.unseen), 4),
-    }

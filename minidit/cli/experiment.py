@@ -32,7 +32,7 @@ def experiment(args: Namespace) -> None:
 
     if args.name is None:
         for name, entry in EXPERIMENTS.items():
-            print(f"{name}: {entry.question} {len(entry.variants)} variants")
+            print(f"{name}: {entry.question} {len(entry.variants())} variants")
         return
     check_choice("experiment", args.name, EXPERIMENTS)
     results = run_experiment(

@@ -25,22 +25,22 @@ def _in_batches(function, images: Tensor, size: int = 500) -> Tensor:
         return torch.cat([function(part) for part in images.split(size)])
 
 
-def features(classifier: Classifier, images: Tensor) -> Tensor:
+def features(model: Classifier, images: Tensor) -> Tensor:
     """(n, c, h, w) in [-1, 1] → (n, 64)."""
-    return _in_batches(classifier.features, images)
+    return _in_batches(model.features, images)
 
 
-def predictions(classifier: Classifier, images: Tensor) -> Tensor:
-    """(n, c, h, w) in [-1, 1] → the most likely labels (n,)."""
-    return _in_batches(classifier, images).argmax(dim=1)
-
-
-def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
+def accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
     """The share of images (n, c, h, w) that the classifier takes for their label, 0 … 1."""
-    if labels.shape != images.shape[:1]:
+    return _share_right(model, features(model, images), labels)
+
+
+def _share_right(model: Classifier, found: Tensor, labels: Tensor) -> float:
+    """`accuracy` from features (n, 64)."""
+    if labels.shape != found.shape[:1]:
         shape = tuple(labels.shape)
-        raise ValueError(f"labels have shape {shape} for {len(images)} images; one label an image")
-    return (predictions(classifier, images) == labels).double().mean().item()
+        raise ValueError(f"labels have shape {shape} for {len(found)} images; one label an image")
+    return (model.to_logits(found).argmax(dim=1) == labels).double().mean().item()
 
 
 def matching(labels: Tensor, wanted: Tensor) -> Tensor:
@@ -73,14 +73,44 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     return ((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross).item()
 
 
-def frechet_to_real(classifier: Classifier, images: Tensor) -> float:
-    """Fréchet distance of images (n, c, h, w) in [-1, 1] to the classifier's training images.
+def frechet_to_real(model: Classifier, images: Tensor) -> float:
+    """Fréchet distance of images (n, c, h, w) in [-1, 1] to the classifier's real training images.
 
     It falls with n even for real images: compare with as many real ones. n should exceed 64.
     """
-    if len(images) <= 64:
-        raise ValueError(f"{len(images)} images are too few for a 64×64 covariance; give hundreds")
-    return frechet_distance(*moments(features(classifier, images)), classifier.mean, classifier.cov)
+    return _to_real(model, features(model, images))
+
+
+def _to_real(model: Classifier, found: Tensor) -> float:
+    """`frechet_to_real` from features (n, 64)."""
+    if len(found) <= 64:
+        raise ValueError(f"{len(found)} images are too few for a 64×64 covariance; give hundreds")
+    return frechet_distance(*moments(found), model.mean, model.cov)
+
+
+def measure(
+    model: Classifier, images: Tensor, labels: Tensor, reference: Tensor | None = None
+) -> dict[str, float]:
+    """How good images (n, c, h, w) in [-1, 1] with labels (n,) are, from one pass of features.
+
+    "recognised", see `accuracy`, and the `distances`.
+    """
+    found = features(model, images)
+    right = round(_share_right(model, found, labels), 4)
+    return {"recognised": right} | distances(model, found, reference)
+
+
+def distances(
+    model: Classifier, found: Tensor, reference: Tensor | None = None
+) -> dict[str, float]:
+    """The "frechet" of features (n, 64), see `frechet_to_real`.
+
+    With the features (m, 64) of real images as a `reference` also "precision", "recall",
+    "density", "coverage": see `neighbours`.
+    """
+    near = neighbours(reference, found)._asdict() if reference is not None else {}
+    near = {key: round(value, 4) for key, value in near.items()}
+    return {"frechet": round(_to_real(model, found), 3)} | near
 
 
 class Reconstruction(NamedTuple):
@@ -103,24 +133,24 @@ def psnr(images: Tensor, others: Tensor) -> float:
 
 
 def reconstruction(
-    classifier: Classifier, autoencoder: Autoencoder, images: Tensor, labels: Tensor
+    model: Classifier, autoencoder: Autoencoder, images: Tensor, labels: Tensor
 ) -> Reconstruction:
-    """Evaluate what an autoencoder makes of images (n, c, h, w) in [-1, 1], labels (n,).
+    """What an autoencoder makes of images (n, c, h, w) in [-1, 1], labels (n,).
 
     A classifier whose features the autoencoder was trained on flatters it.
     """
     latents = _in_batches(autoencoder.latents, images)
     restored = _in_batches(autoencoder.decode, latents).clamp(-1, 1)
-    ours, real = (moments(features(classifier, x)) for x in (restored, images))
+    ours, real = (features(model, x) for x in (restored, images))
     share = perplexity = None
     if isinstance(autoencoder, VQAutoencoder):
         indices = _in_batches(autoencoder.quantizer.nearest, latents)
         share, perplexity = autoencoder.quantizer.usage(indices)
     return Reconstruction(
         psnr(restored, images),
-        accuracy(classifier, restored, labels),
-        accuracy(classifier, images, labels),
-        frechet_distance(*ours, *real),
+        _share_right(model, ours, labels),
+        _share_right(model, real, labels),
+        frechet_distance(*moments(ours), *moments(real)),
         share,
         perplexity,
     )

@@ -1,9 +1,10 @@
-"""Parts that claims about DiT speak of, built to be tested: none is in the papers' codes.
+"""Popular claims about DiT, built to be tested: none of these parts is in the papers' codes.
 
 Notes on the web describe a "diffusion-aware attention", whose sharpness and reach follow the noise,
-a time embedding with growing frequencies, and a loss on the order of tokens. Where a note
-contradicts itself, each reading is there. They are changes of a `DiT`, so that the plain network
-stays free of them; `surgery` makes them, `sequence` has the loss, and notebook 15 measures them.
+a time embedding with growing frequencies, and a loss on the order of tokens, see `sequence`. Where
+a note contradicts itself, each reading is there. They are changes of a fresh `DiT`, so that the
+plain network stays free of them; the experiment "claims" holds each against a baseline of the same
+budget, and notebook 15 tells what it found.
 """
 
 import math

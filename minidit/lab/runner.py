@@ -1,14 +1,17 @@
 """Runs an experiment: variants × seeds, resumable, one JSON file each; tables from the file alone.
 
 What one run does is the experiment's `trial`; here is only what all of them share: which runs are
-missing, where and how a run is kept, and how several seeds become one row of a table.
+missing, where and how a run is kept, and how several seeds become one row of a table. A new
+experiment is an entry of `EXPERIMENTS`, wherever it is made.
 """
 
 import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from minidit._validate import check_choice, check_positive
@@ -24,16 +27,20 @@ COSTS = ("parameters", "tokens", "MMACs", "steps", "processor seconds")
 class Experiment:
     """A question, its variants, and the trial that measures one of them with one seed.
 
-    `variants`: {name: settings}; `scales`: {"smoke" | "cpu" | "gpu": settings}, which are merged
-    into a variant's own, part by part; `trial(settings, seed)` gives a dict of what was measured;
-    `columns`: {key of that dict: format}, the table's, e.g. {"recognised": ".1%"}.
+    `variants()` gives {name: settings}, and is called when they are listed or run; `scales`:
+    {"smoke" | "cpu" | "gpu": settings}, which are merged into a variant's own, part by part;
+    `trial(settings, seed)` gives a dict of what was measured; `columns`: {key of that dict:
+    format}, the table's, e.g. {"recognised": ".1%"}.
     """
 
     question: str
-    variants: dict[str, dict]
+    variants: Callable[[], dict[str, dict]]
     scales: dict[str, dict]
     trial: Callable[[dict, int], dict]
     columns: dict[str, str]
+
+
+EXPERIMENTS: dict[str, Experiment] = {}  # by name; add your own
 
 
 def run_experiment(
@@ -53,74 +60,69 @@ def run_experiment(
     """
     check_choice("scale", scale, experiment.scales)
     check_positive(seeds=seeds)
-    path = out / f"{name}.json"
-    for seed in range(seeds):
-        for variant, settings in experiment.variants.items():
-            key = {"variant": variant, "seed": seed, "scale": scale}
-            runs = _read(path)["runs"]
-            if any(key.items() <= run.items() and _has(run, experiment) for run in runs):
-                continue
-            settings = merge(settings, experiment.scales[scale])
-            asked = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
-            run = _made_elsewhere(out, asked, experiment) or _measure(experiment.trial, asked)
-            run |= key
-            results = _read(path)  # again: another process may have added to it meanwhile
-            kept = [other for other in results["runs"] if not key.items() <= other.items()]
-            results["runs"] = [*kept, run]
-            _store(results | _head(name, experiment), path)
+    path, variants = out / f"{name}.json", experiment.variants()
+
+    def keep(*more: dict) -> dict:
+        """Add runs to the file as it is now: another process may have added to it meanwhile."""
+        results = _read(path) | {"experiment": name, "question": experiment.question}
+        new = [{k: run[k] for k in ("variant", "seed", "scale")}.items() for run in more]
+        kept = [run for run in results["runs"] if not any(key <= run.items() for key in new)]
+        runs = _in_order([*kept, *more], list(variants))
+        results |= {"columns": experiment.columns, "runs": runs}
+        with replacing(path) as file:
+            file.write((json.dumps(results, indent=1) + "\n").encode())
+        return results
+
+    for seed, variant in product(range(seeds), variants):
+        key = {"variant": variant, "seed": seed, "scale": scale}
+        if _find(path, key, experiment) is None:
+            settings = merge(variants[variant], experiment.scales[scale])
+            told = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
+            run = (_made_elsewhere(out, told, experiment) or _measure(experiment, told)) | key
+            keep(run)
             cells = (f"{k} {run[k]:{form}}" for k, form in experiment.columns.items())
             report(f"{variant}, seed {seed}: " + ", ".join(cells))
-    results = _read(path) | _head(name, experiment)
-    results["runs"] = _in_order(results["runs"], experiment)
-    _store(results, path)
-    return results
+    return keep()
 
 
-def _in_order(runs: list[dict], experiment: Experiment) -> list[dict]:
+def _in_order(runs: list[dict], variants: list[str]) -> list[dict]:
     """Runs by scale, seed and variant, however they came about; unknown variants are last."""
-    places = {variant: k for k, variant in enumerate(experiment.variants)}
-    return sorted(
-        runs,
-        key=lambda run: (
-            SCALES.index(run["scale"]),
-            run["seed"],
-            places.get(run["variant"], len(places)),
-        ),
-    )
+    names = list(dict.fromkeys([*variants, *(run["variant"] for run in runs)]))
+
+    def place(run: dict) -> tuple[int, int, int]:
+        return SCALES.index(run["scale"]), run["seed"], names.index(run["variant"])
+
+    return sorted(runs, key=place)
 
 
-def _measure(trial: Callable[[dict, int], dict], asked: dict) -> dict:
-    """Run a trial; what it was asked, what it found, how long it took, and where."""
+def _measure(experiment: Experiment, told: dict) -> dict:
+    """Run a trial; what it was told, what it found, how long it took, and where."""
     began = time.perf_counter()
-    found = trial(asked["settings"], asked["seed"])
-    return asked | {"seconds": round(time.perf_counter() - began, 1), **found, **machine()}
+    found = experiment.trial(told["settings"], told["seed"])
+    return told | {"seconds": round(time.perf_counter() - began, 1), **found, **machine()}
 
 
-def _has(run: dict, experiment: Experiment) -> bool:
-    """Whether a stored run has all columns: a newer version may measure more."""
-    return experiment.columns.keys() <= run.keys()
+def _find(path: Path, told: dict, experiment: Experiment) -> dict | None:
+    """The stored run of which all that is `told` is true, if it has all columns.
 
-
-def _made_elsewhere(out: Path, asked: dict, experiment: Experiment) -> dict | None:
-    """The run of another experiment that was asked the same, e.g. of a shared baseline."""
-    asked = json.loads(json.dumps(asked))  # as it is read from a file: tuples become lists
-    for path in sorted(out.glob("*.json")):
-        try:
-            runs = _read(path)["runs"]
-        except ValueError:  # no experiment's file, or a damaged one, which its own run will tell of
-            continue
-        for run in runs:
-            if asked.items() <= run.items() and _has(run, experiment):
-                return {"from": path.stem} | run
+    A newer version of an experiment may measure more; then its runs are made again.
+    """
+    columns = experiment.columns.keys()
+    for run in _read(path)["runs"]:
+        if columns <= run.keys() and told.items() <= run.items():
+            return run
     return None
 
 
-def _head(name: str, experiment: Experiment) -> dict:
-    return {
-        "experiment": name,
-        "question": experiment.question,
-        "columns": experiment.columns,
-    }
+def _made_elsewhere(out: Path, told: dict, experiment: Experiment) -> dict | None:
+    """The run of another experiment that was told the same, e.g. of a shared baseline."""
+    told = json.loads(json.dumps(told))  # as it is read from a file: tuples become lists
+    for path in sorted(out.glob("*.json")):
+        # no experiment's file, or a damaged one, of which its own run will tell
+        with suppress(ValueError):
+            if (run := _find(path, told, experiment)) is not None:
+                return {"from": path.stem} | run
+    return None
 
 
 def merge(settings: dict, more: dict) -> dict:
@@ -140,11 +142,6 @@ def _read(path: Path) -> dict:
     if not isinstance(results, dict) or not isinstance(results.get("runs"), list):
         raise ValueError(f"{path} holds no runs of an experiment; move it away")
     return results
-
-
-def _store(results: dict, path: Path) -> None:
-    with replacing(path) as file:
-        file.write((json.dumps(results, indent=1) + "\n").encode())
 
 
 def rows(results: dict, scale: str | None = None) -> dict[str, list[dict]]:

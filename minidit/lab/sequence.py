@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from minidit.diffusion import Diffusion
+from minidit.lab.trials import recorded
 from minidit.patches import patchify
 from minidit.sampling import Denoiser
 
@@ -67,12 +68,7 @@ class SequenceDiffusion(Diffusion):
     ) -> Tensor:
         """The training loss of every image, (b,)."""
         answers: list[Tensor] = []
-
-        def ask(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-            answers.append(model(x, t, y))
-            return answers[-1]
-
-        plain = super().loss(ask, x0, t, noise, y)  # (b,)
+        plain = super().loss(recorded(model, answers), x0, t, noise, y)  # (b,)
         x_t = self.q_sample(x0, t, noise)
         prediction, _ = self.split(answers[0].to(x0.dtype), x_t)
         pred_x0 = self.to_x0(x_t, t, prediction)  # (b, c, h, w)

@@ -4,15 +4,17 @@
 """
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 
 from minidit._validate import check_choice, check_positive
-from minidit.lab.bench.contest import NETWORKS, SCALE, SIZES, STEPS, TASKS, Contest
-from minidit.lab.bench.peak import peaks
-from minidit.lab.bench.timing import median_and_quartiles, product, take_turns
+from minidit.lab.bench.contest import NETWORKS, SCALE, SIZES, STEPS, TASKS, Contest, peak_memory
+from minidit.lab.bench.timing import large_product, median_and_quartiles, take_turns
 from minidit.lab.machine import machine
 from minidit.training.matmul import onednn_is_exact
+
+BOTH = ("plain", "package")
 
 
 def bench(
@@ -34,22 +36,16 @@ def bench(
     check_positive(repeats=repeats)
     for size in sizes:
         check_choice("size", size, SIZES)
-    for network in networks:
-        check_choice("network", network, NETWORKS)
     device, rows = torch.device(device), []
-    for size in sizes:
-        for network in networks:
-            contest = Contest(size, network, batch=batch, device=device, compiled=compiled)
-            apart = contest.differences()
-            for task in TASKS:
-                row = {"size": size, "network": network, "task": task}
-                row |= _row(contest, task, repeats, seconds)
-                if task == "training step":
-                    row["differences"] = apart
-                rows.append(row)
-                report(f"{size}, {network}, {task}: {ratio(row)[0]:.2f} times as fast")
-            del contest
-    _add_memory([row for row in rows if row["task"] == "training step"], device, compiled)
+    options = {"batch": batch, "compiled": compiled}
+    for size, network in product(sizes, networks):
+        memory = {who: peak_memory(who, device, SIZES[size], network, **options) for who in BOTH}
+        contest = Contest(SIZES[size], network, device=device, **options)
+        more = {"training step": {"differences": contest.differences(), "MiB": memory}}
+        for task in TASKS:
+            row = {"size": size, "network": network, "task": task}
+            rows.append(row | _row(contest, task, repeats, seconds) | more.get(task, {}))
+            report(f"{size}, {network}, {task}: {ratio(rows[-1])[0]:.2f} times as fast")
     return {"rows": rows, "compiled": compiled, "at once": batch} | where(device)
 
 
@@ -67,27 +63,16 @@ def _row(contest: Contest, task: str, repeats: int, seconds: float) -> dict:
     dtypes = {"float32": torch.float32}
     if contest.device.type == "cuda":
         dtypes["bfloat16"] = torch.bfloat16
-    products = {name: product(contest.device, dtype) for name, dtype in dtypes.items()}
+    products = {name: large_product(contest.device, dtype) for name, dtype in dtypes.items()}
     contestants = contest.contestants(task) | {name: p[0] for name, p in products.items()}
     found = take_turns(contestants, repeats, contest.device, seconds)
     ceilings = {name: p[1] / min(found.pop(name)) for name, p in products.items()}
     return {
-        "batch": len(contest.asked) if task == "sampling" else contest.batch,
+        "batch": len(contest.wanted) if task == "sampling" else contest.batch,
         "FLOPs": contest.flops(task),
         "seconds": {who: [round(s, 7) for s in spent] for who, spent in found.items()},
         "ceiling": {name: round(rate) for name, rate in ceilings.items()},
     }
-
-
-def _add_memory(rows: list[dict], device: torch.device, compiled: str | None) -> None:
-    """What the contestants of these rows need, under the key "MiB"."""
-    both = ("plain", "package")
-    keys = ("size", "network", "batch")
-    more = {"compiled": compiled}
-    asked = [{k: row[k] for k in keys} | {"only": w} | more for row in rows for w in both]
-    found = iter(peaks(asked, device))
-    for row in rows:
-        row["MiB"] = {who: next(found) for who in both}
 
 
 def ratio(row: dict) -> tuple[float, float, float]:

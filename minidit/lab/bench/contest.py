@@ -1,11 +1,12 @@
-"""The benchmark's contestants: the package, and a plain reading of the papers.
+"""The benchmark's contestants: the package, and a plain reading of the papers, see `plain`.
 
-See `plain` and `plain_training`. With the same weights both compute the same, which `differences`
-measures; so what is compared is how the same work is done.
+With the same weights both compute the same, which `differences` measures; so what is compared is
+how the same work is done.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,8 @@ from minidit._validate import check_choice, check_positive
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.evaluate.flops import count
-from minidit.lab.bench.plain_training import PlainRun, plain_ddim
-from minidit.lab.bench.plain_weights import plain, plain_state
-from minidit.sampling import sample, select_steps
+from minidit.lab.bench.plain import PlainRun
+from minidit.sampling import Denoiser, sample, select_steps
 from minidit.schedule import linear
 from minidit.train import Recipe
 from minidit.training.distributed import DistributedRun
@@ -45,102 +45,101 @@ SIZES: dict[str, dict] = {
 class Contest:
     """The package and the plain version of one network, with the same weights and data.
 
-    `size`: a key of `SIZES`, or a dict like theirs; `network`: "DiT" or "U-ViT"; `compiled`: as
-    for `DistributedRun`, of the package's network; `only`: build "plain" or "package" alone.
+    `size`: like the values of `SIZES`; `network`: "DiT" or "U-ViT"; `compiled`: as for
+    `DistributedRun`, of the package's network. Either training is set up when first used, from the
+    weights of then.
     """
 
     def __init__(
         self,
-        size: str | dict,
+        size: dict,
         network: str = "DiT",
         *,
         batch: int | None = None,
         device: torch.device | str = "cpu",
         compiled: str | None = None,
-        only: str | None = None,
     ) -> None:
-        if isinstance(size, str):
-            check_choice("size", size, SIZES)
         check_choice("network", network, NETWORKS)
-        parts = SIZES[size] if isinstance(size, str) else size
-        self.device = torch.device(device)
-        self.batch = batch or parts["batch"][self.device.type == "cuda"]
+        self.device, self.compiled = torch.device(device), compiled
+        self.batch = batch or size["batch"][self.device.type == "cuda"]
         check_positive(batch=self.batch)
-        self.model = _awake(NETWORKS[network](learn_sigma=False, **parts["model"])).to(device)
+        self.model = _awake(NETWORKS[network](learn_sigma=False, **size["model"])).to(device)
         self.macs = count(self.model).macs  # of one image
-        images, labels = _data(parts["model"], max(IMAGES, self.batch))
-        recipe = Recipe(
+        self.images, self.labels = _data(size["model"], max(IMAGES, self.batch))
+        self.recipe = Recipe(
             10**6, self.batch, 1e-4, betas=(0.9, 0.999), warmup=0, cooldown=0.0, ema_decay=0.9999
         )
         self.diffusion = Diffusion(linear(), "eps")
-        if only != "package":
-            self.plain = PlainRun(plain(self.model), images, labels, recipe)
-        if only != "plain":
-            self.run = DistributedRun(
-                self.model, self.diffusion, images, labels, recipe, 1, compiled
-            )
-        x0 = torch.randn(self.batch, *images.shape[1:])
+        x0 = torch.randn(self.batch, *self.images.shape[1:])
         t = torch.randint(0, len(self.diffusion), (self.batch,))
-        inputs = (x0, t, torch.randn_like(x0), labels[: self.batch])
+        inputs = (x0, t, torch.randn_like(x0), self.labels[: self.batch])
         self.inputs = tuple(z.to(self.device) for z in inputs)
-        self.asked = labels[: max(1, self.batch // 4)]  # what is sampled
+        self.wanted = self.labels[: max(1, self.batch // 4)]  # what is sampled
 
-    @contextmanager
-    def quick(self) -> Iterator[None]:
-        """How the package computes: on a GPU in mixed precision."""
-        with ExitStack() as stack:
-            if self.device.type == "cuda":
-                stack.enter_context(torch.autocast("cuda", torch.bfloat16))
-            stack.enter_context(fast_matmul(self.model))
-            yield
+    @cached_property
+    def plain(self) -> PlainRun:
+        """The plain version and its training."""
+        return PlainRun(self.model, self.images, self.labels, self.recipe)
+
+    @cached_property
+    def run(self) -> DistributedRun:
+        """The package's training."""
+        parts = self.model, self.diffusion, self.images, self.labels, self.recipe
+        return DistributedRun(*parts, compiled=self.compiled)
 
     def flops(self, task: str) -> int:
         """Two for each multiply-accumulate; a backward pass takes twice as many as a forward."""
         evaluations = {
             "forward": self.batch,
             "training step": 3 * self.batch,
-            "sampling": 2 * STEPS * len(self.asked),  # guided
+            "sampling": 2 * STEPS * len(self.wanted),  # guided
         }
         return 2 * self.macs * evaluations[task]
 
     def contestants(self, task: str) -> dict[str, Callable[[], object]]:
         """{"plain": …, "package": …}: what is to be timed."""
-        x0, t, _, y = self.inputs
-
-        def forward(model: nn.Module, how: Callable) -> Tensor:
-            with torch.no_grad(), how():
-                return model(x0, t, y)
-
-        def step() -> Tensor:
-            with self.run.products():
-                return self.run.step()
-
-        def draw() -> Tensor:
-            with self.quick():
-                return self.sampled()
-
         return {
             "forward": {
-                "plain": lambda: forward(self.plain.model, nullcontext),
-                "package": lambda: forward(self.run.network, self.quick),
+                "plain": lambda: self.forward(self.plain.network),
+                "package": lambda: self.quickly(lambda: self.forward(self.run.network)),
             },
-            "training step": {"plain": lambda: self.plain.step(), "package": step},
-            "sampling": {"plain": self.plainly_sampled, "package": draw},
+            "training step": {"plain": lambda: self.plain.step(), "package": self.step},
+            "sampling": {
+                "plain": self.plainly_sampled,
+                "package": lambda: self.quickly(self.sampled),
+            },
         }[task]
+
+    def quickly(self, call: Callable[[], Tensor]) -> Tensor:
+        """What the package computes, the way it does: on a GPU in mixed precision."""
+        half: AbstractContextManager = nullcontext()
+        if self.device.type == "cuda":
+            half = torch.autocast("cuda", torch.bfloat16)
+        with half, fast_matmul(self.model):
+            return call()
+
+    @torch.no_grad()
+    def forward(self, network: Denoiser) -> Tensor:
+        """One pass without a gradient: an output (b, c, h, w)."""
+        x0, t, _, y = self.inputs
+        return network(x0, t, y)
+
+    def step(self) -> Tensor:
+        """A training step of the package."""
+        with self.run.products():
+            return self.run.step()
 
     def sampled(self) -> Tensor:
         """Samples of the package, as the command line draws them."""
-        drawn = generate(self.model, self.diffusion, self.asked, guidance=SCALE, steps=STEPS)
+        drawn = generate(self.model, self.diffusion, self.wanted, guidance=SCALE, steps=STEPS)
         return sample(drawn)
 
     def plainly_sampled(self) -> Tensor:
         """The same samples."""
-        x = torch.randn(
-            len(self.asked), *self.inputs[0].shape[1:], generator=torch.Generator().manual_seed(0)
-        )
+        shape = len(self.wanted), *self.images.shape[1:]
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         steps = select_steps(self.diffusion.schedule, STEPS)
-        labels = self.asked.to(self.device)
-        return plain_ddim(self.plain.model, x.to(self.device), labels, steps, SCALE)
+        return self.plain.ddim(x, self.wanted.to(self.device), steps, SCALE)
 
     def differences(self) -> dict[str, float]:
         """How far the two are apart, relative, at the weights they have now, both in float32.
@@ -148,16 +147,15 @@ class Contest:
         Raises ArithmeticError where it is more than rounding explains.
         """
         x0, t, noise, y = self.inputs
-        with torch.no_grad(), fast_matmul(self.model):
-            outputs = self.model(x0, t, y), self.plain.model(x0, t, y)
         with fast_matmul(self.model):
+            output = self.forward(self.model)
             loss = self.diffusion.loss(self.model, x0, t, noise, y).mean()
             loss.backward()
             drawn = self.sampled()
         plain_loss = self.plain.loss(x0, t, noise, y)
         plain_loss.backward()
         found = {
-            "outputs": _apart(*outputs),
+            "outputs": _apart(output, self.forward(self.plain.network)),
             "loss": _apart(loss.detach(), plain_loss.detach()),
             "gradients": self._gradients_apart(),
             "samples": _apart(drawn, self.plainly_sampled()),
@@ -168,16 +166,32 @@ class Contest:
 
     def _gradients_apart(self) -> float:
         """Of the gradient of any weight; parts that are zero but for rounding don't count."""
-        ours = {k: p.grad for k, p in self.model.named_parameters() if p.grad is not None}
-        ours = plain_state(ours, self.model.patch_size)
-        theirs = {k: p.grad for k, p in self.plain.model.named_parameters() if p.grad is not None}
-        if ours.keys() != theirs.keys():
-            raise ArithmeticError(f"only one has gradients of {ours.keys() ^ theirs.keys()}")
+        ours = dict(self.model.named_parameters())
+        theirs = {k: self.plain.weights[k].grad for k in self.plain.learnt}
         floor = 1e-3 * max(g.norm().item() for g in theirs.values())
-        apart = max(_apart(ours[k], g, floor) for k, g in theirs.items())
+        apart = max(_apart(ours[k].grad, g, floor) for k, g in theirs.items())
         self.model.zero_grad()
-        self.plain.model.zero_grad()
+        self.plain.optimizer.zero_grad()
         return apart
+
+
+def peak_memory(
+    who: str, device: torch.device, size: dict, network: str = "DiT", **options
+) -> float | None:
+    """MiB of a training step: weights, optimiser, average, activations; None but on a GPU.
+
+    `who`: "plain" or "package", in a `Contest` of its own with these arguments.
+    """
+    if device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step = Contest(size, network, device=device, **options).contestants("training step")[who]
+    for _ in range(3):  # from the second on, the optimiser has its memory
+        step()
+    torch.cuda.synchronize()
+    return round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
 
 
 def _apart(a: Tensor, b: Tensor, floor: float = 0.0) -> float:

@@ -1,16 +1,26 @@
 """DiT and U-ViT as a plain reading of the papers: what the benchmark holds the package against.
 
 DiT with adaLN-Zero (arXiv 2212.09748, figure 3) and U-ViT with its own choices (2209.12152, figure
-1), formula by formula in PyTorch's own layers: three linear layers for q, k and v, the softmax
-written out, a convolution for the patches. Nothing is slow on purpose, and nothing is fused.
-`plain_weights.plain` makes one out of a network of the package, with the same weights, so that both
-compute the same function, with as many multiply-accumulates.
+1), formula by formula on a dict of weights, with the package's names: with the same weights both
+compute the same. Then their training: a data loader that fetches image by image, DDPM's ε and
+L_simple (2006.11239), AdamW and an average in loops over the weights, the loss read after every
+step, float32 throughout; and two passes for guidance (2207.12598) in DDIM (2010.02502). Nothing is
+slow on purpose, and nothing is fused.
 """
 
+import itertools
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from minidit.dit import DiT
+from minidit.train import Recipe
+from minidit.uvit import UViT
+
+Weights = dict[str, Tensor]
 
 
 def sinusoids(t: Tensor, dim: int) -> Tensor:
@@ -21,153 +31,169 @@ def sinusoids(t: Tensor, dim: int) -> Tensor:
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
-class PlainAttention(nn.Module):
-    """softmax(q kᵀ / √k) v."""
-
-    def __init__(self, hidden_size: int, num_heads: int, bias: bool) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.q = nn.Linear(hidden_size, hidden_size, bias=bias)
-        self.k = nn.Linear(hidden_size, hidden_size, bias=bias)
-        self.v = nn.Linear(hidden_size, hidden_size, bias=bias)
-        self.proj = nn.Linear(hidden_size, hidden_size)
-
-    def heads(self, z: Tensor) -> Tensor:
-        """(b, n, heads·k) → (b, heads, n, k)."""
-        b, n, d = z.shape
-        return z.reshape(b, n, self.num_heads, d // self.num_heads).transpose(1, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, n, d) → (b, n, d)."""
-        q, k, v = self.heads(self.q(x)), self.heads(self.k(x)), self.heads(self.v(x))
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (b, heads, n, n)
-        out = torch.softmax(scores, dim=-1) @ v  # (b, heads, n, k)
-        return self.proj(out.transpose(1, 2).reshape(x.shape))
+def linear(w: Weights, name: str, x: Tensor) -> Tensor:
+    """W x + b, if there is a b: (…, d) → (…, the rows of W)."""
+    return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
 
 
-class PlainMlp(nn.Module):
-    """Linear, GELU, linear."""
-
-    def __init__(self, hidden_size: int, inner: int, gelu: str) -> None:
-        super().__init__()
-        self.up = nn.Linear(hidden_size, inner)
-        self.gelu = nn.GELU(approximate=gelu)
-        self.down = nn.Linear(inner, hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, n, d) → (b, n, d)."""
-        return self.down(self.gelu(self.up(x)))
+def norm(x: Tensor) -> Tensor:
+    """DiT's normalisation, which learns nothing: (b, n, d) → (b, n, d)."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
-class PlainDiTBlock(nn.Module):
-    """adaLN-Zero: shift, scale and gate for attention and for the MLP, regressed from c."""
+def affine_norm(w: Weights, name: str, x: Tensor) -> Tensor:
+    """U-ViT's normalisation, with scales and shifts of its own: (b, n, d) → (b, n, d)."""
+    return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"])
 
-    def __init__(self, hidden_size: int, num_heads: int, inner: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(hidden_size, eps=1e-6, elementwise_affine=False)
-        self.attn = PlainAttention(hidden_size, num_heads, bias=True)
-        self.norm2 = nn.LayerNorm(hidden_size, eps=1e-6, elementwise_affine=False)
-        self.mlp = PlainMlp(hidden_size, inner, gelu="tanh")
-        self.silu = nn.SiLU()
-        self.adaln = nn.Linear(hidden_size, 6 * hidden_size)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """(b, n, d), (b, d) → (b, n, d)."""
-        parts = self.adaln(self.silu(c)).unsqueeze(1).chunk(6, dim=-1)  # each (b, 1, d)
+def attention(w: Weights, name: str, x: Tensor, num_heads: int) -> Tensor:
+    """softmax(q kᵀ / √k) v: (b, n, d) → (b, n, d)."""
+    b, n, d = x.shape
+    parts = linear(w, f"{name}.qkv", x).reshape(b, n, 3, num_heads, d // num_heads)
+    q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (b, heads, n, k)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (b, heads, n, n)
+    out = torch.softmax(scores, dim=-1) @ v  # (b, heads, n, k)
+    return linear(w, f"{name}.proj", out.transpose(1, 2).reshape(b, n, d))
+
+
+def mlp(w: Weights, name: str, x: Tensor, gelu: str) -> Tensor:
+    """Linear, GELU, linear: (b, n, d) → (b, n, d)."""
+    return linear(w, f"{name}.down", F.gelu(linear(w, f"{name}.up", x), approximate=gelu))
+
+
+def tokens(w: Weights, x: Tensor, p: int) -> Tensor:
+    """(b, c, h, w) → (b, n, d)."""
+    b, c, side, _ = x.shape
+    patches = x.reshape(b, c, side // p, p, side // p, p)
+    patches = torch.einsum("bchpwq->bhwpqc", patches).reshape(b, -1, p * p * c)
+    return linear(w, "patch_embed.proj", patches)
+
+
+def image(w: Weights, x: Tensor, p: int) -> Tensor:
+    """(b, n, d) → (b, c, h, w)."""
+    b, side = len(x), math.isqrt(x.shape[1])
+    patches = linear(w, "final.proj", x).reshape(b, side, side, p, p, -1)
+    return torch.einsum("bhwpqc->bchpwq", patches).reshape(b, -1, side * p, side * p)
+
+
+def plain_dit(w: Weights, config: dict, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    """Patches, N blocks told of c = time + label, a last adaptive layer.
+
+    (b, c, h, w), (b,), (b,) → (b, c, h, w). A block regresses shift, scale and gate for attention
+    and for the MLP from c.
+    """
+    time = F.silu(linear(w, "time_embed.mlp.0", sinusoids(t, 256)))
+    c = linear(w, "time_embed.mlp.2", time) + F.embedding(y, w["label_embed.table.weight"])
+    x = tokens(w, x, config["patch_size"]) + w["pos_embed"]  # (b, n, d)
+    for k in range(config["depth"]):
+        at = f"blocks.{k}"
+        parts = linear(w, f"{at}.adaln", F.silu(c)).unsqueeze(1).chunk(6, dim=-1)  # each (b, 1, d)
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
-        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1)
-        x = x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
-        return x
+        inside = norm(x) * (1 + scale1) + shift1
+        x = x + gate1 * attention(w, f"{at}.attn", inside, config["num_heads"])
+        x = x + gate2 * mlp(w, f"{at}.mlp", norm(x) * (1 + scale2) + shift2, "tanh")
+    shift, scale = linear(w, "final.adaln", F.silu(c)).unsqueeze(1).chunk(2, dim=-1)
+    return image(w, norm(x) * (1 + scale) + shift, config["patch_size"])
 
 
-class PlainUViTBlock(nn.Module):
-    """A ViT's block."""
+def plain_uvit(w: Weights, config: dict, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    """Label, time and patches as tokens; the first half's outputs join the second half.
 
-    def __init__(self, hidden_size: int, num_heads: int, inner: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(hidden_size)
-        self.attn = PlainAttention(hidden_size, num_heads, bias=False)
-        self.norm2 = nn.LayerNorm(hidden_size)
-        self.mlp = PlainMlp(hidden_size, inner, gelu="none")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, n, d) → (b, n, d)."""
-        x = x + self.attn(self.norm1(x))
-        x = x + self.mlp(self.norm2(x))
-        return x
-
-
-class PlainNetwork(nn.Module):
-    """What both networks share: the arguments, the patches, the labels."""
-
-    def __init__(self, config: dict) -> None:
-        super().__init__()
-        d, p, c = config["hidden_size"], config["patch_size"], config["in_channels"]
-        self.d, self.p, self.c, self.depth = d, p, c, config["depth"]
-        self.side = config["input_size"] // p
-        self.null_label = config["num_classes"]
-        self.patch_embed = nn.Conv2d(c, d, kernel_size=p, stride=p)
-        self.label_embed = nn.Embedding(config["num_classes"] + 1, d)
-
-    def tokens(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) → (b, n, d)."""
-        return self.patch_embed(x).flatten(2).transpose(1, 2)
-
-    def image(self, tokens: Tensor) -> Tensor:
-        """(b, n, p·p·c) → (b, c, h, w)."""
-        side, p = self.side, self.p
-        patches = tokens.reshape(len(tokens), side, side, p, p, self.c)
-        return torch.einsum("bhwpqc->bchpwq", patches).reshape(-1, self.c, side * p, side * p)
-
-
-class PlainDiT(PlainNetwork):
-    """Patches, N blocks told of c = time + label, a last adaptive layer."""
-
-    def __init__(self, config: dict) -> None:
-        super().__init__(config)
-        d = self.d
-        self.pos_embed = nn.Parameter(torch.zeros(self.side**2, d), requires_grad=False)
-        self.time_mlp = nn.Sequential(nn.Linear(256, d), nn.SiLU(), nn.Linear(d, d))
-        arguments = (d, config["num_heads"], int(d * config["mlp_ratio"]))
-        self.blocks = nn.ModuleList(PlainDiTBlock(*arguments) for _ in range(self.depth))
-        self.final_norm = nn.LayerNorm(d, eps=1e-6, elementwise_affine=False)
-        self.final_adaln = nn.Sequential(nn.SiLU(), nn.Linear(d, 2 * d))
-        self.final_proj = nn.Linear(d, self.p**2 * self.c)
-
-    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """(b, c, h, w), (b,), (b,) → (b, c, h, w)."""
-        x = self.tokens(x) + self.pos_embed
-        c = self.time_mlp(sinusoids(t, 256)) + self.label_embed(y)  # (b, d)
-        for block in self.blocks:
-            x = block(x, c)
-        shift, scale = self.final_adaln(c).unsqueeze(1).chunk(2, dim=-1)
-        return self.image(self.final_proj(self.final_norm(x) * (1 + scale) + shift))
-
-
-class PlainUViT(PlainNetwork):
-    """Label, time and patches as tokens; the first half's outputs join the second half."""
-
-    def __init__(self, config: dict) -> None:
-        super().__init__(config)
-        d, self.half = self.d, self.depth // 2
-        self.pos_embed = nn.Parameter(torch.zeros(2 + self.side**2, d))
-        arguments = (d, config["num_heads"], int(d * config["mlp_ratio"]))
-        self.blocks = nn.ModuleList(PlainUViTBlock(*arguments) for _ in range(2 * self.half + 1))
-        self.skips = nn.ModuleList(nn.Linear(2 * d, d) for _ in range(self.half))
-        self.final_norm = nn.LayerNorm(d)
-        self.final_proj = nn.Linear(d, self.p**2 * self.c)
-        self.conv = nn.Conv2d(self.c, self.c, kernel_size=3, padding=1)
-
-    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """(b, c, h, w), (b,), (b,) → (b, c, h, w)."""
-        time, label = sinusoids(t, self.d).unsqueeze(1), self.label_embed(y).unsqueeze(1)
-        x = torch.cat([label, time, self.tokens(x)], dim=1) + self.pos_embed
-        early = []
-        for block in self.blocks[: self.half]:
-            x = block(x)
+    (b, c, h, w), (b,), (b,) → (b, c, h, w).
+    """
+    time = sinusoids(t, config["hidden_size"]).unsqueeze(1)
+    label = F.embedding(y, w["label_embed.table.weight"]).unsqueeze(1)
+    x = torch.cat([label, time, tokens(w, x, config["patch_size"])], dim=1) + w["pos_embed"]
+    early, half = [], config["depth"] // 2
+    for k in range(2 * half + 1):
+        at = f"blocks.{k}"
+        if k > half:
+            x = linear(w, f"skips.{k - half - 1}.proj", torch.cat([x, early.pop()], dim=-1))
+        inside = affine_norm(w, f"{at}.norm1", x)
+        x = x + attention(w, f"{at}.attn", inside, config["num_heads"])
+        x = x + mlp(w, f"{at}.mlp", affine_norm(w, f"{at}.norm2", x), "none")
+        if k < half:
             early.append(x)
-        x = self.blocks[self.half](x)
-        for skip, block in zip(self.skips, self.blocks[self.half + 1 :]):
-            x = block(skip(torch.cat([x, early.pop()], dim=-1)))
-        x = x[:, 2:]  # without label and time
-        return self.conv(self.image(self.final_proj(self.final_norm(x))))
+    x = affine_norm(w, "final.norm", x[:, 2:])  # without label and time
+    x = image(w, x, config["patch_size"])
+    return F.conv2d(x, w["conv_after.weight"], w["conv_after.bias"], padding=1)
+
+
+class PlainRun:
+    """A training run from the weights of `model`: AdamW at a constant rate, uniform times."""
+
+    def __init__(self, model: DiT | UViT, images: Tensor, labels: Tensor, recipe: Recipe) -> None:
+        self.formula = {DiT: plain_dit, UViT: plain_uvit}[type(model)]
+        self.config, self.null_label, self.recipe = model.config, model.null_label, recipe
+        self.weights, self.ema = (
+            {k: p.detach().clone() for k, p in model.named_parameters()} for _ in range(2)
+        )
+        self.learnt = [k for k, p in model.named_parameters() if p.requires_grad]
+        parameters = [self.weights[k].requires_grad_() for k in self.learnt]
+        numbers = dict(lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(parameters, foreach=False, **numbers)
+        self.device = parameters[0].device
+        on_gpu = self.device.type == "cuda"
+        loader = DataLoader(
+            TensorDataset(images, labels),
+            recipe.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=4 if on_gpu else 0,  # as in DiT's code; a CPU has no one to spare
+            pin_memory=on_gpu,
+            persistent_workers=on_gpu,
+        )
+        self.batches = (batch for _ in itertools.count() for batch in loader)  # pass by pass
+        self.alphas_cumprod = signal_levels().float().to(self.device)
+
+    def network(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """(b, c, h, w), (b,), (b,) → (b, c, h, w)."""
+        return self.formula(self.weights, self.config, x, t, y)
+
+    def step(self) -> float:
+        """A training step; its loss."""
+        x0, y = (z.to(self.device) for z in next(self.batches))
+        if x0.dtype == torch.uint8:
+            x0 = (x0.float() / 255 - 0.5) / 0.5
+        dropped = torch.rand(len(y), device=self.device) < 0.1
+        y = torch.where(dropped, self.null_label, y)
+        t = torch.randint(0, len(self.alphas_cumprod), (len(x0),), device=self.device)
+        return self.learn(x0, t, torch.randn_like(x0), y)
+
+    def loss(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor) -> Tensor:
+        """L_simple: the mean squared error of the noise (DDPM, equation 14), a scalar."""
+        level = self.alphas_cumprod[t].reshape(-1, 1, 1, 1)
+        x_t = torch.sqrt(level) * x0 + torch.sqrt(1 - level) * noise
+        return ((self.network(x_t, t, y) - noise) ** 2).mean()
+
+    def learn(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor) -> float:
+        """What a step does with images (b, c, h, w), times, noise and labels; the loss."""
+        self.optimizer.zero_grad()
+        loss = self.loss(x0, t, noise, y)
+        loss.backward()
+        nn.utils.clip_grad_norm_([self.weights[k] for k in self.learnt], self.recipe.clip)
+        self.optimizer.step()
+        decay = self.recipe.ema_decay
+        with torch.no_grad():
+            for name, average in self.ema.items():
+                average.mul_(decay).add_(self.weights[name], alpha=1 - decay)
+        return loss.item()
+
+    @torch.no_grad()
+    def ddim(self, x: Tensor, y: Tensor, steps: list[int], scale: float) -> Tensor:
+        """Guidance u + scale·(c - u), in two passes a step; `steps` rise. → (b, c, h, w)."""
+        levels = signal_levels().tolist()
+        for k in reversed(range(len(steps))):
+            level, before = levels[steps[k]], levels[steps[k - 1]] if k > 0 else 1.0
+            t = torch.full((len(x),), steps[k], device=x.device)
+            cond = self.network(x, t, y)
+            uncond = self.network(x, t, torch.full_like(y, self.null_label))
+            eps = uncond + scale * (cond - uncond)
+            x0 = (x - (1 - level) ** 0.5 * eps) / level**0.5
+            x = before**0.5 * x0 + (1 - before) ** 0.5 * eps
+        return x
+
+
+def signal_levels(T: int = 1000) -> Tensor:
+    """ᾱ of DDPM's linear schedule, (T,), float64."""
+    return torch.cumprod(1 - torch.linspace(1e-4, 0.02, T, dtype=torch.float64), dim=0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from minidit.training.matmul import onednn, onednn_is_exact
 
 
-def product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+def large_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
     """A large matrix product, by the fastest library, and its operations."""
     side = 8192 if device.type == "cuda" else 1024
     a, b = torch.randn(2, side, side, device=device).to(dtype)
@@ -34,28 +34,26 @@ def take_turns(
     """Seconds of each contestant's call, `repeats` times, one after the other: A, B, A, B, …
 
     Each turn is as many calls as fill `seconds`. The first calls, which also load and tune
-    libraries, are not counted.
+    libraries, are not counted. A GPU works behind the program's back, so it is awaited.
     """
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda device: None
+
+    def timed(call: Callable[[], object], calls: int = 1) -> float:
+        wait(device)
+        began = time.perf_counter()
+        for _ in range(calls):
+            call()
+        wait(device)
+        return (time.perf_counter() - began) / calls
+
     calls, found = {}, {name: [] for name in contestants}
     for name, call in contestants.items():
         call()
-        calls[name] = max(1, math.ceil(seconds / _timed(call, 1, device)))
+        calls[name] = max(1, math.ceil(seconds / timed(call)))
     for _ in range(repeats):
         for name, call in contestants.items():
-            found[name].append(_timed(call, calls[name], device))
+            found[name].append(timed(call, calls[name]))
     return found
-
-
-def _timed(call: Callable[[], object], calls: int, device: torch.device) -> float:
-    """Seconds of one of several calls; a GPU works behind the program's back, so it is awaited."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
-    for _ in range(calls):
-        call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - began) / calls
 
 
 def median_and_quartiles(values: list[float]) -> tuple[float, float, float]:

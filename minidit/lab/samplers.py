@@ -1,0 +1,350 @@
+"""What samples depend on when nothing is trained: the shipped weights draw, and are measured.
+
+How samples depend on the sampler: guidance, solvers, strides, and how few steps are enough; how
+their measures depend on the number of images; and what a learned variance is worth in bits.
+"""
+
+from dataclasses import replace
+from functools import lru_cache, partial
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from minidit import data, evaluate
+from minidit.diffusion import Diffusion
+from minidit.evaluate.nll import Bits, bits_per_dim
+from minidit.lab.runner import EXPERIMENTS, Experiment
+from minidit.lab.trials import device, draw, quality, recorded
+from minidit.sampling import Denoiser, guided, sample, select_steps
+from minidit.train import step_generator
+from minidit.training.generate import generate
+from minidit.weights import load
+
+# --- guidance -------------------------------------------------------------------------------------
+
+
+class Folded(nn.Module):
+    """The same network for images whose blocks of f × f pixels are folded into f² channels.
+
+    (b, c·f², h/f, w/f) in and out: what it computes is unchanged, but `guided` can now choose
+    channels, for which a network of one channel gives no occasion.
+    """
+
+    def __init__(self, model: nn.Module, fold: int = 2) -> None:
+        super().__init__()
+        self.model, self.fold, self.null_label = model, fold, model.null_label
+        self.in_channels = model.in_channels * fold**2
+        self.size = tuple(side // fold for side in model.size)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """(b, c·f², h/f, w/f), (b,), (b,) → the same shape."""
+        return pixel_unshuffle(self.model(pixel_shuffle(x, self.fold), t, y), self.fold)
+
+
+def guide_folded(model: nn.Module, fold: int, guidance: dict) -> Denoiser:
+    """`guided` with channels that are the places in f × f pixels; images stay as they are."""
+    if fold == 1:
+        return guided(model, **guidance)
+    folded = guided(Folded(model, fold), **guidance)
+    return lambda x, t, y: pixel_shuffle(folded(pixel_unshuffle(x, fold), t, y), fold)
+
+
+def sample_and_measure(settings: dict, seed: int) -> dict:
+    """Samples of the shipped weights, measured.
+
+    `sampling` may have, besides what `draw` takes, `fold`, see `guide_folded`, and `variance`,
+    "large" or "small", in place of a learned one.
+    """
+    (model, diffusion), sampling = _shipped(settings), settings["sampling"]
+    denoiser = guide_folded(model, sampling.get("fold", 1), sampling["guidance"])
+    if "variance" in sampling:
+        denoiser, diffusion = with_variance(denoiser, diffusion, sampling["variance"])
+    images, labels, done = draw(model, diffusion, sampling, seed, denoiser)
+    return done | quality(images, labels) | {"weights": settings["weights"]}
+
+
+def with_variance(
+    model: Denoiser, diffusion: Diffusion, variance: str
+) -> tuple[Denoiser, Diffusion]:
+    """The same network without its learned Σ, and the process with a fixed one instead."""
+
+    def prediction(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return model(x, t, y)[:, : x.shape[1]]  # (b, 2c, h, w) → (b, c, h, w)
+
+    return prediction, replace(diffusion, learn_sigma=False, variance=variance)
+
+
+def _shipped(settings: dict) -> tuple[nn.Module, Diffusion]:
+    model, diffusion = load(settings["weights"])
+    return model.to(device()), diffusion
+
+
+def _guided(fold: int = 1, **guidance) -> dict:
+    """Settings of a trial that guides the shipped weights through 20 DDIM steps."""
+    sampling = {"guidance": guidance, "options": {"steps": 20}, "fold": fold}
+    return {"weights": "dit-mnist", "sampling": sampling}
+
+
+def _scales(*per_class: int) -> dict[str, dict]:
+    """How many samples of each class at every scale."""
+    return {k: {"sampling": {"per_class": n}} for k, n in zip(("smoke", "cpu", "gpu"), per_class)}
+
+
+EXPERIMENTS["guidance"] = Experiment(
+    "How hard should a label pull, when, and on how many pixels?",
+    lambda: {
+        **{f"scale {s:g}": _guided(scale=s) for s in (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)},
+        **{
+            f"scale 3, only t = {low} … {high}": _guided(scale=3.0, interval=[low, high])
+            for low, high in ((667, 999), (333, 666), (0, 332))
+        },
+        **{f"scale {s:g}, 3 of 4 pixels": _guided(2, scale=s, channels=3) for s in (1.5, 3.0)},
+        **{f"scale {s:g}": _guided(scale=s) for s in (1.375, 2.5)},  # 1 + 3/4 of 1.5 - 1 and 3 - 1
+    },
+    _scales(7, 30, 500),
+    sample_and_measure,
+    {"recognised": ".1%", "frechet": ".2f", "precision": ".0%", "recall": ".0%"}
+    | {"density": ".2f", "coverage": ".0%"},
+)
+
+
+# --- samplers and their steps ---------------------------------------------------------------------
+
+
+def _sampled(
+    weights: str,
+    name: str,
+    counts: tuple[int, ...],
+    sampler: str = "ddim",
+    *,
+    rule: str = "",
+    guidance: dict,
+    variance: str | None = None,
+    **options,
+) -> dict:
+    """Variants that sample, one for each number of steps; `rule`: for `select_steps`."""
+    sampling = {"guidance": guidance, "sampler": sampler}
+    sampling |= {"variance": variance} if variance is not None else {}
+    steps = {n: {"options": {"steps": f"{rule}{n}" if rule else n, **options}} for n in counts}
+    return {
+        f"{name}, {n} steps": {"weights": weights, "sampling": sampling | steps[n]} for n in counts
+    }
+
+
+_on_the_line = partial(_sampled, "dit-mnist", guidance={"scale": 1.0})
+_on_the_arc = partial(_sampled, "dit-mnist-sigma", guidance={"scale": 1.0}, clip=True)
+_at_two = partial(_on_the_arc, guidance={"scale": 2.0})
+_weaker = partial(_on_the_arc, guidance={"scale": 1.5})
+_SOLVER = dict(sampler="dpm_solver", spacing="logsnr")
+_SMALL = dict(sampler="ddpm", variance="small")
+_QUALITY = {"evaluations": ".0f", "recognised": ".1%", "frechet": ".2f"}
+_QUALITY |= {"precision": ".1%", "recall": ".1%", "coverage": ".1%"}
+
+
+EXPERIMENTS["samplers"] = Experiment(
+    "How few evaluations of the network are enough?",
+    lambda: {
+        **_on_the_line("straight line, Euler", (5, 10, 20, 50)),
+        **_on_the_line("straight line, second order", (5, 10, 20), "dpm_solver"),
+        **_on_the_line("straight line, random (η = 1)", (10, 50), eta=1.0),
+        **_on_the_arc("DDPM", (10, 25, 50, 250), "ddpm"),
+        **_on_the_arc("DDIM", (5, 10, 20, 50)),
+        **_on_the_arc("DPM-Solver++ 2, even in λ", (5, 10, 20), **_SOLVER),
+        **_on_the_arc("DDIM, even in λ", (5, 10, 20), rule="logsnr"),
+        **_on_the_arc("DDIM, quadratic", (10, 20), rule="quad"),
+        **_on_the_arc("DDIM, β-weighted", (10, 20), rule="beta"),
+        **_on_the_arc("DDPM, large variance", (10, 25), "ddpm", variance="large"),
+        **_on_the_arc("DDPM, small variance", (10, 25), **_SMALL),
+        **_on_the_arc("DPM-Solver++ 2", (10, 20), "dpm_solver"),
+        **_on_the_arc("DPM-Solver++ 3, even in λ", (10, 20), order=3, **_SOLVER),
+        **_on_the_arc(
+            "DPM-Solver++ 2 singlestep, even in λ", (10, 20), method="singlestep", **_SOLVER
+        ),
+        **_on_the_arc("DPM-Solver 2, even in λ", (10, 20), solve="eps", **_SOLVER),
+        **_on_the_arc("DDPM, β-weighted", (25,), "ddpm", rule="beta"),
+        **_at_two("guided, DDPM", (50, 250), "ddpm"),
+        **_at_two("guided, DDPM, small variance", (10,), **_SMALL),
+        **_at_two("guided, DDIM", (5, 10)),
+        **_at_two("guided, DPM-Solver++ 2, even in λ", (5, 10, 20), **_SOLVER),
+    },
+    _scales(7, 30, 500),
+    sample_and_measure,
+    _QUALITY,
+)
+EXPERIMENTS["strides"] = Experiment(
+    "Should strides follow β, when 1000 steps become 100 or 200?",
+    lambda: {
+        **_on_the_arc("DDPM, even", (100, 200, 1000), "ddpm"),
+        **_on_the_arc("DDPM, β-weighted", (100, 200), "ddpm", rule="beta"),
+        **_on_the_arc("DDPM, quadratic", (100, 200), "ddpm", rule="quad"),
+        **_on_the_arc("DDIM, even", (10, 20)),
+        **_on_the_arc("DDIM, β-weighted", (10, 20, 100), rule="beta"),
+        **_on_the_arc("DDIM, quadratic", (10, 20), rule="quad"),
+    },
+    _scales(7, 30, 500),
+    sample_and_measure,
+    _QUALITY,
+)
+EXPERIMENTS["fewest"] = Experiment(
+    "How few passes through the network come near 250 steps of DDPM?",
+    lambda: {
+        **_at_two("DDPM, learned variance", (250, 50, 25, 15), "ddpm"),
+        **_at_two("DDPM, small variance", (25, 20, 15, 10), **_SMALL),
+        **_at_two("DDIM, half random (η = 0.5)", (25, 15, 10), eta=0.5),
+        **_at_two("DDIM", (25, 10)),
+        **_at_two("DPM-Solver++ 2, even in λ", (10, 5), **_SOLVER),
+        **_at_two(
+            "guided at t ≤ 799 only, small variance",
+            (25, 15),
+            guidance={"scale": 2.0, "interval": [0, 799]},
+            **_SMALL,
+        ),
+        **_weaker("DDPM, learned variance, s = 1.5", (50, 25), "ddpm"),
+        **_weaker("DDPM, small variance, s = 1.5", (25, 15, 10), **_SMALL),
+        **_weaker("DDIM, half random (η = 0.5), s = 1.5", (15, 10), eta=0.5),
+        **_weaker("DPM-Solver++ 2, even in λ, s = 1.5", (10,), **_SOLVER),
+    },
+    _scales(7, 100, 1000),
+    sample_and_measure,
+    {"passes": ".0f", "recognised": ".1%", "frechet": ".3f", "recall": ".1%", "coverage": ".1%"},
+)
+
+
+# --- the number of images -------------------------------------------------------------------------
+
+AT_ONCE = 100  # samples, ten of each label
+
+
+def measure_some(settings: dict, seed: int) -> dict:
+    """How measures depend on the number of images; settings: `of`, `n`, `steps` of the sampler.
+
+    `of`: "real", "real, balanced" (real ones, too, equally many of each digit, as samples are), or
+    weights of MNIST. Half of MNIST's test images, which neither the classifier nor a network has
+    seen, are what the others and the samples are compared with. Real images are as good as samples
+    can get, so all that changes with their number is the measure. The seed deals the test images
+    out to both halves, and is that of the noise: with one seed, the first images of many are the
+    few. `frechet` is the distance to the classifier's training images, as everywhere; `frechet to
+    test` that to the half of the test images.
+    """
+    classifier, of, n = evaluate.classifier("mnist"), settings["of"], settings["n"]
+    features, labels = _test_features(), data.load("mnist", "test").labels
+    dealt = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    mine, reference = dealt.chunk(2)
+    if of == "real, balanced":
+        mine = mine[evaluate.matching(labels[mine], _digits(n))]
+    found, reference = features[mine[:n]], features[reference]
+    if not of.startswith("real"):
+        parts = [_drawn(of, seed, k, settings["steps"]) for k in range(0, n, AT_ONCE)]
+        found = evaluate.features(classifier, torch.cat(parts)[:n])
+    clouds = (evaluate.moments(cloud) for cloud in (found, reference))
+    return {
+        **evaluate.distances(classifier, found, reference),
+        "frechet to test": round(evaluate.frechet_distance(*chain(*clouds)), 3),
+        "images": len(found),
+        "reference": len(reference),
+    }
+
+
+@lru_cache(maxsize=1)
+def _test_features() -> Tensor:
+    """(10000, 64) of MNIST's test images."""
+    images = data.to_unit(data.load("mnist", "test").images)
+    return evaluate.features(evaluate.classifier("mnist"), images)
+
+
+@lru_cache(maxsize=64)
+def _drawn(weights: str, seed: int, first: int, steps: int) -> Tensor:
+    """The samples first … first + 99 of one seed, guided with scale 2: (100, 1, 28, 28)."""
+    model, diffusion = _shipped({"weights": weights})
+    at = seed * 10**6 + first
+    return sample(generate(model, diffusion, _digits(AT_ONCE), steps=steps, seed=at)).cpu()
+
+
+def _digits(n: int) -> Tensor:
+    return torch.arange(10).repeat(n // 10)
+
+
+EXPERIMENTS["sample-size"] = Experiment(
+    "How much of a distance is the number of images?",
+    lambda: {
+        f"{of}, {n:,} images": {"of": of, "n": n}
+        for of, counts in {
+            "real": (100, 200, 500, 1000, 2000, 5000),
+            "dit-mnist": (100, 200, 500),
+            "real, balanced": (100, 200, 500, 1000, 2000),
+        }.items()
+        for n in counts
+    },
+    {"smoke": {"n": 100, "steps": 2}, "cpu": {"steps": 20}, "gpu": {"steps": 50}},
+    measure_some,
+    {"frechet": ".2f", "precision": ".1%", "recall": ".1%", "coverage": ".1%", "density": ".2f"},
+)
+
+
+# --- bits -----------------------------------------------------------------------------------------
+
+_SHOWN = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700)
+
+
+def count_bits(settings: dict, seed: int) -> dict:
+    """Bits per dimension of test images with three variances, from the same network's answers.
+
+    Settings: `weights`, a name or a file, with a learned variance; `steps`, how many, evenly
+    spaced; `images`. The seed chooses the noise and, as far as they last, other images.
+    """
+    model, diffusion = _shipped(settings)
+    process = diffusion.respace(select_steps(diffusion.schedule, settings["steps"]))
+    test, n = data.load("mnist", "test"), settings["images"]
+    rows = (torch.arange(n) + seed * n) % len(test)
+    x0, y = data.to_unit(test.images[rows]), test.labels[rows]
+    found = bits_by_variance(model, process, x0.to(device()), y.to(device()), seed)
+    at = [k for k in _SHOWN if k < len(process) - 1] + [len(process) - 1]
+    terms = {name: bits.terms.mean(dim=0).flip(0).tolist() for name, bits in found.items()}
+    return {
+        **{name: round(bits.total.mean().item(), 4) for name, bits in found.items()},
+        "prior": round(found["learned"].prior.mean().item(), 6),
+        "shown": process.schedule.steps[at].tolist(),  # the steps of these terms
+        "terms": {name: [float(f"{all[k]:.4g}") for k in at] for name, all in terms.items()},
+        "weights": str(settings["weights"]),
+        "images": n,
+    }
+
+
+def bits_by_variance(
+    model: nn.Module, diffusion: Diffusion, x0: Tensor, y: Tensor | None, seed: int, batch: int = 20
+) -> dict[str, Bits]:
+    """The bound of x0 (n, c, h, w) with the learned variance, and with both fixed ones instead.
+
+    All three see the same noise, so the network is called once, and its answers are used again.
+    """
+    found: dict[str, list[Bits]] = {name: [] for name in ("learned", "large", "small")}
+    for k, part in enumerate(x0.split(batch)):
+        labels = y[k * batch :][:batch] if y is not None else None
+        answers: list[Tensor] = []
+        denoiser, process = recorded(model, answers), diffusion
+        for name, bits in found.items():
+            if name != "learned":
+                denoiser, process = with_variance(replayed(answers), diffusion, name)
+            noise = step_generator(seed, k)
+            bits.append(bits_per_dim(denoiser, process, part, labels, generator=noise))
+    return {name: Bits(*map(torch.cat, zip(*parts))) for name, parts in found.items()}
+
+
+def replayed(answers: list[Tensor]) -> Denoiser:
+    """A network that gives these answers (b, c or 2c, h, w) again, one a call."""
+    stored = iter(answers)
+    return lambda x, t, y: next(stored)
+
+
+EXPERIMENTS["bits"] = Experiment(
+    "What does a learned variance save, with many steps and with few?",
+    lambda: {f"{steps} steps": {"steps": steps} for steps in (1000, 250, 50)},
+    {
+        scale: {"weights": "dit-mnist-sigma", "images": n}
+        for scale, n in (("smoke", 2), ("cpu", 100), ("gpu", 2000))
+    },
+    count_bits,
+    {"learned": ".2f", "small": ".2f", "large": ".2f"},
+)

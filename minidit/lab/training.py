@@ -1,0 +1,312 @@
+"""How a network is trained: recipes, what it predicts, the plateau of its loss, and its size.
+
+Sizes are DiT's main result (arXiv 2212.09748, section 5, figures 6 to 10) at a small scale: three
+of them with patches of 7, 4 and 2 pixels of MNIST, and the smallest with patches of 1.
+"""
+
+import math
+import time
+from dataclasses import replace
+
+from torch import nn
+
+from minidit import evaluate
+from minidit.diffusion import Diffusion
+from minidit.evaluate.flops import count
+from minidit.lab import trials
+from minidit.lab.runner import EXPERIMENTS, Experiment, merge
+from minidit.train import Run
+from minidit.training.presets import PRESETS
+
+SCALES = {
+    "smoke": {"recipe": {"steps": 5}, "sampling": {"per_class": 7}},
+    "cpu": {"recipe": {"steps": 300}, "sampling": {"per_class": 50}},
+    "gpu": {"recipe": {"steps": 6000, "batch_size": 128}, "sampling": {"per_class": 500}},
+}
+COLUMNS = {"processor seconds": ".0f", "recognised": ".1%", "frechet": ".2f"}
+_CLIPPED = {"options": {"steps": 20, "clip": True}}  # or the first guess, x_t/α, runs away
+_PAPER = dict(optimizer="adamw", lr=1e-4, cooldown=0.0, betas=(0.9, 0.999))  # DiT's, section 4
+
+
+def train_and_measure(settings: dict, seed: int) -> dict:
+    """Train a preset with changes, then measure its samples: see `prepare` and `draw`."""
+    run = trials.prepare(settings, seed)
+    average, facts = trials.train(run)
+    return facts | trials.draw_and_measure(
+        average, run.diffusion, settings.get("sampling", {}), seed
+    )
+
+
+EXPERIMENTS["recipes"] = Experiment(
+    "Which recipe learns MNIST soonest?",
+    lambda: {
+        "the demo's: Muon, x0 predicted, logit-normal t": {},
+        "AdamW instead of Muon": {"recipe": {"optimizer": "adamw"}},
+        "velocity predicted": {"diffusion": {"schedule": "straight", "predict": "v"}},
+        "noise predicted, cosine schedule": {"diffusion": {"schedule": "cosine", "predict": "eps"}},
+        "noise predicted, linear schedule, x0 clipped in sampling": {
+            "diffusion": {"schedule": "linear", "predict": "eps"},
+            "sampling": _CLIPPED,
+        },
+        "uniform t": {"recipe": {"times": "uniform"}},
+        "label table at 0.02": {"model": {"label_std": 0.02}},
+        "patches of 4": {"model": {"patch_size": 4}},
+        "paper's optimiser (AdamW 1e-4, constant)": {"recipe": _PAPER},
+    },
+    {
+        "smoke": {"recipe": {"steps": 20}},
+        "cpu": {"recipe": {"steps": 400}},
+        "gpu": {"recipe": {"steps": 6000, "batch_size": 128}},
+    },
+    train_and_measure,
+    COLUMNS | {"frechet": ".1f"},
+)
+
+
+# --- what is predicted ----------------------------------------------------------------------------
+
+
+def _learned(predict: str, schedule: str, weight: str | None = None, times: str = "") -> dict:
+    """Settings that change what is predicted, on which path, and what weighs how much."""
+    diffusion = dict(schedule=schedule, predict=predict)
+    if weight is not None:
+        diffusion |= dict(weight=weight, max_weight=400.0)
+    clip = schedule != "straight" and predict == "eps"
+    recipe = {"times": times} if times else {}
+    return {"diffusion": diffusion, "recipe": recipe, "sampling": _CLIPPED if clip else {}}
+
+
+EXPERIMENTS["prediction"] = Experiment(
+    "What should the network predict, on which path, and which errors weigh how much?",
+    lambda: {
+        "ε, linear β": _learned("eps", "linear"),
+        "ε, linear β, weighed as v": _learned("eps", "linear", "v"),
+        "v, linear β": _learned("v", "linear"),
+        "x0, linear β, weighed as v": _learned("x0", "linear", "v"),
+        "ε, cosine": _learned("eps", "cosine"),
+        "v, cosine": _learned("v", "cosine"),
+        "x0, cosine, weighed as v": _learned("x0", "cosine", "v"),
+        "v, straight line": _learned("v", "straight"),
+        "x0, straight line, weighed as v": _learned("x0", "straight", "v"),
+        "x0, straight line, all errors alike": _learned("x0", "straight"),
+        "x0, straight line, weighed as v, uniform t": _learned("x0", "straight", "v", "uniform"),
+    },
+    SCALES,
+    train_and_measure,
+    COLUMNS | {"precision": ".0%", "recall": ".0%"},
+)
+
+
+# --- as soon as possible --------------------------------------------------------------------------
+
+
+def _with(steps: float = 1.0, **changes) -> dict:
+    """The recipe with changes, and `steps` times its steps; a process is changed in part, too."""
+    own = PRESETS["speedrun"]
+    if "diffusion" in changes:
+        changes["diffusion"] = own["diffusion"] | changes["diffusion"]
+    steps = round(own["recipe"]["steps"] * steps)
+    return merge({"preset": "speedrun", "recipe": {"steps": steps}}, changes)
+
+
+def _paper(times: int) -> dict:
+    """The paper's recipe for the same network and batch."""
+    return _with(
+        times,
+        model={"label_std": 0.02},
+        diffusion={"predict": "eps", "weight": "eps"},
+        recipe=_PAPER | dict(warmup=0, ema_decay=0.9999, times="uniform"),
+        sampling={"options": {"clip": True}},
+    )
+
+
+def _speedrun() -> dict[str, dict]:
+    """The shortest way from random weights to digits that a classifier recognises.
+
+    The aim: 95 % of the samples at guidance 2, with a recall near that of real images. The preset
+    "speedrun" is the fastest recipe found so far. Each of its parts is replaced by the usual one
+    ("instead"), next to what was tried and not taken, and to the paper's recipe for the same
+    network with as many steps, and five and ten times as many. Where a change makes a step slower
+    or quicker, their number is another one, so that all but the paper's take about as long.
+    """
+    usual = PRESETS["demo"]["diffusion"]["max_weight"]
+    undone = {
+        "width 128, 6 blocks": _with(0.23, model={"hidden_size": 128, "depth": 6}),
+        "patches of 4": _with(0.6, model={"patch_size": 4}),
+        "AdamW for all weights": _with(1.2, recipe={"optimizer": "adamw"}),
+        "AdamW's rate 2e-3": _with(recipe={"lr": 2e-3}),
+        "little noise weighs up to 400 times": _with(diffusion={"max_weight": usual}),
+        "straight line": _with(diffusion={"schedule": "straight"}),
+        "cosine schedule": _with(diffusion={"schedule": "cosine"}),
+        "velocity predicted": _with(diffusion={"predict": "v"}),
+        "noise predicted": _with(
+            diffusion={"predict": "eps"}, sampling={"options": {"clip": True}}
+        ),
+        "uniform t": _with(recipe={"times": "uniform"}),
+        "label table at 0.02": _with(model={"label_std": 0.02}),
+        "constant rate": _with(recipe={"cooldown": 0.0}),
+        "no average": _with(recipe={"ema_decay": 0.0}),
+    }
+    return {
+        "the recipe": _with(),
+        **{f"instead: {name}": changes for name, changes in undone.items()},
+        "tried: all errors of the image alike": _with(diffusion={"weight": "x0"}),
+        "tried: Muon at 0.04": _with(recipe={"muon_lr": 0.04}),
+        "tried: batches of 16": _with(1.4, recipe={"batch_size": 16}),
+        "tried: batches of 64": _with(0.7, recipe={"batch_size": 64}),
+        "tried: 4 blocks": _with(0.6, model={"depth": 4}),
+        "tried: width 128": _with(0.5, model={"hidden_size": 128}),
+        "tried: U-ViT": _with(0.7, network="UViT", model={"depth": 3, "pos_std": 0.7}),
+        "half the steps": _with(0.5),
+        "twice the steps": _with(2),
+        **{f"paper's recipe, {n} × the steps": _paper(n) for n in (1, 5, 10)},
+    }
+
+
+EXPERIMENTS["speedrun"] = Experiment(
+    "How soon are 95 % of the digits recognised?",
+    _speedrun,
+    {
+        "smoke": SCALES["smoke"],
+        "cpu": {"sampling": {"per_class": 50}},
+        "gpu": {"sampling": {"per_class": 500}},
+    },
+    train_and_measure,
+    {"steps": ".0f"} | COLUMNS | {"recall": ".1%", "coverage": ".1%"},
+)
+
+
+# --- during training ------------------------------------------------------------------------------
+
+
+def watch_training(settings: dict, seed: int) -> dict:
+    """Train, and stop at some steps to measure both sets of weights, raw and averaged.
+
+    Settings: those of `prepare`; `looks`, a rising list of steps, the last of which ends the run;
+    `sampling`, for the samples of every look, which are drawn without guidance.
+    """
+    looks, sampling = settings["looks"], settings["sampling"]
+    prepared = trials.prepare(settings, seed)
+    prepared = prepared._replace(recipe=replace(prepared.recipe, steps=looks[-1]))
+    prepared.model.to(trials.device())
+    run, losses, spent = Run(*prepared), [], 0.0
+    seen: dict[str, list[dict]] = {"raw": [], "average": []}
+    for look in looks:
+        began = time.process_time()
+        losses += [float(run.step()) for _ in range(run.done, look)]
+        spent += time.process_time() - began
+        for name, network in {"raw": run.model.eval(), "average": run.ema.model}.items():
+            seen[name].append(_look(network, run.diffusion, sampling, seed))
+        run.model.train()
+    tens = [losses[k : k + 10] for k in range(0, len(losses), 10)]
+    last = seen["average"][-1]
+    return {
+        "processor seconds": round(spent, 1),
+        "looks": looks,
+        "training loss": [round(sum(ten) / len(ten), 5) for ten in tens],
+        **{name: {key: [look[key] for look in all] for key in last} for name, all in seen.items()},
+        **{key: last[key] for key in ("loss", "recognised", "frechet")},
+        **trials.configuration(prepared),
+        "sampling": sampling,
+    }
+
+
+def _look(model: nn.Module, diffusion: Diffusion, sampling: dict, seed: int) -> dict:
+    """The loss, and samples without guidance, always from the same noise."""
+    by_t = trials.held_out_loss(model, diffusion)
+    images, labels, _ = trials.draw(model, diffusion, {"guidance": {"scale": 1.0}} | sampling, seed)
+    return {
+        "loss": round(by_t.mean().item(), 5),
+        "loss by tenth of t": trials.by_tenth(by_t),
+        **evaluate.measure(evaluate.classifier("mnist"), images, labels),
+    }
+
+
+EXPERIMENTS["plateau"] = Experiment(
+    "What happens while the loss hardly moves?",
+    lambda: {
+        "the demo's recipe": {},
+        "as in the paper: noise, linear schedule, uniform t, constant rate": {
+            "diffusion": {"schedule": "linear", "predict": "eps"},
+            "recipe": {"times": "uniform", "cooldown": 0.0},
+            "sampling": {"options": {"clip": True}},
+        },
+    },
+    {
+        "smoke": {"looks": [5, 10], "sampling": {"per_class": 7}},
+        "cpu": {"looks": [30, 60, 120, 240, 480], "sampling": {"per_class": 20}},
+        "gpu": {"looks": [250, 500, 1000, 2000, 4000, 8000], "sampling": {"per_class": 100}},
+    },
+    watch_training,
+    {"loss": ".3f", "recognised": ".1%", "frechet": ".1f"},
+)
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+SIZES = {
+    "S": dict(hidden_size=64, depth=4, num_heads=2),
+    "M": dict(hidden_size=96, depth=5, num_heads=3),
+    "L": dict(hidden_size=128, depth=6, num_heads=4),
+}
+PATCHES = {"S": (7, 4, 2, 1), "M": (7, 4, 2), "L": (7, 4, 2)}
+
+
+def train_and_scale(settings: dict, seed: int) -> dict:
+    """Train a network, and measure samples that took few and many evaluations of it.
+
+    Settings: those of `prepare`; `sampling_steps`: how many, rising; the last one's figures are the
+    run's.
+    """
+    run = trials.prepare(settings, seed)
+    average, facts = trials.train(run)
+    by_steps = {}
+    for steps in settings["sampling_steps"]:
+        sampling = settings.get("sampling", {}) | {"options": {"steps": steps}}
+        by_steps[str(steps)] = found = trials.draw_and_measure(
+            average, run.diffusion, sampling, seed
+        )
+    kept = ("recognised", "frechet", "evaluations")
+    return {
+        "MMACs": count(run.model).macs / 1e6,
+        "tokens": math.prod(run.model.grid),
+        "validation loss": round(trials.held_out_loss(average, run.diffusion).mean().item(), 5),
+        **found,
+        "by sampling steps": {n: {key: each[key] for key in kept} for n, each in by_steps.items()},
+        **facts,
+    }
+
+
+def _scaling(question: str, **scales: dict) -> Experiment:
+    return Experiment(
+        question,
+        lambda: {
+            f"{size}/{patch}": {"model": SIZES[size] | {"patch_size": patch}, "recipe": {}}
+            for size, patches in PATCHES.items()
+            for patch in patches
+        },
+        scales,
+        train_and_scale,
+        {"parameters": ",.0f", "tokens": ".0f", "MMACs": ".1f", "steps": ".0f"}
+        | {"processor seconds": ".0f", "validation loss": ".3f"}
+        | {"recognised": ".1%", "frechet": ".2f"},
+    )
+
+
+def _scale(per_class: int, looks: list[int], recipe: dict, **budget: float) -> dict:
+    sampling = {"per_class": per_class}
+    return {"recipe": recipe, "sampling": sampling, "sampling_steps": looks, **budget}
+
+
+EXPERIMENTS["dit-scaling"] = _scaling(
+    "Does quality follow compute, at equal steps?",
+    smoke=_scale(7, [2, 3], {"batch_size": 8, "steps": 2}),
+    cpu=_scale(30, [2, 5, 20], {"batch_size": 32, "steps": 400}),
+    gpu=_scale(500, [2, 5, 20, 100], {"batch_size": 128, "steps": 10_000}),
+)
+EXPERIMENTS["dit-scaling-compute"] = _scaling(
+    "Which network is best, when all may spend the same compute?",
+    smoke=_scale(7, [2], {"batch_size": 4}, budget=0.5),
+    cpu=_scale(30, [5], {"batch_size": 32}, budget=400),
+    gpu=_scale(500, [20], {"batch_size": 128}, budget=200_000),
+)
