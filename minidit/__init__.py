@@ -12,8 +12,8 @@ from minidit.embed import (
 from minidit.attention import Attention, Mlp
 from minidit.blocks import BLOCKS, SKIPS, FinalLayer, LongSkip, modulate
 from minidit.dit import DIT_SIZES, DiT
-from minidit.uvit import UVIT_SIZES, UViT, without_skips
-from minidit.schedule import SCHEDULES, Schedule, cosine, linear, scaled_linear, straight, vp_sde
+from minidit.uvit import UVIT_SIZES, UViT
+from minidit.schedule import SCHEDULES, Schedule, cosine, linear, scaled_linear, straight
 from minidit.diffusion import Diffusion
 from minidit.sampling import (
     SAMPLERS,
@@ -29,7 +29,8 @@ from minidit.train import EMA, Recipe, fit
 
 # The folders; what they add to the core's registries is then known to everyone.
 from minidit import training
-from minidit.solvers import dpm_adaptive, dpm_solver, euler_maruyama
+from minidit.training.presets import without_skips
+from minidit.solvers import dpm_adaptive, dpm_solver, euler_maruyama, vp_sde
 from minidit.weights import NETWORKS, load, save
 from minidit.weights.official import export_official, load_official
 from minidit.conditions import LayoutEncoder, TextEncoder, Tokenizer

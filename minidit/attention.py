@@ -84,9 +84,3 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, n, d) → (b, n, d)."""
         return self.down(F.gelu(self.up(x), approximate=self.approximate))
-
-
-def ratio_of(inner: int, hidden_size: int) -> float:
-    """The `ratio` with which an `Mlp` has exactly `inner` features: rounding must not lose one."""
-    ratio = inner / hidden_size
-    return ratio if int(hidden_size * ratio) == inner else (inner + 0.5) / hidden_size

@@ -124,11 +124,7 @@ class Diffusion:
 
     def respace(self, steps: Sequence[int]) -> "Diffusion":
         """The same process over fewer steps."""
-        return self.over(self.schedule.respace(steps))
-
-    def over(self, schedule: Schedule) -> "Diffusion":
-        """The same meaning of the network's output, over another schedule."""
-        return replace(self, schedule=schedule)
+        return replace(self, schedule=self.schedule.respace(steps))
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t = α_t·x_0 + σ_t·ε (DDPM, equation 4). x0, noise: (b, c, h, w); t: (b,) steps."""
@@ -185,6 +181,13 @@ class Diffusion:
         """The image that the network's output stands for, (b, c, h, w); `clip`: `clip_image`."""
         prediction, _ = self.split(output, x_t)
         return clip_image(self.to_x0(x_t, t, prediction), clip)
+
+    def pred_x0_eps(
+        self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool | float = False
+    ) -> tuple[Tensor, Tensor]:
+        """`pred_x0`, and the noise that goes with it; both (b, c, h, w)."""
+        x0 = self.pred_x0(output, x_t, t, clip)
+        return x0, self.to_eps(x_t, t, x0)
 
     def p_mean_variance(
         self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool | float = False

@@ -114,10 +114,11 @@ def guided(
 ) -> Denoiser:
     """Classifier-free guidance, u + scale·(c - u), with both passes in one batch.
 
-    `scale` 1 is the plain conditional network, 0 the unconditional one. `channels`: how many
-    output channels are guided: "all" those of the prediction, or a number; DiT's code guides 3
-    of its 4. The variance channels are the conditional pass's own. `interval`: guide only where
-    low ≤ t ≤ high (arXiv 2404.07724); elsewhere one pass is made (to know, a GPU is awaited).
+    `scale` 1 is the plain conditional network, 0 the unconditional one; the w of U-ViT's code is
+    scale - 1. `channels`: how many output channels are guided: "all" those of the prediction, or a
+    number; DiT's code guides 3 of its 4. The variance channels are the conditional pass's own.
+    `interval`: guide only where low ≤ t ≤ high (arXiv 2404.07724); elsewhere one pass is made (to
+    know, a GPU is awaited).
     Raises ValueError if the network has no null label.
     """
     null = getattr(model, "null_label", None)
@@ -146,16 +147,6 @@ def guided(
         return torch.cat([mixed, cond[:, n:]], dim=1)
 
     return denoiser
-
-
-def scale_to_w(scale: float) -> float:
-    """The w of c + w·(c - u), the convention of U-ViT, for the `scale` of u + scale·(c - u)."""
-    return scale - 1
-
-
-def scale_from_w(w: float) -> float:
-    """The `scale` of `guided`, u + scale·(c - u), for the w of c + w·(c - u)."""
-    return w + 1
 
 
 def _prepared(
@@ -225,8 +216,7 @@ def ddim(
         raise ValueError(f"eta={eta} is out of range: 0 (deterministic) … 1 (as random as DDPM)")
     diffusion = _prepared(diffusion, x, steps, noise)
     for k, (step, t, number) in enumerate(walk(diffusion.schedule, x)):
-        x0 = diffusion.pred_x0(model(x, number, y), x, t, clip)
-        eps = diffusion.to_eps(x, t, x0)
+        x0, eps = diffusion.pred_x0_eps(model(x, number, y), x, t, clip)
         alpha, sigma, variance = diffusion.schedule.at(
             "alpha_prev sigma_prev posterior_variance", t, x
         )
@@ -258,9 +248,9 @@ def ddim_invert(
     if len(diffusion) < 2:
         raise ValueError("one step can't be walked up; give at least two, from 0 to the last")
     for step, t, number in list(walk(diffusion.schedule, x))[:0:-1]:
-        x0 = diffusion.pred_x0(model(x, number, y), x, t, clip)
+        x0, eps = diffusion.pred_x0_eps(model(x, number, y), x, t, clip)
         alpha, sigma = diffusion.schedule.at("alpha sigma", t + 1, x)
-        x = alpha * x0 + sigma * diffusion.to_eps(x, t, x0)
+        x = alpha * x0 + sigma * eps
         yield State(step, x, x0)
 
 

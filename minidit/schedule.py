@@ -176,6 +176,8 @@ def _check_steps(t: Tensor, batch: int, T: int) -> None:
 
 
 def _from_betas(betas: Tensor, name: str) -> Schedule:
+    if betas.max() >= 1:
+        raise ValueError(f"T={len(betas)} makes β reach 1; use more steps, then respace")
     alphas_cumprod = (1 - betas).cumprod(dim=0)
     return Schedule(
         alphas_cumprod.sqrt(),
@@ -189,8 +191,6 @@ def _from_betas(betas: Tensor, name: str) -> Schedule:
 def linear(T: int = 1000) -> Schedule:
     """DDPM's schedule, which DiT uses: β rises linearly from 1e-4 to 0.02, scaled for T ≠ 1000."""
     check_positive(T=T)
-    if T < 21:
-        raise ValueError(f"T={T} makes β reach 1; use at least 21 steps, then respace")
     scale = 1000 / T
     return _from_betas(torch.linspace(scale * 1e-4, scale * 0.02, T, dtype=torch.float64), "linear")
 
@@ -210,43 +210,10 @@ def scaled_linear(T: int = 1000, first: int = 0) -> Schedule:
     the number of the first step; U-ViT's code (arXiv 2209.12152) tells the network 1 … T.
     """
     check_positive(T=T)
-    if T < 13:
-        raise ValueError(f"T={T} makes β reach 1; use at least 13 steps, then respace")
     check_choice("first", first, (0, 1))
     betas = 1000 / T * torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2
     schedule = _from_betas(betas, "scaled_linear_from_1" if first else "scaled_linear")
     return replace(schedule, steps=schedule.steps + first)
-
-
-def continuous(
-    log_alpha: Callable[[Tensor], Tensor], T: int = 1000, name: str = "custom"
-) -> Schedule:
-    """A variance-preserving process from its log α(u), (T,) → (T,), which falls from 0 at u = 0.
-
-    The tables are T moments, u = 1/T … 1, and the network is told 999·u.
-    """
-    check_positive(T=T)
-    u = torch.arange(1, T + 1, dtype=torch.float64) / T
-    alpha, sigma = on_circle(log_alpha(u))
-    return Schedule(alpha, sigma, 999 * u, "variance_preserving", name, log_alpha)
-
-
-def on_circle(log_alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """α and σ of the shape of log α, α² + σ² = 1; σ doesn't cancel where α is nearly 1."""
-    return log_alpha.exp(), (-(2 * log_alpha).expm1()).sqrt()
-
-
-def vp_sde(T: int = 1000) -> Schedule:
-    """The VP process in continuous time (arXiv 2011.13456, appendix C): β(u) = 0.1 + 19.9·u.
-
-    log α = -½·∫β. U-ViT trains on CIFAR-10 with it.
-    """
-    return continuous(_vp_log_alpha, T, "vp_sde")
-
-
-def _vp_log_alpha(u: Tensor) -> Tensor:
-    # A function of the module, not a lambda, so that the schedule can be pickled.
-    return -0.1 / 2 * u - 19.9 / 4 * u**2
 
 
 def straight(T: int = 1000) -> Schedule:
@@ -259,11 +226,11 @@ def straight(T: int = 1000) -> Schedule:
     return Schedule(1 - u, u, torch.arange(T), "straight", "straight")
 
 
+# By name: T → a schedule; `minidit.solvers` adds the one in continuous time.
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "linear": linear,
     "cosine": cosine,
     "scaled_linear": scaled_linear,
     "scaled_linear_from_1": partial(scaled_linear, first=1),
-    "vp_sde": vp_sde,
     "straight": straight,
 }

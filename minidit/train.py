@@ -141,14 +141,12 @@ def read_checkpoint(path: Path) -> dict:
             if archive.testzip() is not None:
                 raise BadZipFile(f"{archive.testzip()} has another checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if {"done", "recipe", "data", "model", "ema", "optimizers"} <= state.keys():
-            return state
-        problem = None
+        if not {"done", "recipe", "data", "model", "ema", "optimizers"} <= state.keys():
+            raise KeyError(f"{path} holds {list(state)}")
+        return state
     except Exception as error:  # torch raises many kinds for a damaged file
-        problem = error
-    raise ValueError(
-        f"{path} is damaged or no checkpoint; remove it to start the run anew"
-    ) from problem
+        told = f"{path} is damaged or no checkpoint; remove it to start the run anew"
+        raise ValueError(told) from error
 
 
 def fingerprint(images: Tensor, labels: Tensor | None) -> dict:

@@ -11,7 +11,6 @@ from minidit._validate import (
     check_positive,
     plain_size,
 )
-from minidit.attention import ratio_of
 from minidit.blocks import BLOCKS, FinalLayer, LongSkip, checkpointed
 from minidit.embed import (
     TimestepEmbedder,
@@ -168,21 +167,6 @@ class UViT(nn.Module):
             patches = self.final(tokens, cond)  # (b, n, features)
         image = unpatchify(patches, self.patch_size, self.grid)  # (b, c or 2c, h, w)
         return image if self.conv_after is None else self.conv_after(image)
-
-
-def without_skips(config: dict) -> dict:
-    """The arguments of a U-ViT without long skips, but with as many parameters.
-
-    What the skips' linear layers had goes into wider MLPs of all blocks: the fair opponent. MLPs
-    grow by whole features, so the two differ by about 1/(12·hidden_size) of them at most.
-    """
-    built = {"mlp_ratio": 4.0, "depth": 12, "skip": "concat", "hidden_size": 512} | config
-    half, d = built["depth"] // 2, built["hidden_size"]
-    with torch.device("meta"):
-        spare = sum(p.numel() for p in LongSkip(built["skip"], d).parameters()) * half
-    per_unit = (2 * half + 1) * (2 * d + 1)  # parameters of one more inner feature, in all blocks
-    inner = int(d * built["mlp_ratio"]) + round(spare / per_unit)
-    return config | {"skip": "none", "mlp_ratio": ratio_of(inner, d)}
 
 
 # The paper's table 1: CIFAR-10 (S/2), latents of MS-COCO (S-Deep/2), ImageNet at 64² (M/4, with no

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minidit.check.verdict import against, waves
-from minidit.uvit import without_skips
+from minidit.training.presets import without_skips
 
 
 def _join(b: int, n: int, d: int) -> tuple[Tensor, ...]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from minidit import data
-from minidit.attention import ratio_of
 from minidit.blocks import BLOCKS
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
@@ -22,7 +21,7 @@ from minidit.lab.runner import EXPERIMENTS, Experiment, merge
 from minidit.lab.sequence import SequenceDiffusion, SequencePrior
 from minidit.lab.trials import Prepared
 from minidit.training import presets
-from minidit.uvit import without_skips
+from minidit.training.presets import ratio_of, without_skips
 
 SCALES = training.SCALES | {"cpu": {"recipe": {"steps": 400}, "sampling": {"per_class": 30}}}
 COLUMNS = {

@@ -14,6 +14,7 @@ where ' is the derivative by λ/h, estimated from predictions at other nodes: in
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class Walk:
     ) -> None:
         check_choice("solve", solve, ("x0", "eps"))
         self.model, self.y, self.clip = model, y, clip
-        self.diffusion = diffusion.over(between(diffusion.schedule, nodes))
+        self.diffusion = replace(diffusion, schedule=between(diffusion.schedule, nodes))
         self.solve, self.taylor = solve, taylor
         schedule = self.diffusion.schedule
         self.lam, self.numbers = log_snr(schedule).tolist(), schedule.steps.tolist()

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from minidit._validate import check_choice
 from minidit.sampling import check_count
-from minidit.schedule import Schedule, on_circle
+from minidit.schedule import Schedule
+from minidit.solvers.continuous import on_circle
 
 SPACINGS = ("time", "quadratic", "logsnr")  # of `grid`
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from minidit._validate import check_choice
+from minidit.blocks import LongSkip
 from minidit.data import captions, scenes
 from minidit.diffusion import Diffusion
 from minidit.train import Recipe
@@ -112,3 +113,27 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
 def recipe_of(parts: dict, **changes) -> Recipe:
     """A preset's recipe with the changes that are not None."""
     return Recipe(**(parts | {k: v for k, v in changes.items() if v is not None}))
+
+
+# Networks as large as others: the fair opponents of an ablation.
+
+
+def ratio_of(inner: int, hidden_size: int) -> float:
+    """The `ratio` with which an `Mlp` has exactly `inner` features: rounding must not lose one."""
+    ratio = inner / hidden_size
+    return ratio if int(hidden_size * ratio) == inner else (inner + 0.5) / hidden_size
+
+
+def without_skips(config: dict) -> dict:
+    """The arguments of a U-ViT without long skips, but with as many parameters.
+
+    What the skips' linear layers had goes into wider MLPs of all blocks: the fair opponent. MLPs
+    grow by whole features, so the two differ by about 1/(12·hidden_size) of them at most.
+    """
+    built = {"mlp_ratio": 4.0, "depth": 12, "skip": "concat", "hidden_size": 512} | config
+    half, d = built["depth"] // 2, built["hidden_size"]
+    with torch.device("meta"):
+        spare = sum(p.numel() for p in LongSkip(built["skip"], d).parameters()) * half
+    per_unit = (2 * half + 1) * (2 * d + 1)  # parameters of one more inner feature, in all blocks
+    inner = int(d * built["mlp_ratio"]) + round(spare / per_unit)
+    return config | {"skip": "none", "mlp_ratio": ratio_of(inner, d)}

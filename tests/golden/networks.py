@@ -21,7 +21,6 @@ from minidit import (
     timestep_embedding,
     unpatchify,
 )
-from minidit.sampling import scale_from_w
 from minidit.weights import official_dit, official_uvit
 
 DITS = (
@@ -148,7 +147,7 @@ def guidance_of_uvit():
             ours = model(x, t, torch.full_like(y, model.null_label))
             yield Comparison(golden.name, "out/y_null", ours, golden["out/y_null"], NETWORK)
             for w in ("0.4", "2.0"):
-                ours, official = guided(model, scale_from_w(float(w)))(x, t, y), f"out/cfg_{w}"
+                ours, official = guided(model, 1 + float(w))(x, t, y), f"out/cfg_{w}"
                 yield Comparison(golden.name, official, ours, golden[official], GUIDED, floor=None)
 
 

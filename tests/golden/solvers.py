@@ -8,8 +8,8 @@ import torch
 
 from golden import DOUBLE, WALK, Comparison, Golden
 from minidit import Diffusion, dpm_adaptive, dpm_solver, sample, scaled_linear, vp_sde
-from minidit.schedule import continuous
 from minidit.solvers.adaptive import growth
+from minidit.solvers.continuous import continuous
 from minidit.solvers.dpm import fast_orders
 from minidit.solvers.spacing import between, grid, log_snr, position
 
