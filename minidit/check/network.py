@@ -42,7 +42,7 @@ def _judge(
             return unwritten(name, g)
         if not same(g, w):
             message = f"✗ {name} is not right yet. With {case} it {difference(g, w, same)}."
-            causes = [_SHAPES] if isinstance(g, RuntimeError) else []
+            causes = [_SHAPES] if "must match the size" in str(g) else []
             for hint, mistake in mistakes.items():
                 if all(map(same, got, _outcomes(partial(mistake, reference), cases))):
                     causes.append(hint)
@@ -201,7 +201,7 @@ class _FinalLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        c: Tensor,
+        cond: Tensor,
         grid: tuple[int, int],
         *,
         activation: Callable = F.silu,
@@ -212,7 +212,7 @@ class _FinalLayer(nn.Module):
         halve: Callable | None = lambda image: image.chunk(2, dim=1),
     ) -> tuple[Tensor, Tensor]:
         """(b, n, d), (b, d), (h, w) → two images (b, c, height, width); after * come mistakes."""
-        vectors = self.adaln(activation(c)).chunk(2, dim=-1)
+        vectors = self.adaln(activation(cond)).chunk(2, dim=-1)
         shift, scale = (vectors[k] for k in order[:2])
         x = self.proj(_film(x, shift, scale - minus, eps))  # (b, n, p·p·2c)
         sizes = dict(h=grid[0], w=grid[1], p1=self.patch, p2=self.patch)
@@ -246,7 +246,7 @@ _FINAL = {hint: _final(**changes) for hint, changes in _FILM.items()} | {
 
 
 def final_layer(make: type) -> Verdict:
-    """Check a class `make(width, patch, channels)`: x (b, n, d), c (b, d), grid → two images.
+    """Check a class `make(width, patch, channels)`: x (b, n, d), cond (b, d), grid → two images.
 
     Its linear layers are called adaln, shift before scale, and proj. Images: (b, c, h·p, w·p).
     """
@@ -285,6 +285,12 @@ def _network(kind: type, filled: bool = True) -> DiT:
     return net
 
 
+def _listed(fn: Callable, *inputs: object) -> list:
+    found = fn(*inputs)
+    many = isinstance(found, Iterable) and not isinstance(found, str | Tensor)
+    return list(found) if many else [found]
+
+
 def unused_parameters(fn: Callable[..., Iterable[str]]) -> Verdict:
     """Check `fn(net, x, t, y)` → names of the learned parameters that the answer doesn't need."""
     name, wrong = "unused_parameters", "✗ unused_parameters is not right yet. "
@@ -296,19 +302,18 @@ def unused_parameters(fn: Callable[..., Iterable[str]]) -> Verdict:
     }
     inputs = 2 * _waves(2, 1, 4, 4), torch.tensor([10, 700]), torch.tensor([2, 0])
     for case, (net, prefix) in networks.items():
-        got = outcome(partial(fn, net), inputs)
+        got = outcome(partial(_listed, fn, net), inputs)
         if isinstance(got, NotImplementedError):
             return unwritten(name, got)
         if isinstance(got, Exception):
             return Verdict(False, f"{wrong}With {case} it {difference(got, inputs[0], alike)}.")
-        names = list(got) if isinstance(got, list | tuple | set) else [got]
-        if odd := [item for item in names if not isinstance(item, str)]:
+        if odd := [item for item in got if not isinstance(item, str)]:
             said = f"it gives a {type(odd[0]).__name__}, and a list of names is expected"
             return Verdict(False, f"{wrong}With {case} {said}.")
         everything = {key: p.requires_grad for key, p in net.named_parameters()}
         wanted = {key for key in everything if prefix and key.startswith(prefix)}
-        if cause := _cause(set(names), wanted, everything, fresh="fresh" in case):
-            most, least = sorted(set(names) - wanted)[:3], sorted(wanted - set(names))[:3]
+        if cause := _cause(set(got), wanted, everything, fresh="fresh" in case):
+            most, least = sorted(set(got) - wanted)[:3], sorted(wanted - set(got))[:3]
             said = " and ".join(
                 f"{verb} {', '.join(few)}"
                 for verb, few in (("lists", most), ("lacks", least))
