@@ -118,7 +118,7 @@ WRONG = {
     "takes [:, None]": NoAxis,
     "returns a NoneType": Nothing,
     "must take 2 numbers": lambda: None,
-    "makes a int, and a network": lambda width, heads: 3,
+    "makes a str, and a network": lambda width, heads: "a block",
 }
 
 
