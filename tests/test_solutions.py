@@ -33,15 +33,20 @@ def cells(path):
     return [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
 
 
+KINDS = (ast.FunctionDef, ast.ClassDef)
+
+
 def stubs(source):
-    """The functions in a cell that do nothing but raise NotImplementedError."""
-    return [
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef)
-        and isinstance(node.body[-1], ast.Raise)
-        and ast.unparse(node.body[-1]).startswith("raise NotImplementedError")
-    ]
+    """The functions and classes in a cell that do nothing but raise NotImplementedError."""
+    return [n for n in ast.parse(source).body if isinstance(n, KINDS) and is_unwritten(n)]
+
+
+def is_unwritten(node):
+    """Tell whether the last thing that a function, or a class's last method, does is to raise."""
+    last = node.body[-1]
+    if isinstance(node, ast.ClassDef):
+        return isinstance(last, ast.FunctionDef) and is_unwritten(last)
+    return ast.unparse(last).startswith("raise NotImplementedError")
 
 
 def exercises(notebook):
@@ -130,7 +135,7 @@ def solved(source, name, solution):
     """The statements of an exercise's cell, with the stub `name` replaced by its solution."""
     found = []
     for node in ast.parse(source).body:
-        is_stub = isinstance(node, ast.FunctionDef) and node.name == name
+        is_stub = isinstance(node, KINDS) and node.name == name
         found += ast.parse(solution).body if is_stub else [node]
     return found
 

@@ -36,6 +36,7 @@ from minidit.check.latents import (
     with_mirrors,
 )
 from minidit.check.likelihood import grey_probability, variational_term
+from minidit.check.network import final_layer, parallel_block, unused_parameters
 from minidit.check.property import property_test
 from minidit.check.sampling import ancestral_step, ddim_step, derivatives, respaced_betas
 from minidit.check.skips import inner_width, long_skip, u_walk
