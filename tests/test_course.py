@@ -21,8 +21,8 @@ MODULES = {
 SECTIONS = ["The idea", "By hand", "Break it", "Exercises", "What you own now"]
 OTHERWISE = {
     "00": ["The idea", "Exercises", "What you have used"],
-    "13": ["First the rule", "The verdicts", "Exercises", "What you own now"],
-    "15": ["The idea", "By hand", "The hunt", "What you own now"],
+    "15": ["First the rule", "The verdicts", "Exercises", "What you own now"],
+    "17": ["The idea", "By hand", "The hunt", "What you own now"],
 }
 
 
@@ -170,6 +170,8 @@ def holds(module):
             found.add(node.name)
         elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
             found.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            found.add(getattr(node.slice, "value", None))  # an entry of a registry
         elif isinstance(node, ast.Dict):
             found |= {key.value for key in node.keys if isinstance(key, ast.Constant)}
     return found
