@@ -79,6 +79,7 @@ def test_a_batch_that_is_too_large_for_memory_is_told():
         return summed(net, optimizer, x, y, loss_of, len(x))
 
     assert "saw 12 images at once" in repr(check.accumulated_step(whole))
+    assert "return the mean loss" in repr(check.accumulated_step(lambda *a: None))
 
 
 def test_nonsense_is_told_without_a_traceback():

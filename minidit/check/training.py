@@ -53,8 +53,11 @@ def _two_steps(step: Callable, x: Tensor, y: Tensor, most: int) -> Tensor:
             raise ValueError(f"the network saw {len(x)} images at once; memory is for {most}")
         return (net(x)[:, 0] - y).square()
 
-    losses = [torch.as_tensor(step(net, optimizer, x, y, loss_of, most)) for _ in range(2)]
-    return torch.cat([*(p.detach().flatten() for p in net.parameters()), torch.stack(losses)])
+    losses = [step(net, optimizer, x, y, loss_of, most) for _ in range(2)]
+    if not all(isinstance(loss, (Tensor, float)) for loss in losses):
+        raise TypeError(f"the step returns {losses[0]!r}; return the mean loss of the batch")
+    values = [torch.as_tensor(loss).detach().flatten() for loss in losses]
+    return torch.cat([*(p.detach().flatten() for p in net.parameters()), *values])
 
 
 def _step(
@@ -62,7 +65,7 @@ def _step(
     clip: str = "once",
     zero: str = "before",
     steps: str = "once",
-    returns: str = "mean",
+    returned: str = "mean",
 ) -> Callable:
     """A step whose parts count `share(size of part, size of batch, number of parts)` each."""
 
@@ -75,7 +78,8 @@ def _step(
         for part, wanted in pairs:
             if zero == "in the loop":
                 optimizer.zero_grad()
-            loss = loss_of(net, part, wanted).mean() * share(len(part), len(x), len(pairs))
+            mean = loss_of(net, part, wanted).mean()
+            loss = mean * share(len(part), len(x), len(pairs))
             loss.backward()
             total = total + loss.detach()
             if clip == "in the loop":
@@ -88,28 +92,38 @@ def _step(
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         if steps == "once":
             optimizer.step()
-        return total if returns == "mean" else loss.detach()
+        return {"mean": total, "last": loss.detach(), "last mean": mean.detach()}[returned]
 
     return step
 
 
-ACCUMULATED_STEP: dict[str, Callable] = {
+_SLIPS: dict[str, dict] = {
     "each part adds the gradient of its own mean, so that k parts count k times; a part's share is "
-    "its number of images over that of the batch": _step(share=lambda part, batch, parts: 1.0),
-    "the parts count alike, though the last one is smaller: its images weigh too much": (
-        _step(share=lambda part, batch, parts: 1 / parts)
-    ),
-    "the gradient is zeroed before each part, so that only the last part's is left": (
-        _step(zero="in the loop")
-    ),
-    "the optimiser steps after each part; the whole batch is one step": _step(steps="in the loop"),
-    "the gradient is never zeroed: the second step still holds the first one's": _step(zero="no"),
-    "the gradient is clipped after each part; clip the sum, once": _step(clip="in the loop"),
-    "the gradient isn't clipped": _step(clip="no"),
-    "the step is right, but the last part's loss is returned; add up the parts": (
-        _step(returns="last")
-    ),
+    "its number of images over that of the batch": {"share": lambda part, batch, parts: 1.0},
+    "the parts count alike, though the last one is smaller: its images weigh too much": {
+        "share": lambda part, batch, parts: 1 / parts
+    },
+    "the gradient is zeroed before each part, so that only the last part's is left": {
+        "zero": "in the loop"
+    },
+    "the optimiser steps after each part; the whole batch is one step": {"steps": "in the loop"},
+    "the gradient is never zeroed: the second step still holds the first one's": {"zero": "no"},
+    "the gradient is clipped after each part; clip the sum, once": {"clip": "in the loop"},
+    "the gradient isn't clipped": {"clip": "no"},
 }
+_LAST = {
+    "the last part's loss is returned; add up the parts": {"returned": "last"},
+    "the last part's own mean is returned; the mean of the batch is due": {"returned": "last mean"},
+}
+ACCUMULATED_STEP: dict[str, Callable] = (
+    {hint: _step(**slip) for hint, slip in _SLIPS.items()}
+    | {hint: _step(**last) for hint, last in _LAST.items()}
+    | {
+        f"{hint}; and {also}": _step(**slip, **last)
+        for hint, slip in _SLIPS.items()
+        for also, last in list(_LAST.items())[: 1 if "k times" in hint else 2]  # there, they agree
+    }
+)
 
 # --- a loop with planted mistakes -----------------------------------------------------------------
 
