@@ -41,4 +41,11 @@ from minidit.check.property import property_test
 from minidit.check.sampling import ancestral_step, ddim_step, derivatives, respaced_betas
 from minidit.check.skips import inner_width, long_skip, u_walk
 from minidit.check.tokens import patchify, positions, timestep_embedding, unpatchify
+from minidit.check.training import (
+    accumulated_step,
+    best_fraction,
+    corrected_average,
+    hybrid_loss,
+    repaired_loop,
+)
 from minidit.check.verdict import Verdict
