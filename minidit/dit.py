@@ -112,6 +112,7 @@ DIT_SIZES = {
         depth=depth,
         num_heads=num_heads,
         num_classes=1000,
+        learn_sigma=True,
     )
     for name, depth, hidden_size, num_heads in [
         ("S", 12, 384, 6),

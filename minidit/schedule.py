@@ -226,11 +226,10 @@ def straight(T: int = 1000) -> Schedule:
     return Schedule(1 - u, u, torch.arange(T), "straight", "straight")
 
 
-# By name: T → a schedule; `minidit.solvers` adds the one in continuous time.
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "linear": linear,
     "cosine": cosine,
     "scaled_linear": scaled_linear,
     "scaled_linear_from_1": partial(scaled_linear, first=1),
-    "straight": straight,
+    "straight": straight,  # and "vp_sde", from `minidit.solvers`
 }

@@ -24,7 +24,12 @@ _START = {"weight": torch.tensor([[2.0, -3.0, 1.0]]), "bias": torch.tensor([4.0]
 
 
 def judge(
-    name: str, fn: Callable, reference: Callable, cases: dict[str, tuple], mistakes: dict
+    name: str,
+    fn: Callable,
+    reference: Callable,
+    cases: dict[str, tuple],
+    mistakes: dict,
+    tolerance: float = 1e-4,
 ) -> Verdict:
     """`against`, where what is compared differs from check to check."""
 
@@ -33,7 +38,9 @@ def judge(
         return reference(*arguments)
 
     right.__name__ = name
-    return against(cases, *(part for pair in mistakes.items() for part in pair))(right)(fn)
+    return against(
+        cases, *(part for pair in mistakes.items() for part in pair), tolerance=tolerance
+    )(right)(fn)
 
 
 def accumulated_step(fn: Callable) -> Verdict:
