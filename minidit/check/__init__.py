@@ -55,6 +55,12 @@ from minidit.check._sampling import (  # noqa: F401
 from minidit.check._skips import inner_width, long_skip, u_walk  # noqa: F401
 from minidit.check._stages import to_pixels, token_count, with_mirrors  # noqa: F401
 from minidit.check._verdict import Verdict, alike, difference, judge, outcome, unwritten
+from minidit.check.assembly import (  # noqa: F401
+    ancestral_sampler,
+    as_concat,
+    gaussian_score,
+    uvit_forward,
+)
 
 # (b, c, height, width, patch)
 _IMAGES = {
