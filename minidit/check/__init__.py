@@ -6,6 +6,7 @@ tells what happened. Each topic has a file.
 """
 # ruff: noqa: F401 - one public place for all checks
 
+from minidit.check.assembly import ancestral_sampler, as_concat, gaussian_score, uvit_forward
 from minidit.check.blocks import (
     adaln_step,
     adaln_zero_step,

@@ -12,7 +12,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from minidit.check.verdict import Verdict, against
+from minidit.check.verdict import Verdict, judge
 from minidit.diffusion import Diffusion, discretized_log_likelihood
 from minidit.diffusion import normal_kl as divergence
 from minidit.schedule import Schedule, linear, straight
@@ -21,26 +21,6 @@ from minidit.train import step_generator
 # --- a step in parts ------------------------------------------------------------------------------
 
 _START = {"weight": torch.tensor([[2.0, -3.0, 1.0]]), "bias": torch.tensor([4.0])}
-
-
-def judge(
-    name: str,
-    fn: Callable,
-    reference: Callable,
-    cases: dict[str, tuple],
-    mistakes: dict,
-    tolerance: float = 1e-4,
-) -> Verdict:
-    """`against`, where what is compared differs from check to check."""
-
-    def right(*arguments):
-        """The reference."""
-        return reference(*arguments)
-
-    right.__name__ = name
-    return against(
-        cases, *(part for pair in mistakes.items() for part in pair), tolerance=tolerance
-    )(right)(fn)
 
 
 def accumulated_step(fn: Callable) -> Verdict:
