@@ -58,7 +58,9 @@ def evaluate(args: Namespace) -> None:
 
     if isinstance(encoder, ConditionEncoder):
         if args.inception is not None:
-            raise ValueError("--inception is for photographs; scenes have prompt alignment")
+            raise ValueError(
+                "--inception is for photographs; scenes have prompt alignment"
+            )
         return scene_commands.evaluate(args, encoder, draw)
     args.data = args.data or weights.info(args.weights).get("data", "mnist")
     if args.inception is not None and args.data not in PHOTOGRAPHS:
