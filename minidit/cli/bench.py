@@ -45,7 +45,8 @@ def bench(args: Namespace) -> None:
         with replacing(out) as file:
             file.write(results.encode())
     page = home.page(_read(out, key))
-    out.with_suffix(".md").write_text(page)
+    with replacing(out.with_suffix(".md")) as file:
+        file.write(page.encode())
     print(page)
 
 

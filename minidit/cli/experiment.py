@@ -7,6 +7,7 @@ from pathlib import Path
 
 from minidit import plot
 from minidit._validate import check_choice
+from minidit.train import replacing
 
 
 def add(subparsers) -> None:
@@ -47,7 +48,8 @@ def experiment(args: Namespace) -> None:
     page = f"# {results['question']}\n"
     for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
         page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
-    path.write_text(page)
+    with replacing(path) as file:
+        file.write(page.encode())
     panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow
     log = [key for key in ("frechet",) if key in panels and _wide(panels[key])]
     plot.dots(panels, log=log, title=results["question"], out=path.with_suffix(".png"))
