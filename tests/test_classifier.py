@@ -78,7 +78,7 @@ def test_feature_distance_is_zero_for_equal_images_and_pulls_at_the_first_only()
 
 def test_photographs_get_the_deeper_network():
     images = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8)
-    model = train_classifier(images, torch.arange(20) % 2, steps=1, batch_size=4, photographs=True)
+    model = train_classifier(images, torch.arange(20) % 2, steps=1, photographs=True)
     assert model.config["residual"] and model.mean.abs().sum() > 0
 
 
@@ -113,7 +113,7 @@ def test_it_learns_and_knows_the_statistics_of_its_training_images():
     torch.manual_seed(5)
     state = torch.get_rng_state()
     model = train_classifier(
-        images, labels, steps=12, batch_size=16, report=lambda step, loss: reported.append(step)
+        images, labels, steps=12, report=lambda step, loss: reported.append(step)
     )
     assert reported == list(range(1, 13))
     assert torch.equal(torch.get_rng_state(), state)  # the caller's random numbers are untouched

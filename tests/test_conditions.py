@@ -69,12 +69,11 @@ def padded(y, by=1):
 # --- words ----------------------------------------------------------------------------------------
 
 
-def test_words_become_numbers_and_come_back():
+def test_words_become_numbers():
     tokenizer = Tokenizer(WORDS, 6)
     ids = tokenizer.encode(["A red three, left", "", "of of"])
     assert ids.tolist() == [[1, 2, 4, 6, 0, 0], [0] * 6, [7, 7, 0, 0, 0, 0]]
     assert ids.dtype == torch.int64
-    assert tokenizer.decode(ids) == ["a red three left", "", "of of"]
     assert torch.equal(tokenizer.encode("of of"), ids[2:])
 
 

@@ -17,12 +17,11 @@ def theirs(q):
     return distributions.Normal(q.mean, q.std)
 
 
-def test_divergences_and_likelihoods_are_those_of_torch():
-    q, other, x = (DiagonalGaussian(parameters(k)) for k in (0, 1, 2))
+def test_divergences_are_those_of_torch():
+    q, other = (DiagonalGaussian(parameters(k)) for k in (0, 1))
     standard = distributions.Normal(torch.zeros(()), torch.ones(()))
     for divergence, p in [(q.kl(), standard), (q.kl(other), theirs(other))]:
         close(divergence, distributions.kl_divergence(theirs(q), p).sum(dim=(1, 2, 3)))
-    close(q.nll(x.mean), -theirs(q).log_prob(x.mean).sum(dim=(1, 2, 3)))
     close(q.kl(q), torch.zeros(3), atol=1e-6, rtol=0)
     assert (q.kl() > 0).all()
 
@@ -44,7 +43,7 @@ def test_a_sample_is_its_noise_scaled_and_the_generators_choice():
 def test_the_log_variance_is_clamped():
     q = DiagonalGaussian(torch.tensor([0.0, 0.0, -1e4, 1e4]).reshape(1, 4, 1, 1))
     assert q.logvar.flatten().tolist() == [-30, 20]
-    assert q.kl().isfinite().all() and q.nll(q.mean).isfinite().all()
+    assert q.kl().isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,6 @@ def test_the_log_variance_is_clamped():
         (lambda q: DiagonalGaussian(torch.zeros(4)), "expected .b, 2c, …."),
         (lambda q: q.sample(noise=torch.zeros(1, 3, 2, 2)), r"noise has shape \(1, 3, 2, 2\)"),
         (lambda q: q.kl(DiagonalGaussian(parameters()[:1])), r"other has shape \(1, 3, 2, 2\)"),
-        (lambda q: q.nll(torch.zeros(3, 1, 2, 2)), r"x has shape \(3, 1, 2, 2\)"),
     ],
 )
 def test_what_would_broadcast_silently_is_refused(call, words):

@@ -10,7 +10,7 @@ from minidit import data, evaluate
 from minidit.__main__ import main
 from minidit.cli import evaluate as evaluate_commands
 from minidit.evaluate import inception as inception_module
-from minidit.evaluate import matching
+from minidit.evaluate import matching, memorisation
 from minidit.evaluate.classifier import Classifier
 from minidit.evaluate.inception import WEIGHTS, inception, inception_features
 from minidit.evaluate.memorisation import near_copies, nearest
@@ -21,11 +21,12 @@ def noise(n, seed, side=8):
     return torch.rand(n, 1, side, side, generator=rng) * 2 - 1
 
 
-def test_the_nearest_is_found_and_its_distance_is_of_half_the_resolution():
+def test_the_nearest_is_found_and_its_distance_is_of_half_the_resolution(monkeypatch):
+    monkeypatch.setattr(memorisation, "OTHERS", 2)
     training = torch.zeros(4, 1, 4, 4)
     for k, level in enumerate((-1.0, 0.0, 0.5, 1.0)):
         training[k] = level
-    found = nearest(torch.full((1, 1, 4, 4), 0.1), training, others=2)
+    found = nearest(torch.full((1, 1, 4, 4), 0.1), training)
     assert found.index.tolist() == [1]
     assert found.distance.item() == pytest.approx(0.1 * 2, abs=1e-5)  # four pixels: √4
     assert found.ratio.item() == pytest.approx(0.1 / ((0.4 + 0.9) / 2), abs=1e-4)
@@ -40,7 +41,7 @@ def test_copies_are_found_whatever_their_order_and_fresh_images_are_none():
     assert near_copies(exact, unseen) == near_copies(nearest(slightly, training), unseen) == 1
     fresh = nearest(noise(200, 3), training)
     assert near_copies(fresh, unseen) <= 0.05
-    assert near_copies(unseen, unseen, share=0.1) == pytest.approx(0.1)
+    assert near_copies(unseen, unseen) == pytest.approx(0.01)
 
 
 def test_whole_numbers_are_the_same_images():
@@ -56,8 +57,6 @@ def test_whole_numbers_are_the_same_images():
 def test_what_does_not_fit_is_refused(training, sentence):
     with pytest.raises(ValueError, match=sentence):
         nearest(noise(5, 0), torch.zeros(training))
-    with pytest.raises(ValueError, match="share=1 must lie between"):
-        near_copies(*[nearest(noise(5, 0), noise(60, 1))] * 2, share=1)
 
 
 def test_real_images_have_the_labels_that_were_asked_for():

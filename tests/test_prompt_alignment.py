@@ -13,9 +13,9 @@ from minidit.evaluate.detector import (
     FOUND,
     SceneDetector,
     detector_loss,
+    make_detector,
     middles,
     overlap,
-    train_detector,
 )
 from minidit.weights import load, save
 
@@ -118,9 +118,7 @@ def test_two_cells_that_found_one_object_count_once_and_doubts_not_at_all():
 
 
 def test_a_detector_learns_what_is_where():
-    detector = prompt_alignment.make_detector(
-        steps=6, images=64
-    )  # long enough to see the loss fall
+    detector = make_detector(steps=6, images=64)  # long enough to see the loss fall
     assert not detector.training
     images, objects, _ = scenes.render(64, seed=2**40, novel=0.3)
     fresh = SceneDetector(13, 6)
@@ -130,9 +128,8 @@ def test_a_detector_learns_what_is_where():
 
 
 def test_training_is_repeatable_and_leaves_the_global_random_state_alone():
-    images, objects, _ = scenes.render(16, seed=1)
     state = torch.random.get_rng_state()
-    one, two = (train_detector(images, objects, steps=2, batch_size=4) for _ in range(2))
+    one, two = (make_detector(steps=2, images=16) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)
     for a, b in zip(one.state_dict().values(), two.state_dict().values()):
         assert torch.equal(a, b)

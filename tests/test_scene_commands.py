@@ -11,7 +11,7 @@ from minidit.__main__ import main
 from minidit.data import digits, scenes
 from minidit.diffusion import Diffusion
 from minidit.evaluate import prompt_alignment as obedience
-from minidit.evaluate.detector import SceneDetector
+from minidit.evaluate.detector import SceneDetector, make_detector
 from minidit.training import presets
 
 KINDS = ("text", "layout")
@@ -147,7 +147,7 @@ def test_obedience_is_judged_for_seen_and_held_out_pairs(
 
 
 def test_a_judge_is_trained_from_the_command_line(few_scenes, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(obedience.make_detector, "__defaults__", (2, 50, 0, None))
+    monkeypatch.setattr(make_detector, "__defaults__", (2, 50, 0, None))
     out = str(tmp_path / "judge.safetensors")
     assert main(["classifier", "--data", "scenes", "--steps", "2", "--out", out]) == 0
     assert "it finds all objects of" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from argparse import Namespace
 from minidit import data, evaluate, weights
 from minidit._validate import check_positive
 from minidit.cli.terminal import add_shared, bar, command_of, writable
+from minidit.evaluate import detector
 from minidit.evaluate import prompt_alignment as alignment
 from minidit.evaluate.classifier import train_classifier
 
@@ -29,7 +30,7 @@ def classifier(args: Namespace) -> None:
     with bar(args.steps) as progress:
         how = facts | {"report": lambda step, loss: progress.update()}
         if args.data == "scenes":
-            judge = alignment.make_detector(**how)
+            judge = detector.make_detector(**how)
             right = alignment.layout_alignment(judge, images, test.objects)
             facts["test"] = {name: round(value, 4) for name, value in right.items()}
             told = f"finds all objects of {right['scenes']:.2%}"

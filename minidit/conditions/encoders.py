@@ -1,9 +1,8 @@
-"""What an image is to show, as tokens: a label, a text or a layout of boxes.
+"""What an image is to show, as tokens: a text or a layout of boxes.
 
-The encoders of text and layout are the τ_θ of latent diffusion (Rombach et al., arXiv 2112.10752,
-section 3.3), trained together with the network that attends to their tokens. Labels, texts and
-layouts differ in the shape of y alone: (b,), (b, m) or (b, m, 6). In texts and layouts zeros are
-padding, which changes nothing, and all zeros are the null condition of guidance.
+The encoders are the τ_θ of latent diffusion (Rombach et al., arXiv 2112.10752, section 3.3),
+trained together with the network that attends to their tokens. In y, (b, m) or (b, m, 6), zeros
+are padding, which changes nothing, and all zeros are the null condition of guidance.
 """
 
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ from minidit.patches import linear_layer
 
 
 class ConditionEncoder(nn.Module):
-    """A small transformer over the words or boxes that y names; see the two kinds below.
+    """A small transformer over the words or boxes that y names; the kinds below `embed` each.
 
     The first token is always there: it stands for the whole, and alone for no condition.
     `length`: how many words or boxes y may have; `depth`: how many blocks look at them together.
     `dropout`: how often training replaces y by the null condition. `std`: scale of the tables.
-    `reads`: the field of a data set that tells what its images show, of which `encode` makes y.
+    `reads`: a data set's field, which is y, or of which `encode` makes y, if there is one.
     """
 
     reads: str
@@ -72,10 +71,6 @@ class ConditionEncoder(nn.Module):
         dropped = torch.rand(len(y), generator=generator, device=y.device) < self.dropout
         return y.masked_fill(dropped.reshape(-1, *[1] * (y.ndim - 1)), self.null_label)
 
-    def encode(self, told: Tensor) -> Tensor:
-        """What a data set's field `reads` tells of n images → y (n, m, …)."""
-        return told
-
     def empty(self, n: int) -> Tensor:
         """The null condition n times, at full length: (n, length), or (n, length, 6)."""
         return torch.zeros(n, self.length, *self.columns, dtype=self.dtype)
@@ -93,10 +88,6 @@ class ConditionEncoder(nn.Module):
         fits = y.ndim >= 2 and y.shape[2:] == self.columns
         if not fits or batch not in (None, len(y)) or not 1 <= y.shape[1] <= self.length:
             raise ValueError(f"y has shape {tuple(y.shape)}; expected {what}")
-
-    def embed(self, y: Tensor) -> Tensor:
-        """Each word or box by itself: (b, 1 + m, …) → (b, 1 + m, d)."""
-        raise NotImplementedError
 
 
 class TextEncoder(ConditionEncoder):
@@ -135,10 +126,7 @@ class TextEncoder(ConditionEncoder):
 
 
 class LayoutEncoder(ConditionEncoder):
-    """A set of boxes (b, m, 6) → a token of each, whatever their order, and one more.
-
-    Rows of y: 1 + kind, 1 + colour, and the box x0, y0, x1, y1 in 0..1.
-    """
+    """A set of boxes (b, m, 6): 1 + kind, 1 + colour, x0, y0, x1, y1 in 0..1 → 1 + m tokens."""
 
     reads, columns, dtype = "objects", (6,), torch.float32
     SINUSOIDS = 32  # of each coordinate; the shortest turns once in 2π hundredths of the image

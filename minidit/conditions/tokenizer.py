@@ -10,7 +10,7 @@ from minidit._validate import check_positive
 
 
 class Tokenizer:
-    """Words to numbers 1, 2, … and back; the vocabulary is closed, and 0 is padding."""
+    """Words to numbers 1, 2, …; the vocabulary is closed, and 0 is padding."""
 
     def __init__(self, words: Sequence[str], length: int) -> None:
         check_positive(length=length)
@@ -24,10 +24,7 @@ class Tokenizer:
             )
 
     def encode(self, texts: str | Sequence[str]) -> Tensor:
-        """One text or b of them → (b, length) int64; an empty text is all padding.
-
-        Capitals and punctuation are ignored. Raises ValueError for unknown words and long texts.
-        """
+        """One text or b → (b, length) int64, padded; ValueError for unknown words or long texts."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         ids = torch.zeros(len(texts), self.length, dtype=torch.int64)
         for row, text in zip(ids, texts):
@@ -42,10 +39,6 @@ class Tokenizer:
                 raise ValueError(f"{text!r} has {len(words)} words; at most {self.length} are read")
             row[: len(words)] = torch.tensor([self.ids[word] for word in words], dtype=torch.int64)
         return ids
-
-    def decode(self, ids: Tensor) -> list[str]:
-        """(b, m) → b texts."""
-        return [" ".join(self.words[k - 1] for k in row if k > 0) for row in ids.tolist()]
 
 
 def _split(text: str) -> list[str]:

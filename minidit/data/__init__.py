@@ -1,7 +1,4 @@
-"""Data sets, whole, as tensors: digits and scenes drawn on the spot, MNIST and CIFAR-10 from files.
-
-Each fits into memory many times over, so there is no loader: index the tensors.
-"""
+"""Data sets, whole, as tensors to index, without a loader: each fits into memory many times."""
 
 import os
 from collections.abc import Callable
@@ -13,11 +10,9 @@ from torch import Tensor, nn
 
 from minidit._validate import check_choice
 from minidit.data import captions, digits, readers, scenes
-from minidit.data.fetch import DownloadError
-from minidit.data.pictures import to_uint8, to_unit
-
-__all__ = ["DATASETS", "Dataset", "DownloadError", "Entry", "Scenes"]
-__all__ += ["condition_of", "data_root", "load", "to_uint8", "to_unit"]
+from minidit.data.fetch import DownloadError as DownloadError
+from minidit.data.pictures import to_uint8 as to_uint8
+from minidit.data.pictures import to_unit as to_unit
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,8 +45,8 @@ class Scenes(Dataset):
 class Entry(NamedTuple):
     """What `load` knows of a data set; one of your own: `DATASETS["mine"] = Entry(classes, read)`.
 
-    `read(folder, split, seed)`, the split "train" or "test", gives images (n, c, h, w) uint8,
-    labels (n,) int64, and whatever else `kind` holds.
+    `read(folder, "train" or "test", seed)` gives the images (n, c, h, w) and labels (n,) of a
+    `Dataset`, and whatever else `kind` holds.
     """
 
     classes: tuple[str, ...]
@@ -67,11 +62,10 @@ def _scenes(folder: Path, split: str, seed: int) -> tuple:
     return images, labels, objects, told, held_out
 
 
-_NUMERALS = tuple("0123456789")
 _THINGS = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 DATASETS = {
-    "digits": Entry(_NUMERALS, digits.load),
-    "mnist": Entry(_NUMERALS, readers.load_mnist),
+    "digits": Entry(tuple("0123456789"), digits.load),
+    "mnist": Entry(tuple("0123456789"), readers.load_mnist),
     "cifar10": Entry(_THINGS, readers.load_cifar10, photographs=True),
     "scenes": Entry(("one object", "two objects", "three objects"), _scenes, Scenes),
 }
@@ -82,10 +76,9 @@ def load(
 ) -> Dataset:
     """Load "digits", "mnist", "cifar10" or "scenes", downloading what is not yet in `root`.
 
-    Digits and scenes are drawn (seconds), then cached; `seed` tells which ones, the others have no
-    choice. Scenes come as `Scenes`. A data set of your own: see `Entry`.
-    Without `root`, see `data_root`. Raises ValueError for unknown names and damaged files, and
-    DownloadError, an OSError, for a missing file that can't be fetched.
+    Digits and scenes are drawn (seconds), then cached; `seed` tells which ones. A data set of your
+    own: see `Entry`. Without `root`: see `data_root`. Raises ValueError for unknown names and
+    damaged files, and DownloadError, an OSError, for a missing file that can't be fetched.
     """
     check_choice("name", name, DATASETS)
     check_choice("split", split, ["train", "test"])
@@ -95,10 +88,7 @@ def load(
 
 
 def condition_of(dataset: Dataset, encoder: nn.Module | None) -> Tensor:
-    """What a network with this encoder is told of each image: labels, or what its encoder reads.
-
-    An encoder's `reads` names the data set's field, and its `encode` makes numbers of it.
-    """
+    """What a network with this encoder is told of images: labels, or what the encoder `reads`."""
     field = getattr(encoder, "reads", "labels")
     if not hasattr(dataset, field):
         raise ValueError(f"{dataset.name} has no {field}; the network needs 'scenes'")
@@ -112,6 +102,4 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
     if chosen:
         return Path(chosen).expanduser()
     clone = Path(__file__).resolve().parents[2] / "data"
-    if (clone / "README.md").is_file():
-        return clone
-    return Path.home() / ".cache" / "minidit"
+    return clone if (clone / "README.md").is_file() else Path.home() / ".cache" / "minidit"

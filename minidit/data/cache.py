@@ -11,22 +11,18 @@ from torch import Tensor
 from minidit.train import replacing
 
 
-def check_seed(seed: int) -> None:
-    """Raise TypeError or ValueError unless `seed` is an integer in 0 … 2³¹ - 1."""
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise TypeError(f"seed={seed!r} must be an integer, not {type(seed).__name__}")
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed={seed} must lie in 0..{2**31 - 1}")
-
-
 def drawn(
     path: Path, split: str, seed: int, names: tuple[str, ...], draw: Callable[[int], tuple]
 ) -> list[Tensor]:
     """Tensors by name, drawn by `draw(stream)`, or those that an earlier call left beside `path`.
 
-    A file that is damaged is made anew; a folder that can't be written costs only the time.
+    A folder that can't be written costs only the time. Raises TypeError or ValueError unless `seed`
+    is an integer in 0 … 2³¹ - 1.
     """
-    check_seed(seed)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed={seed!r} must be an integer, not {type(seed).__name__}")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed={seed} must lie in 0..{2**31 - 1}")
     path = path.with_name(f"{path.name}-seed{seed}-{split}.safetensors")
 
     def make() -> dict[str, Tensor]:
@@ -45,8 +41,7 @@ def kept(
 ) -> dict[str, Tensor]:
     """The tensors in the file `path`, if it is whole and has these facts, else those of `make`.
 
-    Those are written there, with the facts and their sha256 in the header. Raises OSError before
-    anything is made if the file can't be written.
+    Those are written there. Raises OSError before anything is made if the file can't be written.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,8 +1,8 @@
 """Sentences about scenes: describing objects in words, and reading from words what is to be drawn.
 
 The grammar is small: objects ("a small red three") with places ("at the top left"), and one
-relation between the first two ("to the left of"). What a caption says is true of its scene, but it
-need not say everything: sizes, places and relations are left out at random.
+relation between the first two ("to the left of"). What it says is true of its scene, but sizes,
+places and relations are left out at random.
 """
 
 import re
@@ -42,20 +42,13 @@ TEMPLATES = {  # by the number of objects; {a}: the first, {at_a}: its place, {r
 }
 
 
-def _all_words() -> tuple[str, ...]:
-    wordings = [w for pair in RELATIONS.values() for w in pair]
-    text = " ".join(["a there is and", *SIZES, *COLOURS, *KINDS, *PLACES.values(), *wordings])
-    return tuple(dict.fromkeys(text.split()))
-
-
-WORDS = _all_words()  # all that captions are made of
+_WHERE = {wording: where for where, pair in RELATIONS.items() for wording in pair}
+_ALL = " ".join(["a there is and", *SIZES, *COLOURS, *KINDS, *PLACES.values(), *_WHERE])
+WORDS = tuple(dict.fromkeys(_ALL.split()))  # all that captions are made of
 
 
 def describe(objects: Tensor, seed: int) -> tuple[str, ...]:
-    """A caption of each scene; `objects` (n, 3, 6) as of `scenes.render`.
-
-    Templates, order and what is left out follow from the seed.
-    """
+    """A caption of each scene with objects (n, 3, 6) of `scenes.render`, varied by the seed."""
     rng = torch.Generator().manual_seed(seed)
     order = torch.rand(objects.shape[:2], generator=rng) + 2 * (objects[..., 0] == 0)
     objects = objects.gather(1, order.argsort(1)[..., None].expand_as(objects))
@@ -65,8 +58,7 @@ def describe(objects: Tensor, seed: int) -> tuple[str, ...]:
 
 
 def _sentence(scene: list[list[float]], draw: list[float]) -> str:
-    templates = TEMPLATES[len(scene)]
-    parts = {}
+    templates, parts = TEMPLATES[len(scene)], {}
     for name, row, u in zip("abc", scene, draw[2:]):
         kind, colour = KINDS[int(row[0]) - 1], list(COLOURS)[int(row[1]) - 1]
         size = [SIZES[is_large(row[2:])]] if u < 0.5 else []
@@ -117,7 +109,6 @@ def _any(words) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
 
-_WHERE = {wording: where for where, pair in RELATIONS.items() for wording in pair}
 _AT = {words: key for key, words in PLACES.items()}
 _OBJECT = rf"a (?:({_any(SIZES)}) )?({_any(COLOURS)}) ({_any(KINDS)})"
 _PHRASE = re.compile(rf"\b(?:{_OBJECT}|({_any(_AT)})|({_any(_WHERE)}))\b")
@@ -129,9 +120,9 @@ def read(caption: str) -> Request:
     relations, pending = [], None
     for size, colour, kind, at, where in _PHRASE.findall(caption.lower()):
         if kind:
-            objects.append(Described(kind, colour, size or None, None))
             if pending is not None:
-                relations.append((len(objects) - 2, pending, len(objects) - 1))
+                relations.append((len(objects) - 1, pending, len(objects)))
+            objects.append(Described(kind, colour, size or None, None))
             pending = None
         elif at and objects:
             objects[-1] = objects[-1]._replace(place=_AT[at])

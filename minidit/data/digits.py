@@ -1,9 +1,8 @@
 """A stand-in for MNIST that needs no download: digits drawn from the fonts matplotlib ships.
 
-Each of the 230 glyphs (23 faces, 10 digits) is drawn once, large, and turned into a signed
-distance field: how far, in pixels of the final image, a point lies from the outline, negative in
-the ink. Bending the field's coordinates changes the hand, adding a number to the field changes the
-pen, and a soft threshold at zero gives antialiased grey levels.
+Each of the 230 glyphs (23 faces, 10 digits) is drawn once, large, and turned into a signed distance
+field: how far, in pixels of the image, a point lies from the outline, negative in the ink. Bending
+its coordinates changes the hand, adding a number the pen; a soft threshold at zero gives the greys.
 """
 
 from pathlib import Path
@@ -44,13 +43,8 @@ def load(folder: Path, split: str, seed: int) -> list[Tensor]:
 
 
 def render(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw n digits, as many of each class as n allows, in random order.
-
-    Returns images (n, 1, 28, 28) uint8, white on black, and labels (n,) int64. The same n and seed
-    give the same digits; the global random state is neither read nor changed.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    fields = glyph_fields()
+    """n digits, evenly of all classes: images (n, 1, 28, 28) uint8, white on black, labels (n,)."""
+    rng, fields = torch.Generator().manual_seed(seed), glyph_fields()
     labels = (torch.arange(n) % 10)[torch.randperm(n, generator=rng)]
     faces = torch.randint(len(FACES), (n,), generator=rng)
     images = torch.empty(n, 1, SIZE, SIZE, dtype=torch.uint8)
@@ -123,10 +117,10 @@ def _draw(fields: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _warp(n: int, rng: torch.Generator) -> Tensor:
-    """Where each pixel reads the field, (n, 28, 28, 2) as x, y in -1..1.
+    """Where each pixel reads the field, (n, 28, 28, 2) as x, y in -1..1: a Bézier patch.
 
-    A Bézier patch: 5×5 control points are turned, slanted, stretched and shifted, then the inner
-    ones jittered one by one. The patch follows an affine map exactly and jitter only smoothly.
+    Its 5×5 control points are turned, slanted, stretched and shifted, the inner ones also jittered
+    one by one: it follows an affine map exactly and jitter only smoothly.
     """
     turn, slant = _uniform(rng, (n,), -0.15, 0.15), _uniform(rng, (n,), -0.25, 0.25)
     wide, tall = _uniform(rng, (n,), 0.85, 1.15), _uniform(rng, (n,), 0.87, 1.02)
@@ -139,8 +133,7 @@ def _warp(n: int, rng: torch.Generator) -> Tensor:
     jitter = F.pad(_uniform(rng, (n, 2, 3, 3), -6.5, 6.5), (1, 1, 1, 1))  # the rim stays
     points = points + _uniform(rng, (n, 2, 1, 1), -0.7, 0.7) + jitter
 
-    u = torch.linspace(0, 1, SIZE)[:, None]
-    k = torch.arange(5)
+    u, k = torch.linspace(0, 1, SIZE)[:, None], torch.arange(5)
     weights = torch.tensor([1, 4, 6, 4, 1]) * u**k * (1 - u) ** (4 - k)  # Bernstein, (28, 5)
     return (weights @ points @ weights.mT).movedim(1, -1) / REACH  # (n, 28, 28, 2)
 

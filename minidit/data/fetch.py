@@ -18,19 +18,16 @@ class DownloadError(OSError):
 
 @dataclass(frozen=True)
 class Source:
-    """A published file: its name, its size in bytes, its SHA-256, and the URLs of its folders."""
+    """A published file."""
 
     name: str
-    size: int
+    size: int  # bytes
     sha256: str
-    mirrors: tuple[str, ...]
+    mirrors: tuple[str, ...]  # URLs of folders
 
 
 def fetch(source: Source, folder: Path) -> Path:
-    """Download a file into `folder` from the first mirror that gives it whole; return its path.
-
-    Raises DownloadError, with the URL, the hash and the folder, if no mirror does.
-    """
+    """The file's path in `folder`; DownloadError says what to do if no mirror gives it whole."""
     reasons = []
     for mirror in source.mirrors:
         try:

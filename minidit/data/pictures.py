@@ -37,11 +37,7 @@ def pixels(images: Tensor | np.ndarray) -> np.ndarray:
 
 
 def tile(images: Tensor | np.ndarray, columns: int | None = None, gap: int = 2) -> np.ndarray:
-    """Lay images out row by row in a grid of `columns` (10 at most unless told).
-
-    Shapes: (n, c, h, w) → uint8 (H, W) for c = 1, (H, W, 3) for c = 3, with `gap` pixels of
-    white between the images.
-    """
+    """Images (n, c, h, w) in rows of `columns` (10 unless told) → uint8 (H, W) or (H, W, 3)."""
     array = pixels(images)
     n, h, w = array.shape[:3]
     columns = min(n, 10) if columns is None else columns
@@ -56,10 +52,7 @@ def tile(images: Tensor | np.ndarray, columns: int | None = None, gap: int = 2) 
 
 
 def evenly(frames: Sequence[Tensor], count: int) -> tuple[Tensor, list[int]]:
-    """`count` of many frames (n, c, h, w), evenly picked, first and last included, and which ones.
-
-    Shapes: (n, count, c, h, w), or fewer if there are fewer frames.
-    """
+    """`count` frames (n, c, h, w) at most, from first to last: (n, count, c, h, w), and which."""
     picked = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int).tolist()
     return torch.stack([torch.as_tensor(frames[i]) for i in picked], dim=1), picked
 
@@ -67,10 +60,9 @@ def evenly(frames: Sequence[Tensor], count: int) -> tuple[Tensor, list[int]]:
 def film(
     frames: Sequence[np.ndarray], milliseconds: int = 80, hold: int = 1500, scale: int = 1
 ) -> bytes:
-    """An animated PNG of uint8 frames (H, W) or (H, W, 3), such as those of `tile`.
+    """An animated PNG of uint8 frames (H, W) or (H, W, 3) of `tile`, every pixel `scale` wide.
 
-    Shown in a notebook by IPython.display.Image(data, format="png"). The last frame is held for
-    `hold` milliseconds; `scale` enlarges every pixel that many times.
+    The last is held for `hold` milliseconds. A notebook shows it: IPython.display.Image(data).
     """
     from PIL import Image
 

@@ -26,10 +26,8 @@ train-labels-idx1-ubyte.gz 28881 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8
 t10k-images-idx3-ubyte.gz 1648877 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6
 t10k-labels-idx1-ubyte.gz 4542 f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6
 """  # name, size in bytes, SHA-256
-_SOURCES = [
-    Source(name, int(size), sha256, _MIRRORS)
-    for name, size, sha256 in map(str.split, _FILES.splitlines())
-]
+_ROWS = map(str.split, _FILES.splitlines())
+_SOURCES = [Source(name, int(size), sha256, _MIRRORS) for name, size, sha256 in _ROWS]
 MNIST = {"train": _SOURCES[:2], "test": _SOURCES[2:]}  # split → its images and its labels
 CIFAR10 = Source(
     "cifar-10-binary.tar.gz",
@@ -38,16 +36,19 @@ CIFAR10 = Source(
     ("https://www.cs.toronto.edu/~kriz/",),
 )
 CIFAR10_FOLDER = "cifar-10-batches-bin"
-CIFAR10_BATCHES = {
-    "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-    "test": ("test_batch.bin",),
-}
+_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+CIFAR10_BATCHES = {"train": _TRAIN, "test": ("test_batch.bin",)}
 CIFAR10_ROW = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue plane
 
 
 def load_mnist(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Images (n, 1, h, w) uint8 and labels (n,) int64 of a split, downloaded if need be."""
-    image_file, label_file = (_get(source, folder) for source in MNIST[split])
+    paths = []
+    for source in MNIST[split]:  # as published, or without its .gz, or else fetched
+        published = folder / source.name
+        there = [path for path in (published, published.with_suffix("")) if path.is_file()]
+        paths.append(there[0] if there else fetch(source, folder))
+    image_file, label_file = paths
     images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
     if len(images) != len(labels):
         raise _damaged(label_file, f"it has {len(labels)} labels for {len(images)} images")
@@ -55,18 +56,11 @@ def load_mnist(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]
     return images[:, None], labels.long()
 
 
-def _get(source: Source, folder: Path) -> Path:
-    """The file as published, or without its .gz, or else fetched."""
-    published = folder / source.name
-    there = [path for path in (published, published.with_suffix("")) if path.is_file()]
-    return there[0] if there else fetch(source, folder)
-
-
 def read_idx(path: Path, ndim: int) -> Tensor:
     """Read an IDX file of bytes, plain or gzipped: a uint8 tensor of `ndim` dimensions.
 
-    The format: two zero bytes, the type (8 for bytes), the number of dimensions; one big-endian
-    4-byte size a dimension; the values. Raises ValueError if the file isn't exactly that.
+    Two zero bytes, the type (8: bytes), the number of dimensions; their big-endian 4-byte sizes;
+    the values. Raises ValueError if the file isn't exactly that.
     """
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -146,9 +140,8 @@ def _check_labels(labels: Tensor, path: Path) -> None:
 
 
 def _damaged(path: Path, what: str) -> ValueError:
-    return ValueError(
-        f"{path} is damaged: {what}; delete it, and the next call downloads a fresh one"
-    )
+    way_out = "delete it, and the next call downloads a fresh one"
+    return ValueError(f"{path} is damaged: {what}; {way_out}")
 
 
 def _tensor(raw: bytes) -> Tensor:

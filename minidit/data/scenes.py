@@ -3,11 +3,11 @@
 Everything is a signed distance field, as in `digits`: thirteen of them, scaled, placed, coloured,
 and laid over a dark background. Boxes don't overlap.
 
-Of every kind one colour is held out, `HELD_OUT`: no training image shows such a pair. In half of
-the test images at least one object is of such a pair, in the other half none: there it is seen
-whether a network has learnt kinds and colours, or only pairs of them.
+Of every kind one colour is held out, `HELD_OUT`: no training image shows such a pair, half of the
+test images do: they tell whether a network has learnt kinds and colours, or only pairs of them.
 """
 
+import itertools
 from pathlib import Path
 
 import torch
@@ -48,14 +48,12 @@ def load(folder: Path, split: str, seed: int) -> list[Tensor]:
 
 
 def render(n: int, seed: int, novel: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw n scenes; a share `novel` of them has an object of a held-out pair.
+    """Draw n scenes; a share `novel` of them has an object of a held-out pair. By arguments alone.
 
     Returns images (n, 3, 32, 32) uint8; objects (n, 3, 6) float32, rows of 1 + kind, 1 + colour
-    and the box x0, y0, x1, y1 in 0..1, zeros where there is none; and held_out (n,) bool. The same
-    arguments give the same scenes; the global random state is neither read nor changed.
+    and the box x0, y0, x1, y1 in 0..1, zeros where there is none; and held_out (n,) bool.
     """
-    rng = torch.Generator().manual_seed(seed)
-    fields = _fields()  # (faces, kinds, 56, 56)
+    rng, fields = torch.Generator().manual_seed(seed), _fields()  # (faces, kinds, 56, 56)
     u = torch.rand(n, generator=rng)
     counts = 1 + (u > 0.3).long() + (u > 0.7).long()  # (n,)
     held_out = torch.arange(n) < round(novel * n)
@@ -92,13 +90,9 @@ def _extents(fields: Tensor) -> Tensor:
 
 
 def _arrange(counts: Tensor, held_out: Tensor, extents: Tensor, rng: torch.Generator) -> Tensor:
-    """Scenes (n, 3, 9): rows of `render`'s objects, then the face and the field's middle x, y.
-
-    Proposals are drawn anew until boxes keep their distance and no pair is there twice.
-    """
-    scenes = torch.zeros(len(counts), SLOTS, 9)
-    rows = torch.arange(len(counts))
-    while len(rows):
+    """Scenes (n, 3, 9): rows of `render`'s objects, then the face and the field's middle x, y."""
+    scenes, rows = torch.zeros(len(counts), SLOTS, 9), torch.arange(len(counts))
+    while len(rows):  # until boxes keep their distance and no pair is there twice
         scenes[rows] = _propose(counts[rows], held_out[rows], extents, rng)
         rows = rows[~_fits(scenes[rows])]
     return scenes
@@ -135,12 +129,10 @@ def _pairs(held_out: bool) -> Tensor:
 def _fits(scenes: Tensor) -> Tensor:
     """Whether the objects of each scene are apart, and all of different pairs: (n,)."""
     fits = torch.ones(len(scenes), dtype=torch.bool)
-    for i in range(SLOTS):
-        for k in range(i):
-            a, b = scenes[:, i], scenes[:, k]
-            both = (a[:, 0] > 0) & (b[:, 0] > 0)
-            gaps = torch.maximum(a[:, 2:4] - b[:, 4:6], b[:, 2:4] - a[:, 4:6]).amax(-1)
-            fits &= ~both | ((gaps >= GAP / SIZE) & (a[:, :2] != b[:, :2]).any(-1))
+    for a, b in itertools.combinations(scenes.unbind(1), 2):  # (n, 9) each
+        both = (a[:, 0] > 0) & (b[:, 0] > 0)
+        gaps = torch.maximum(a[:, 2:4] - b[:, 4:6], b[:, 2:4] - a[:, 4:6]).amax(-1)
+        fits &= ~both | ((gaps >= GAP / SIZE) & (a[:, :2] != b[:, :2]).any(-1))
     return fits
 
 

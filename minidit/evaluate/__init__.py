@@ -1,7 +1,6 @@
 """How good are samples? Recognition by a classifier, and distances between feature clouds.
 
-The features are those of our own classifiers, so the numbers compare runs with each other and
-with real images, not with FIDs from other networks.
+The features are our own classifiers': the numbers don't compare with FIDs from other networks.
 """
 
 from typing import NamedTuple
@@ -46,11 +45,10 @@ def _share_right(model: Classifier, found: Tensor, labels: Tensor) -> float:
 def matching(labels: Tensor, wanted: Tensor) -> Tensor:
     """Rows of `labels` (n,) with the labels `wanted` (m,): the first ones, as far as they last.
 
-    Real images must have the labels that samples have. Drawn at random, some classes are rarer than
-    others by chance, and a few hundred of them lie further from the training images than samples.
+    Real images must have the labels that samples have: of a few hundred drawn at random some
+    classes are rarer by chance, and that alone takes them further from the training images.
     """
-    counts = wanted.bincount(minlength=int(labels.max()) + 1).tolist()
-    rows = [(labels == k).nonzero().flatten()[:count] for k, count in enumerate(counts)]
+    rows = [(labels == k).nonzero().flatten()[:n] for k, n in enumerate(wanted.bincount().tolist())]
     return torch.cat(rows).sort().values
 
 
@@ -61,10 +59,9 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
-    """‖μ1 - μ2‖² + tr(C1 + C2 - 2·(C1·C2)^½) of two normal distributions (arXiv 1706.08500).
+    """‖μ1 - μ2‖² + tr(C1 + C2 - 2·(C1·C2)^½) of means (k,), covariances (k, k) (arXiv 1706.08500).
 
-    Means (k,), covariances (k, k). The trace of the root is the sum of the roots of the
-    eigenvalues of C1^½·C2·C1^½, which is symmetric.
+    The root's trace sums the roots of the eigenvalues of C1^½·C2·C1^½, which is symmetric.
     """
     mean1, cov1, mean2, cov2 = (a.double() for a in (mean1, cov1, mean2, cov2))
     values, vectors = torch.linalg.eigh(cov1)
@@ -91,11 +88,8 @@ def _to_real(model: Classifier, found: Tensor) -> float:
 def measure(
     model: Classifier, images: Tensor, labels: Tensor, reference: Tensor | None = None
 ) -> dict[str, float]:
-    """How good images (n, c, h, w) in [-1, 1] with labels (n,) are, from one pass of features.
-
-    "recognised", see `accuracy`, and the `distances`.
-    """
-    found = features(model, images)
+    """Of images (n, c, h, w) in [-1, 1], labels (n,): "recognised", see `accuracy`, `distances`."""
+    found = features(model, images)  # once for both
     right = round(_share_right(model, found, labels), 4)
     return {"recognised": right} | distances(model, found, reference)
 
@@ -103,14 +97,10 @@ def measure(
 def distances(
     model: Classifier, found: Tensor, reference: Tensor | None = None
 ) -> dict[str, float]:
-    """The "frechet" of features (n, 64), see `frechet_to_real`.
-
-    With the features (m, 64) of real images as a `reference` also "precision", "recall",
-    "density", "coverage": see `neighbours`.
-    """
+    """The "frechet" of features (n, 64); with a `reference` (m, 64) its `neighbours`, too."""
     near = neighbours(reference, found)._asdict() if reference is not None else {}
-    near = {key: round(value, 4) for key, value in near.items()}
-    return {"frechet": round(_to_real(model, found), 3)} | near
+    rounded = {key: round(value, 4) for key, value in near.items()}
+    return {"frechet": round(_to_real(model, found), 3)} | rounded
 
 
 class Reconstruction(NamedTuple):
@@ -135,25 +125,16 @@ def psnr(images: Tensor, others: Tensor) -> float:
 def reconstruction(
     model: Classifier, autoencoder: Autoencoder, images: Tensor, labels: Tensor
 ) -> Reconstruction:
-    """What an autoencoder makes of images (n, c, h, w) in [-1, 1], labels (n,).
-
-    A classifier whose features the autoencoder was trained on flatters it.
-    """
+    """Of images (n, c, h, w), labels (n,), best by a classifier that trained no autoencoder."""
     latents = _in_batches(autoencoder.latents, images)
     restored = _in_batches(autoencoder.decode, latents).clamp(-1, 1)
-    ours, real = (features(model, x) for x in (restored, images))
-    share = perplexity = None
+    both = [features(model, x) for x in (restored, images)]
+    recognised = [_share_right(model, found, labels) for found in both]
+    distance = frechet_distance(*moments(both[0]), *moments(both[1]))
+    usage: tuple = (None, None)
     if isinstance(autoencoder, VQAutoencoder):
-        indices = _in_batches(autoencoder.quantizer.nearest, latents)
-        share, perplexity = autoencoder.quantizer.usage(indices)
-    return Reconstruction(
-        psnr(restored, images),
-        _share_right(model, ours, labels),
-        _share_right(model, real, labels),
-        frechet_distance(*moments(ours), *moments(real)),
-        share,
-        perplexity,
-    )
+        usage = autoencoder.quantizer.usage(_in_batches(autoencoder.quantizer.nearest, latents))
+    return Reconstruction(psnr(restored, images), *recognised, distance, *usage)
 
 
 class Neighbours(NamedTuple):
@@ -168,10 +149,9 @@ class Neighbours(NamedTuple):
 def neighbours(real: Tensor, samples: Tensor, k: int = 5) -> Neighbours:
     """Compare features (n, d) of real images with those (m, d) of samples by nearest neighbours.
 
-    A neighbourhood is the ball around a point that reaches to its k-th nearest point of the same
-    set. Precision and recall: arXiv 1904.06991; density and coverage, which a single outlier
-    doesn't spoil: arXiv 2002.09797. All depend on n and m: compare with real images, as many.
-    Raises ValueError for features that don't fit, and for k or fewer points.
+    A neighbourhood: the ball around a point that reaches to its k-th nearest one of the same set.
+    Precision, recall: arXiv 1904.06991; density, coverage, which no single outlier spoils: arXiv
+    2002.09797. All depend on n and m. Raises ValueError for features that don't fit, or too few.
     """
     check_positive(k=k)
     if real.ndim != 2 or samples.ndim != 2 or real.shape[1] != samples.shape[1]:

@@ -1,7 +1,4 @@
-"""Who attends to whom: the weights that `scaled_dot_product_attention` keeps to itself.
-
-They are computed a second time, from what goes into each layer, so that layers stay as they are.
-"""
+"""Who attends to whom: `scaled_dot_product_attention` hides it, so it is computed once more."""
 
 import torch
 from einops import rearrange
@@ -13,10 +10,7 @@ from minidit.attention import Attention
 def attention_weights(
     attention: Attention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
-    """softmax(q kᵀ / √k) of one layer, called like the layer: (b, n, d) → (b, heads, n, m).
-
-    m: the tokens of the context, or n where a sequence attends to itself.
-    """
+    """softmax(q kᵀ / √k) of one layer, called like the layer: (b, n, d) → (b, heads, n, m or n)."""
     if context is None:
         q, k, _ = attention.qkv(x).chunk(3, dim=-1)  # each (b, n, heads·k)
     else:
@@ -32,9 +26,8 @@ def attention_weights(
 def attention_maps(model: nn.Module, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
     """The attention weights of all blocks in one call model(x, t, y): (blocks, b, heads, n, m).
 
-    Of the cross-attention where blocks have it: n tokens of the image attend to m of the
-    condition, the time first. Otherwise of the self-attention, over the whole sequence.
-    Raises TypeError for a network without transformer blocks.
+    Of the cross-attention where there is one: n tokens of the image attend to m of the condition,
+    time first; else of the whole sequence. Raises TypeError for a network without such blocks.
     """
     blocks = getattr(model, "blocks", ())
     layers = [getattr(block, "cross", getattr(block, "attn", None)) for block in blocks]

@@ -16,13 +16,14 @@ from minidit._validate import check_images, check_positive
 from minidit.patches import as_unit
 from minidit.train import step_generator
 
+PEAK = 0.01  # of the learning rate
+
 
 class Classifier(nn.Module):
     """Images (b, c, 28 to 32, same) in [-1, 1] → logits (b, num_classes), by way of 64 features.
 
-    `residual`: for photographs, twice as deep (arXiv 1512.03385); without it, for digits.
-    `mean`, `cov`: the statistics of the features over the real training images, for the Fréchet
-    distance; set by `train_classifier`.
+    `residual`: for photographs, twice as deep (arXiv 1512.03385). `mean`, `cov`: of the features of
+    the real training images, for the Fréchet distance; set by `train_classifier`.
     """
 
     def __init__(
@@ -30,11 +31,10 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, num_classes=num_classes, width=width)
-        self.config = dict(
-            in_channels=in_channels, num_classes=num_classes, width=width, residual=residual
-        )
+        self.config = dict(in_channels=in_channels, num_classes=num_classes)
+        self.config |= dict(width=width, residual=residual)
         self.in_channels = in_channels
-        self.convs = (_residual_stages if residual else _plain_stages)(in_channels, width)
+        self.convs = _stages(in_channels, width, residual)
         self.pool = 1 if residual else 4
         self.to_features = nn.Linear(4 * width * self.pool**2, 64)
         self.to_logits = nn.Linear(64, num_classes)
@@ -62,9 +62,8 @@ class Classifier(nn.Module):
 def feature_distance(classifier: Classifier, images: Tensor, others: Tensor) -> Tensor:
     """How differently two batches (b, c, h, w) look to the classifier, a scalar in 0 … 2.
 
-    At every stage and place, the squared distance of the activations as vectors of length 1; its
-    mean over places and stages (LPIPS, arXiv 1801.03924, without learned weights). No gradient
-    flows to `others`.
+    The squared distance of the activations as vectors of length 1, its mean over places and stages
+    (LPIPS, arXiv 1801.03924, without learned weights). No gradient flows to `others`.
     """
     ours = classifier.activations(images)
     with torch.no_grad():
@@ -80,26 +79,22 @@ def convolution(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def _plain_stages(c: int, w: int) -> nn.Sequential:
-    """(b, c, 28, 28) → (b, w, 14, 14) → (b, 2w, 14, 14) → (b, 2w, 7, 7) → (b, 4w, 7, 7)."""
-    stages = [(c, w, 2), (w, 2 * w), (2 * w, 2 * w, 2), (2 * w, 4 * w)]
-    return nn.Sequential(*(convolution(*stage) for stage in stages))
-
-
 class _Residual(nn.Module):
-    """x + two convolutions of x."""
+    """x + two convolutions of x, (b, c, h, w)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.convs = nn.Sequential(*(convolution(channels, channels) for _ in range(2)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) → (b, c, h, w)."""
         return x + self.convs(x)
 
 
-def _residual_stages(c: int, w: int) -> nn.Sequential:
-    """(b, c, 32, 32) → (b, w, 32, 32) → (b, 2w, 16, 16) → (b, 4w, 8, 8) → (b, 4w, 4, 4)."""
+def _stages(c: int, w: int, residual: bool) -> nn.Sequential:
+    if not residual:  # (b, c, 28, 28) → (b, w, 14, 14) → (b, 2w, 14, 14) → … 7, 7) → (b, 4w, 7, 7)
+        plain = [(c, w, 2), (w, 2 * w), (2 * w, 2 * w, 2), (2 * w, 4 * w)]
+        return nn.Sequential(*(convolution(*stage) for stage in plain))
+    # (b, c, 32, 32) → (b, w, 32, 32) → (b, 2w, 16, 16) → (b, 4w, 8, 8) → (b, 4w, 4, 4)
     steps = [(w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w)]
     down = [nn.Sequential(convolution(a, b, 2), _Residual(b)) for a, b in steps]
     return nn.Sequential(convolution(c, w), *down)
@@ -108,8 +103,7 @@ def _residual_stages(c: int, w: int) -> nn.Sequential:
 def jitter(images: Tensor, rng: torch.Generator) -> Tensor:
     """Images (b, c, h, w), each turned by 12°, scaled by 10 % and shifted by 2 pixels, at most."""
     u = torch.rand(5, len(images), generator=rng, device=rng.device) * 2 - 1  # (5, b) in [-1, 1]
-    angle, scale = u[0] * math.radians(12), 1 + 0.1 * u[1]
-    shear = 0.1 * u[2]
+    angle, scale, shear = u[0] * math.radians(12), 1 + 0.1 * u[1], 0.1 * u[2]
     cos, sin = angle.cos() * scale, angle.sin() * scale
     rows = [torch.stack([cos, shear - sin, u[3] / 7], 1), torch.stack([sin, cos, u[4] / 7], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
@@ -136,20 +130,19 @@ def one_cycle(
     images: Tensor,
     steps: int,
     batch_size: int,
-    lr: float,
     seed: int,
     report: Callable[[int, float], None] | None,
 ) -> nn.Module:
-    """Build a network, train it, and freeze it: the learning rate rises to `lr`, falls to nothing.
+    """Build a network, train it, freeze it: the learning rate rises to `PEAK`, falls to nothing.
 
     `loss(model, x, rows, rng)`: that of a batch x of `images` (n, c, h, w) uint8, in [-1, 1], and
     of their `rows`; all that is random in it comes from the step's `rng`.
     """
-    check_positive(steps=steps, batch_size=batch_size)
+    check_positive(steps=steps)
     torch.manual_seed(seed)
     model = build()
-    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
+    optimizer = torch.optim.AdamW(model.parameters(), PEAK, weight_decay=0.05)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=steps, pct_start=0.2)
     for step in range(steps):
         rng = step_generator(seed, step)
         rows = torch.randint(len(images), (batch_size,), generator=rng)
@@ -168,25 +161,20 @@ def train_classifier(
     labels: Tensor,
     *,
     steps: int,
-    batch_size: int = 256,
-    lr: float = 0.01,
     seed: int = 0,
     photographs: bool = False,
     report: Callable[[int, float], None] | None = None,
 ) -> Classifier:
-    """Train on images (n, c, h, w) uint8 and labels (n,); one cycle of the learning rate.
-
-    The images are moved about by `jitter`; `photographs` get `flip_and_shift` instead, since they
-    have edges and a horizon, and the deeper network.
-    """
+    """Train on images (n, c, h, w) uint8, labels (n,); the deeper network for `photographs`."""
+    # Photographs have edges and a horizon: they are not turned.
     move = flip_and_shift if photographs else jitter
     build = partial(Classifier, images.shape[1], int(labels.max()) + 1, residual=photographs)
 
     def loss(model: Classifier, x: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
         return F.cross_entropy(model(move(x, rng)), labels[rows], label_smoothing=0.05)
 
-    model = one_cycle(build, loss, images, steps, batch_size, lr, seed, report)
-    features = torch.cat([model.features(as_unit(x)) for x in images.split(1000)])
-    model.mean.copy_(features.double().mean(dim=0))
-    model.cov.copy_(features.double().T.cov())
+    model = one_cycle(build, loss, images, steps, 256, seed, report)
+    features = torch.cat([model.features(as_unit(x)) for x in images.split(1000)]).double()
+    model.mean.copy_(features.mean(dim=0))
+    model.cov.copy_(features.T.cov())
     return model

@@ -1,23 +1,26 @@
 """A detector of scenes: a small convolutional network that says what is where in an image.
 
-One look at all places, as in FCOS (Tian et al., arXiv 1904.01355): every cell of a coarse grid
-says whether an object's middle is near, of which kind and colour, and where its box begins and
-ends. Of several cells that found the same object, the surest counts.
+One look at all places, as in FCOS (arXiv 1904.01355): every cell of a coarse grid says whether an
+object's middle is near, of which kind and colour, and where its box lies. Of several cells that
+found the same object, the surest counts.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minidit._validate import check_images, check_positive
+from minidit.data import scenes
 from minidit.evaluate.classifier import convolution, one_cycle
 
 CELL = 4  # pixels along a cell of the grid
 NEAR = 2.5  # a cell is near an object if its middle is, along both axes, this many pixels at most
 SAME = 0.3  # boxes that overlap by more are taken for one object: scenes' objects don't overlap
 FOUND = 6  # objects that are told of an image, at most
+DRAWN_FROM = 2**40  # the detector's own training scenes: a seed that no data set has
 
 
 class SceneDetector(nn.Module):
@@ -45,10 +48,7 @@ class SceneDetector(nn.Module):
 
     @torch.no_grad()
     def find(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w) → (b, 6, 6): rows 1 + kind, 1 + colour, box; zeros where no more was found.
-
-        The surest come first.
-        """
+        """(b, 3, h, w) → (b, 6, 6): 1 + kind, 1 + colour, box, the surest first; zeros for none."""
         near, kind, colour, box = self(images)
         _, order = near.sort(dim=1, descending=True)
         order = order[:, : 4 * FOUND]  # cells that are worth a look, (b, k)
@@ -93,29 +93,17 @@ def detector_loss(detector: SceneDetector, images: Tensor, objects: Tensor) -> T
     return loss + 10 * F.l1_loss(box[there], wanted[:, 2:])
 
 
-def train_detector(
-    images: Tensor,
-    objects: Tensor,
-    *,
-    steps: int,
-    batch_size: int = 64,
-    lr: float = 0.01,
-    seed: int = 0,
-    report: Callable[[int, float], None] | None = None,
+def make_detector(
+    steps: int = 1500, images: int = 30_000, seed: int = 0, report: Callable | None = None
 ) -> SceneDetector:
-    """Train on images (n, 3, h, w) uint8 with objects (n, m, 6); one cycle.
-
-    A little noise is added, more to some images than to others: samples aren't as clean as
-    drawings.
-    """
-
-    kinds, colours = objects[..., :2].flatten(0, 1).amax(dim=0).int().tolist()
+    """Train one on scenes of its own, in which all pairs of kind and colour are equally known."""
+    pictures, objects, _ = scenes.render(images, DRAWN_FROM + seed, novel=0.34)
 
     def loss(model: SceneDetector, x: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
+        # A little noise, in some images more: samples aren't as clean as drawings.
         strength = 0.2 * torch.rand(len(x), 1, 1, 1, generator=rng)
         x = x + strength * torch.randn(x.shape, generator=rng)
         return detector_loss(model, x, objects[rows])
 
-    return one_cycle(
-        lambda: SceneDetector(kinds, colours), loss, images, steps, batch_size, lr, seed, report
-    )
+    build = partial(SceneDetector, len(scenes.KINDS), len(scenes.COLOURS))
+    return one_cycle(build, loss, pictures, steps, 64, seed, report)

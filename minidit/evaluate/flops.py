@@ -1,10 +1,11 @@
 """How large and how expensive a network is: parameters, and multiply-accumulates of one image.
 
 The DiT paper's "Gflops" (arXiv 2212.09748, table 4) are billions of multiply-accumulates, half of
-what others call FLOPs. Counted are the matrix products, those of linear layers, convolutions and
-attention; normalisations, activations and sums are left out, as in the paper's numbers.
+what others call FLOPs. As there, only matrix products are counted: of linear layers, convolutions
+and attention.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,12 +30,12 @@ class Counts(NamedTuple):
 def count(model: nn.Module, inputs: Sequence[Tensor] | None = None) -> Counts:
     """Count a network without computing anything: only shapes pass through it.
 
-    `inputs`: the arguments of one call; by default one image, one time and one label.
-    Its weights may be anywhere, also on the meta device, where they take no memory.
+    `inputs`: the arguments of one call; by default an image, a time, a label. Weights on the meta
+    device, which take no memory, will do.
     """
     inputs = [z.to("meta") for z in (_one_image(model) if inputs is None else inputs)]
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    shapes = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}
     with FlopCounterMode(display=False) as counter:  # a multiplication and its addition are two
         torch.func.functional_call(model, shapes, tuple(inputs))
     counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
@@ -51,21 +52,15 @@ def count(model: nn.Module, inputs: Sequence[Tensor] | None = None) -> Counts:
 def table(
     sizes: Sequence[str] = tuple(DIT_SIZES), blocks: Sequence[str] = tuple(BLOCKS)
 ) -> list[dict]:
-    """A row for each preset and block: size, block, parameters, macs.
-
-    All blocks of a network cost the same, so networks of one and two blocks tell the rest.
-    """
-    rows = []
-    for size in sizes:
-        for block in blocks:
-            config = DIT_SIZES[size] | {"block": block}
-            with torch.device("meta"):
-                one, two = (count(DiT(**config | {"depth": depth})) for depth in (1, 2))
-            row = {"size": size, "block": block}
-            for what in ("parameters", "macs"):
-                first, second = getattr(one, what), getattr(two, what)
-                row[what] = first + (config["depth"] - 1) * (second - first)
-            rows.append(row)
+    """A row for each preset and block: size, block, parameters, macs."""
+    rows = []  # all blocks of a network cost the same, so networks of one and two tell the rest
+    for size, block in itertools.product(sizes, blocks):
+        config = DIT_SIZES[size] | {"block": block}
+        with torch.device("meta"):
+            one, two = (count(DiT(**config | {"depth": depth})) for depth in (1, 2))
+        both = zip(("parameters", "macs"), one, two)
+        whole = {what: a + (config["depth"] - 1) * (b - a) for what, a, b in both}
+        rows.append({"size": size, "block": block} | whole)
     return rows
 
 
@@ -74,8 +69,7 @@ def _one_image(model: nn.Module) -> list[Tensor]:
         raise TypeError(
             f"model is a {type(model).__name__}; pass inputs, the arguments of one call"
         )
-    x = torch.zeros(1, model.in_channels, *model.size)
-    encoder = model.label_embed
+    x, encoder = torch.zeros(1, model.in_channels, *model.size), model.label_embed
     if encoder is None:
         return [x, torch.zeros(1)]
     labels = isinstance(encoder, LabelEmbedder)

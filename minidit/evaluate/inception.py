@@ -1,7 +1,4 @@
-"""The features behind the usual FID (arXiv 1706.08500), by a library that minidit doesn't need.
-
-They are an InceptionV3's, whose weights (91 MB) are no part of minidit or of the library.
-"""
+"""The features behind the usual FID (arXiv 1706.08500), by a library that minidit doesn't need."""
 
 from pathlib import Path
 
@@ -11,16 +8,12 @@ from torch import Tensor
 from minidit._validate import check_images
 from minidit.weights import file_sha256
 
-WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the sha256 begins with its last part
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # 91 MB; its sha256 begins with 6726825d
 ORIGIN = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
 
 
 def inception(path: str | Path) -> torch.nn.Module:
-    """The network that FID is defined by: (n, 3, h, w) uint8 → a tuple of features (n, 2048).
-
-    Raises ValueError, in a sentence that tells what to do, without the library torch-fidelity or
-    the file `path` of its weights.
-    """
+    """FID's network, (n, 3, h, w) uint8 → a tuple of (n, 2048); ValueError tells what is needed."""
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
@@ -32,9 +25,8 @@ def inception(path: str | Path) -> torch.nn.Module:
         raise ValueError(f"{path} is missing; get it from {ORIGIN}")
     begin = WEIGHTS.removesuffix(".pth").rpartition("-")[2]
     if not file_sha256(path).startswith(begin):
-        raise ValueError(
-            f"{path} isn't {WEIGHTS}: its sha256 doesn't begin with {begin}; get it from {ORIGIN}"
-        )
+        fault = f"{path} isn't {WEIGHTS}: its sha256 doesn't begin with {begin}"
+        raise ValueError(f"{fault}; get it from {ORIGIN}")
     try:  # the library would run what is pickled in the file; this refuses all but tensors
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds

@@ -43,8 +43,8 @@ def bits_per_dim(
 ) -> Bits:
     """The bound for images x0 (b, c, h, w) in [-1, 1], one evaluation of the network a step.
 
-    It is a bound on the code length of 8-bit pixels; for latents the number means nothing.
-    Noise comes from `generator`, or from recorded `noise`, a tensor a step, the noisiest first.
+    It bounds the code length of 8-bit pixels, and means nothing for latents. Noise comes from
+    `generator`, or from recorded `noise`, a tensor a step, the noisiest first.
     """
     rows = []
     for k, (_, t, number) in enumerate(walk(diffusion.schedule, x0)):

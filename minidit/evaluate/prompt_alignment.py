@@ -1,34 +1,23 @@
 """Does an image show what its prompt says? What a detector finds, against boxes or a caption.
 
-Real scenes, measured in the same way, tell how far the detector can be trusted: their figures are
-the ceiling.
+The figures of real scenes are the ceiling: they tell how far the detector can be trusted.
 """
 
 import torch
 from torch import Tensor, nn
 
-from minidit.data import scenes
 from minidit.data.captions import BETWEEN, Request, is_large, read
 from minidit.data.scenes import COLOURS, KINDS
-from minidit.evaluate.detector import SceneDetector, overlap, train_detector
+from minidit.evaluate.detector import SceneDetector, overlap
 from minidit.weights import load
 
 MARGIN = 0.05  # part of the image by which a place or a direction may be missed
 ENOUGH = 0.5  # overlap of a box that is where it should be
-DRAWN_FROM = 2**40  # the detector's own training scenes: a seed that no data set has
 
 
 def scene_detector() -> SceneDetector:
     """The shipped detector of scenes."""
     return load("detector-scenes").model
-
-
-def make_detector(
-    steps: int = 1500, images: int = 30_000, seed: int = 0, report=None
-) -> SceneDetector:
-    """Train one on scenes of its own, in which all pairs of kind and colour are equally known."""
-    pictures, objects, _ = scenes.render(images, DRAWN_FROM + seed, novel=0.34)
-    return train_detector(pictures, objects, steps=steps, seed=seed, report=report)
 
 
 def find(detector: nn.Module, images: Tensor) -> Tensor:
@@ -39,10 +28,9 @@ def find(detector: nn.Module, images: Tensor) -> Tensor:
 def layout_alignment(detector: nn.Module, images: Tensor, objects: Tensor) -> dict[str, float]:
     """How well images (n, 3, h, w) in [-1, 1] show a layout's boxes (n, m, 6).
 
-    objects: the share of the layout's that are found, of the right kind and colour. iou: their
-    boxes' mean intersection over union with the layout's, 0 where not found. boxes: the share for
-    which it is 0.5 at least. scenes: the share of images where that holds of all objects, and no
-    other is found.
+    objects: the share found, of the right kind and colour. iou: their boxes' mean intersection over
+    union with the layout's, 0 where not found. boxes: the share for which it is 0.5 at least.
+    scenes: the share of images where that holds of all objects, and no other is found.
     """
     _check_number(images, objects, "objects")
     found, wanted = find(detector, images), objects[..., 0] > 0  # (n, 6, 6), (n, m)
@@ -61,10 +49,9 @@ def layout_alignment(detector: nn.Module, images: Tensor, objects: Tensor) -> di
 def caption_alignment(detector: nn.Module, images: Tensor, captions: list[str]) -> dict[str, float]:
     """How well images (n, 3, h, w) in [-1, 1] show what their captions say.
 
-    objects: the share of those named that are found, of the right kind and colour. sizes, places,
-    relations: of what the captions say of them, the share that holds; it doesn't where an object is
-    not found. counts: the share of images with as many objects as named. scenes: the share where
-    all of that holds.
+    objects: the share of those named that are found, kind and colour. sizes, places, relations: of
+    what is said of them, the share that holds; it doesn't where one isn't found. counts: the share
+    of images with as many objects as named. scenes: the share where all of that holds.
     """
     _check_number(images, captions, "captions")
     held: dict[str, list[bool]] = {}

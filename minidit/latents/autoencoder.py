@@ -1,6 +1,4 @@
-"""Autoencoders that make images small enough for diffusion, and back (LDM, arXiv 2112.10752,
-section 3.1 and appendix G).
-"""
+"""Images small enough for diffusion, and back (LDM, arXiv 2112.10752, section 3.1, appendix G)."""
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +13,8 @@ from minidit.patches import as_unit
 class Autoencoder(nn.Module):
     """What both kinds share: an encoder, a decoder, and the scale of the latents.
 
-    Diffusion wants numbers of size one: `to_latents` multiplies what the encoder gives by `scale`,
-    which `set_scale` sets to 1/std over a data set (LDM, appendix G; 0.18215 in Stable Diffusion).
+    Diffusion wants numbers of size one: `to_latents` multiplies by `scale`, which `set_scale` sets
+    to 1/std over a data set (LDM, appendix G; 0.18215 in Stable Diffusion).
     """
 
     scale: Tensor
@@ -53,10 +51,7 @@ class Autoencoder(nn.Module):
         return self.decode(self.latents(images))
 
     def to_latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images (b, c, f·h, f·w) in [-1, 1] → scaled latents (b, latent_channels, h, w).
-
-        With a `generator` a KL autoencoder draws from its distribution; without, its mean.
-        """
+        """Images (b, c, f·h, f·w) in [-1, 1] → scaled `latents` (b, latent_channels, h, w)."""
         return self.latents(images, generator) * self.scale
 
     def to_images(self, latents: Tensor) -> Tensor:
@@ -92,17 +87,16 @@ class KLAutoencoder(Autoencoder):
         return DiagonalGaussian(self.encoder(images))
 
     def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images (b, c, f·h, f·w) → the mean, or a draw: (b, latent_channels, h, w)."""
+        """Images (b, c, f·h, f·w) → the mean, or a generator's draw: (b, latent_channels, h, w)."""
         gaussian = self.encode(images)
         return gaussian.mode if generator is None else gaussian.sample(generator)
 
 
 class VQAutoencoder(Autoencoder):
-    """Every latent vector becomes one of `num_codes` codes.
+    """Every latent vector becomes one of `num_codes` codes, see `Quantizer`.
 
-    Quantising is the first layer of the decoder, as in latent diffusion: diffusion works on the
-    latents before it, and what it draws need not lie on a code. `beta`, `convention`: see
-    `Quantizer`.
+    That is the first layer of the decoder, as in latent diffusion: diffusion works on the latents
+    before it, and what it draws need not lie on a code.
     """
 
     def __init__(

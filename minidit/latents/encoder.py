@@ -1,6 +1,4 @@
-"""The two halves of an autoencoder: convolutions that halve the image with every level but the
-first, and the way back (LDM, arXiv 2112.10752, section 3.1 and appendix G).
-"""
+"""The halves of an autoencoder: convolutions that halve the image with every level, and back."""
 
 import math
 
@@ -25,13 +23,12 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-    """x + two convolutions of x, each after a normalisation and a SiLU; the size stays."""
+    """x + two convolutions of x (b, c, h, w), each after a normalisation and a SiLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = _norm(channels), _norm(channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm1, self.norm2 = (_norm(channels) for _ in range(2))
+        self.conv1, self.conv2 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) → (b, c, h, w)."""
@@ -40,7 +37,10 @@ class ResBlock(nn.Module):
 
 
 class _Half(nn.Module):
-    """What both ways share: level k is `width`·`multipliers[k]` wide and has `blocks` blocks."""
+    """What both ways share: level k is `width`·`multipliers[k]` wide and has `blocks` blocks.
+
+    (b, in_channels, …) → (b, out_channels, …), `factor` times smaller or larger.
+    """
 
     up = False  # whether images grow from level to level, the last level first
 
@@ -66,15 +66,13 @@ class _Half(nn.Module):
         for k, channels in enumerate(widths):
             if k:
                 layers += [nn.Upsample(scale_factor=2)] if self.up else []
-                stride = 1 if self.up else 2
-                layers += [nn.Conv2d(widths[k - 1], channels, 3, stride, padding=1)]
+                layers += [nn.Conv2d(widths[k - 1], channels, 3, 1 if self.up else 2, padding=1)]
             layers += [ResBlock(channels) for _ in range(blocks)]
         self.layers = nn.Sequential(*layers)
         self.norm = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, …) → (b, out_channels, …), `factor` times smaller or larger."""
         return self.conv_out(F.silu(self.norm(self.layers(x))))
 
 

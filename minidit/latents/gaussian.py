@@ -1,8 +1,4 @@
-"""The normal distribution that a KL autoencoder encodes an image as (LDM, arXiv 2112.10752,
-section 3.1 and appendix G; VAE, arXiv 1312.6114).
-"""
-
-import math
+"""What a KL autoencoder encodes an image as (VAE, arXiv 1312.6114; LDM, arXiv 2112.10752)."""
 
 import torch
 from torch import Tensor
@@ -48,10 +44,3 @@ class DiagonalGaussian:
                 f"other has shape {tuple(mean.shape)}, this one {tuple(self.mean.shape)}"
             )
         return normal_kl(self.mean, self.logvar, mean, logvar).flatten(1).sum(dim=1)
-
-    def nll(self, x: Tensor) -> Tensor:
-        """-log of the density at x (b, c, …), in nats: summed for each image, (b,)."""
-        if x.shape != self.mean.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}; the mean has {tuple(self.mean.shape)}")
-        error = (x - self.mean).square() / self.var
-        return 0.5 * (math.log(2 * math.pi) + self.logvar + error).flatten(1).sum(dim=1)

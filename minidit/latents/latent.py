@@ -1,6 +1,4 @@
-"""Diffusion in a latent space (LDM, arXiv 2112.10752, section 3.2): encode once, train any network
-on the latents with `fit`, decode what it draws.
-"""
+"""Diffusion in a latent space (LDM, arXiv 2112.10752, section 3.2): encode, `fit`, draw, decode."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,10 +29,7 @@ class FirstStage(NamedTuple):
 
 
 def first_stage(name: str | Path, sha256: str | None = None) -> FirstStage:
-    """Load an autoencoder: shipped ("kl-cifar10"), or from a file.
-
-    Raises ValueError if the weights are no autoencoder's, or, with a `sha256`, other ones.
-    """
+    """An autoencoder, shipped ("kl-cifar10") or a file's; ValueError if it is another or none."""
     path = weights.find(name)
     found = weights.file_sha256(path)
     if sha256 not in (None, found):
@@ -49,10 +44,7 @@ def first_stage(name: str | Path, sha256: str | None = None) -> FirstStage:
 
 
 def first_stage_of(name: str | Path, autoencoder: str | Path | None = None) -> FirstStage | None:
-    """The autoencoder that the weights `name` belong to, or None if they draw pixels.
-
-    `autoencoder`: where it lies, if not where it lay when they were trained; it must be the same.
-    """
+    """That whose latents the weights `name` draw, at `autoencoder` if moved; None for pixels."""
     link = weights.autoencoder_of(name)
     if link is None:
         if autoencoder is not None:
@@ -117,9 +109,8 @@ def cached(
 ) -> Tensor:
     """`encode` (n, c, h, w), or what an earlier call stored in the file `path` (*.safetensors).
 
-    The file knows the sha256 of the autoencoder's weights, of the images and of its own content:
-    if one of them is another, the images are encoded anew, and the file is replaced. Raises OSError
-    before anything is encoded if the file can't be written.
+    The file is of use while the sha256 of autoencoder, images and content are those it knows.
+    Raises OSError before anything is encoded if it can't be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":

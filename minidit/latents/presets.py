@@ -7,28 +7,22 @@ from minidit.latents.autoencoder import Autoencoder
 from minidit.latents.training import Terms
 from minidit.weights import NETWORKS
 
-_LONG = dict(steps=4000, batch_size=32, lr=2e-3, warmup=100, ema_decay=0.999)
-_CIFAR10 = dict(
-    data="cifar10",
-    classifier="cifar10",
-    model=dict(latent_channels=4, width=32, multipliers=(1, 2)),  # 32×32×3 → 16×16×4
-    recipe=_LONG,
-)
+_MNIST = dict(latent_channels=4, width=16, multipliers=(1, 2, 4))  # 28×28×1 → 7×7×4
+_CIFAR10 = dict(latent_channels=4, width=32, multipliers=(1, 2))  # 32×32×3 → 16×16×4
+
+
+def _preset(network: str, data: str, classifier: str, model: dict) -> dict:
+    recipe = dict(steps=4000, batch_size=32, lr=2e-3, warmup=100, ema_decay=0.999)
+    return dict(network=network, data=data, classifier=classifier, model=model, recipe=recipe)
+
 
 # `data`: what it is made for. `classifier`: whose features count. For MNIST those of the one that
 # knows drawn digits only, so that MNIST's own evaluates something it had no part in; for
 # photographs there is only one.
 AUTOENCODERS: dict[str, dict] = {
-    "kl-mnist": dict(
-        network="KLAutoencoder",
-        data="mnist",
-        classifier="digits",
-        model=dict(latent_channels=4, width=16, multipliers=(1, 2, 4)),  # 28×28×1 → 7×7×4
-        recipe=_LONG,
-    ),
-    "kl-cifar10": dict(network="KLAutoencoder", **_CIFAR10),
-    "vq-cifar10": _CIFAR10
-    | dict(network="VQAutoencoder", model=_CIFAR10["model"] | dict(num_codes=1024)),
+    "kl-mnist": _preset("KLAutoencoder", "mnist", "digits", _MNIST),
+    "kl-cifar10": _preset("KLAutoencoder", "cifar10", "cifar10", _CIFAR10),
+    "vq-cifar10": _preset("VQAutoencoder", "cifar10", "cifar10", _CIFAR10 | {"num_codes": 1024}),
 }
 
 

@@ -1,6 +1,4 @@
-"""Vector quantisation: every latent vector becomes the nearest entry of a learned codebook
-(VQ-VAE, arXiv 1711.00937, section 3; LDM, arXiv 2112.10752, section 3.1).
-"""
+"""Vector quantisation by a learned codebook (VQ-VAE, arXiv 1711.00937, section 3)."""
 
 from typing import NamedTuple
 
@@ -11,8 +9,6 @@ from torch.nn import functional as F
 
 from minidit._validate import check_choice, check_positive
 from minidit.latents.encoder import check_latents
-
-CONVENTIONS = ("fixed", "legacy")
 
 
 class Quantized(NamedTuple):
@@ -34,9 +30,8 @@ class Quantizer(nn.Module):
     """The codebook: `num_codes` vectors of c numbers.
 
     The loss is ‖sg(z) - code‖² + β·‖z - sg(code)‖², means over all numbers: the first term moves
-    the code to what it replaces, the second commits the encoder to its code. That is the paper's
-    and convention "fixed". "legacy" is what the code of latent diffusion does unless told
-    otherwise: its β is on the first term.
+    the code to what it replaces, the second commits the encoder to it. That is the paper's and
+    convention "fixed"; in "legacy", the default of latent diffusion's code, β is on the first term.
     """
 
     def __init__(
@@ -44,7 +39,7 @@ class Quantizer(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(num_codes=num_codes, channels=channels)
-        check_choice("convention", convention, CONVENTIONS)
+        check_choice("convention", convention, ["fixed", "legacy"])
         if not beta >= 0:
             raise ValueError(f"beta={beta} must not be negative; the papers use 0.25")
         self.beta, self.convention = beta, convention
@@ -93,10 +88,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def revive(self, dead: Tensor, z: Tensor, generator: torch.Generator | None = None) -> int:
-        """Move the codes that `dead` (num_codes,) marks to random vectors of z; how many those are.
-
-        A code that is nearest to nothing gets no gradient, so it would stay dead for ever.
-        """
+        """Move `dead` codes (num_codes,), which get no gradient, to vectors of z; their number."""
         points = rearrange(z, "b c h w -> (b h w) c")
         rows = dead.nonzero().flatten()
         chosen = torch.randint(len(points), rows.shape, generator=generator, device=z.device)

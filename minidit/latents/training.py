@@ -1,6 +1,5 @@
-"""Training an autoencoder (LDM, arXiv 2112.10752, section 3.1 and appendix G): pixels, features,
-a little order among the latents, and, if wanted, a critic that looks at patches, to make
-reconstructions crisp (VQGAN, arXiv 2012.09841, section 3.1).
+"""Training an autoencoder (LDM, arXiv 2112.10752, section 3.1): pixels, features, a little order
+among the latents, and, if wanted, a critic of patches, for crispness (VQGAN, arXiv 2012.09841).
 """
 
 import copy
@@ -22,23 +21,15 @@ PIXELS = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 @dataclass(frozen=True)
 class Terms:
-    """What an autoencoder's loss is made of: the weight of each term.
+    """The weights of an autoencoder's loss; the critic's own learning rate is the recipe's `lr`."""
 
-    `pixel`: "l1" or "l2", the mean over all numbers of the images, at weight 1. `feature`: of
-    `feature_distance`. `kl`: of the divergence in nats for each number of the image, so that 1e-6
-    means what it means in latent diffusion. `codebook`: of the quantizer's loss. `adversarial`: of
-    the critic's opinion, times `adaptive_weight`, from step `adversarial_from` on; the critic's own
-    learning rate is the recipe's `lr` throughout. `patience`: a code that no latent was nearest to
-    for so many steps moves to a random one.
-    """
-
-    pixel: str = "l1"
-    feature: float = 1.0
-    kl: float = 1e-6
-    codebook: float = 1.0
-    adversarial: float = 0.0
-    adversarial_from: int = 0
-    patience: int = 50
+    pixel: str = "l1"  # or "l2": the mean over all numbers of the images, at weight 1
+    feature: float = 1.0  # of `feature_distance`
+    kl: float = 1e-6  # of the nats for each number of the image, as in latent diffusion
+    codebook: float = 1.0  # of the quantizer's loss
+    adversarial: float = 0.0  # of the critic's opinion, times `adaptive_weight` …
+    adversarial_from: int = 0  # … from this step on
+    patience: int = 50  # steps until a code that no latent was nearest to moves to a random one
 
     def __post_init__(self) -> None:
         check_choice("pixel", self.pixel, PIXELS)
@@ -60,17 +51,12 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         check_positive(in_channels=in_channels, width=width)
         self.in_channels = in_channels
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, width, 4, 2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 4, 2, padding=1),
-            nn.GroupNorm(1, 2 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 4 * width, 3, padding=1),
-            nn.GroupNorm(1, 4 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(4 * width, 1, 3, padding=1),
-        )
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, 2, padding=1)]
+        for k, (size, stride) in ((2, (4, 2)), (4, (3, 1))):
+            conv = nn.Conv2d(k // 2 * width, k * width, size, stride, padding=1)
+            layers += [nn.LeakyReLU(0.2), conv, nn.GroupNorm(1, k * width)]
+        last = nn.Conv2d(4 * width, 1, 3, padding=1)
+        self.layers = nn.Sequential(*layers, nn.LeakyReLU(0.2), last)
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, c, h, w) → (b, 1, h/4, w/4)."""
@@ -84,10 +70,7 @@ def hinge_loss(real: Tensor, false: Tensor) -> Tensor:
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
-    """‖∇ reconstruction‖ / ‖∇ adversarial‖, gradients of both losses (scalars) for `last`.
-
-    `last`: the decoder's last weights. The critic then pulls as hard as the reconstruction does.
-    """
+    """‖∇ reconstruction‖ / ‖∇ adversarial‖, a scalar, by the decoder's `last` weights."""
     (ours,) = torch.autograd.grad(reconstruction, last, retain_graph=True)
     (its,) = torch.autograd.grad(adversarial, last, retain_graph=True)
     return (ours.norm() / (its.norm() + 1e-4)).clamp(max=1e4).detach()
@@ -107,10 +90,8 @@ class AutoencoderRun(Loop):
     ) -> None:
         check_training_images(images)
         if terms.feature and classifier is None:
-            raise ValueError(
-                f"feature={terms.feature}, but there is no classifier to see features; give one, "
-                "or feature=0"
-            )
+            fault = f"feature={terms.feature}, but there is no classifier to see features"
+            raise ValueError(f"{fault}; give one, or feature=0")
         super().__init__(model, recipe, images)
         self.terms, self.flips, self.classifier = terms, flips, None
         if terms.feature:  # a copy, so that the caller's stays as it is
@@ -140,7 +121,8 @@ class AutoencoderRun(Loop):
         if self.classifier is not None:
             distance = feature_distance(self.classifier, restored, self.real)
             loss = loss + self.terms.feature * distance
-        if self._critic_takes_part():
+        self.critic_acts = self.critic is not None and self.done >= self.terms.adversarial_from
+        if self.critic_acts:
             opinion = -self.critic(restored).mean()
             weight = adaptive_weight(loss, opinion, self.model.decoder.conv_out.weight)
             loss = loss + self.terms.adversarial * weight * opinion
@@ -155,12 +137,9 @@ class AutoencoderRun(Loop):
         kl = found.kl().mean() / self.real[0].numel()
         return self.model.decode(found.sample(rng)), self.terms.kl * kl
 
-    def _critic_takes_part(self) -> bool:
-        return self.critic is not None and self.done >= self.terms.adversarial_from
-
     def after(self, rng: torch.Generator) -> None:
         """The critic's step, and new places for dead codes."""
-        if self._critic_takes_part():
+        if self.critic_acts:
             self.critic_optimizer.zero_grad()  # what the autoencoder's loss left behind
             hinge_loss(self.critic(self.real), self.critic(self.false)).backward()
             self.critic_optimizer.step()
@@ -213,9 +192,8 @@ def fit_autoencoder(
     """Train `model` in place and return the average of its weights, with `scale` set.
 
     images: (n, c, h, w), uint8 or floats in [-1, 1]; `flips`: half of them mirrored, for
-    photographs. `classifier`: the one whose activations are compared, if `terms.feature`. It is
-    better not the one that evaluates afterwards: an autoencoder flatters the eye it learned from.
-    `out`, `save_every`, `report` and what is raised: as for `fit`.
+    photographs. `classifier`: whose activations are compared, if `terms.feature`; better not the
+    one that evaluates afterwards, which would be flattered. The rest: as for `fit`.
     """
     run = AutoencoderRun(model, images, recipe, terms, classifier, flips)
     average = run.go(out, save_every, report=report)

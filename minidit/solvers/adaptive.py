@@ -34,10 +34,9 @@ def dpm_adaptive(
     Each step of `order` 2 or 3 is compared with the one of an order less that the same predictions
     give. E is the root mean square of their difference over max(atol, rtol·|x|), of the worst image
     in the batch; the step counts if E ≤ 1, and the next one is 0.9·E^(-1/order) times as long.
-    x: (b, c, h, w), pure noise; y: (b,) labels. `atol` is 2/256, a grey level of 8-bit images.
-    `first`: the first step in λ = log(α/σ). The rest as for `dpm_solver`. With the default
-    tolerances, the papers', the error can still be large: 3e-3 for both is safer.
-    Raises ValueError for unknown names, and for a tolerance or a first step that isn't positive;
+    x: (b, c, h, w), pure noise; y: (b,) labels. The default tolerances are the papers' (`atol` a
+    grey level, 2/256); 3e-3 for both is safer. `first`: the first step in λ = log(α/σ). The rest as
+    for `dpm_solver`. Raises ValueError for unknown names, and for what isn't positive;
     FloatingPointError when the network's answer isn't finite: no step would be short enough.
     """
     check_choice("order", order, (2, 3))

@@ -29,11 +29,10 @@ METHODS = ("multistep", "singlestep", "fast")
 
 
 class Walk:
-    """Predictions at nodes, and the steps from node to node, in either of the two forms.
+    """Predictions at nodes, and the steps from node to node; `solve`: "x0" or "eps".
 
-    `nodes`: positions on the process's schedule, (k,) float64, falling. `solve`: "x0" or "eps".
-    `taylor`: φ2 also where the papers' codes have φ1/2 by default. `numbers`: what the network is
-    told at each node.
+    `nodes`: positions on the schedule, (k,) float64, falling; `numbers`: what the network is told
+    there. `taylor`: φ2 also where the papers' codes have φ1/2 by default.
     """
 
     def __init__(
@@ -78,10 +77,7 @@ class Walk:
         return self.kept[k] / self.kept[j] * x - self.new[k] * change
 
     def singlestep(self, x: Tensor, j: int, stride: int, d0: Tensor) -> list[Tensor]:
-        """One step over nodes j … j + stride: its end by the orders 1 … stride, the best last.
-
-        All from the same `stride` predictions (DPM-Solver, algorithms 1, 2).
-        """
+        """Over nodes j … j + stride, the ends by order 1 … stride (DPM-Solver, algorithms 1, 2)."""
         lam = self.lam[j : j + stride + 1]
         r = [(value - lam[0]) / (lam[-1] - lam[0]) for value in lam]
         k = j + stride
@@ -140,14 +136,13 @@ def dpm_solver(
 
     x: (b, c, h, w), pure noise; y: (b,) labels. `order` 1 (DDIM's step), 2 or 3. `method`:
     "multistep", "singlestep" (as many whole steps of `order` evaluations as there is room for), or
-    "fast" (singlestep that mixes orders to use every evaluation). `spacing` of the nodes: even in
-    "time", in its root ("quadratic") or in λ ("logsnr"); or `steps` is a rule for `select_steps`
-    like "quad20", or a rising list of positions, the nodes themselves. `solve`: "x0" is
-    DPM-Solver++, "eps" DPM-Solver. `taylor`: φ2 also where the papers' codes have φ1/2 by default.
-    `denoise`: the last evaluation, at step 0, gives the clean image; without it, as in the papers'
-    codes, the walk has a step more and ends at step 0, with a trace of noise, σ_0. `clip`: see
-    `clip_image`. Nothing is random: `generator` is taken only so that all samplers look alike.
-    Raises ValueError for unknown names, and for steps that don't fit order and schedule.
+    "fast" (which mixes orders to use every evaluation). `spacing` of the nodes: even in "time", in
+    its root ("quadratic") or in λ ("logsnr"); or `steps` is a rule for `select_steps` like
+    "quad20", or a rising list of positions, the nodes themselves. `solve`: "x0" is DPM-Solver++,
+    "eps" DPM-Solver. `taylor`: see `Walk`. `denoise`: the last evaluation, at step 0, gives the
+    clean image; without it, as in the papers' codes, the walk has a step more and ends with a trace
+    of noise, σ_0. `clip`: see `clip_image`. Nothing is random: `generator` is taken only so that
+    all samplers look alike. Raises ValueError for unknown names, and for steps that don't fit.
     """
     nodes, strides = plan(diffusion.schedule, steps, order, method, spacing, denoise)
     walk = Walk(model, diffusion, nodes, y, solve, clip, taylor)
@@ -178,12 +173,15 @@ def plan(
     check_choice("method", method, METHODS)
     check_choice("order", order, (1, 2, 3))
     if isinstance(steps, int) or (isinstance(steps, str) and steps.isdecimal()):
-        nodes, count = None, int(steps) - denoise
+        nodes = None
+        count = (int(steps) - denoise) // (order if method == "singlestep" else 1)
     else:
-        nodes = _given(schedule, select_steps(schedule, steps))
-        count = len(nodes) - 1
-    if method == "singlestep" and nodes is None:
-        count //= order
+        chosen = list(select_steps(schedule, steps))
+        nodes, count = torch.tensor(chosen[::-1], dtype=torch.float64), len(chosen) - 1
+        outside = (nodes < 0) | (nodes > len(schedule) - 1)
+        if count < 1 or outside.any() or (nodes.diff() >= 0).any():
+            within = f"within 0 … {len(schedule) - 1}"
+            raise ValueError(f"steps={chosen} must rise {within}, two at least")
     if not 1 <= count < len(schedule):
         raise ValueError(
             f"steps={steps} is too few or too many for method={method!r}, order={order}, "
@@ -202,16 +200,6 @@ def fast_orders(count: int, order: int) -> list[int]:
     if order == 3 and count % 3 == 0:
         return [3] * (count // 3 - 1) + [2, 1]
     return [order] * (count // order) + [count % order] * (count % order > 0)
-
-
-def _given(schedule: Schedule, steps: Sequence[float]) -> Tensor:
-    nodes = torch.tensor([float(step) for step in steps], dtype=torch.float64)
-    outside = (nodes < 0) | (nodes > len(schedule) - 1)
-    if len(nodes) < 2 or outside.any() or (nodes.diff() <= 0).any():
-        raise ValueError(
-            f"steps={list(steps)} must rise within 0 … {len(schedule) - 1}, two at least"
-        )
-    return nodes.flip(0)
 
 
 def _refine(schedule: Schedule, outer: Tensor, order: int) -> Tensor:

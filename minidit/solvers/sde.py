@@ -19,10 +19,7 @@ from minidit.solvers.dpm import Walk, plan
 
 
 def rate(schedule: Schedule, positions: Tensor) -> Tensor:
-    """β = -2·d(log α)/du at positions (k,), where u = (position + 1)/T.
-
-    A table has one rate from each step down to the one below (DDPM's betas are β ≈ rate/T).
-    """
+    """β = -2·d(log α)/du at positions (k,), u = (position + 1)/T; a table has one rate a step."""
     T = len(schedule)
     if schedule.log_alpha is None:
         return -2 * T * (schedule.alpha / schedule.alpha_prev).log()[positions.ceil().long()]
@@ -47,11 +44,10 @@ def euler_maruyama(
 ) -> Iterator[State]:
     """The backward equation by the method of Euler and Maruyama, as U-ViT samples CIFAR-10.
 
-    x: (b, c, h, w), pure noise; y: (b,) labels. `steps`: how many, evenly spaced in time, a rule
-    for `select_steps`, or rising positions; by default all. `eta`: 1 is the stochastic equation, 0
-    the ordinary one, which draws nothing. `clip`: see `clip_image`. Noise comes from `generator`,
-    or from recorded `noise`, one tensor a step but the last, the noisiest first.
-    Raises ValueError where α² + σ² ≠ 1, and for steps so long that the method runs away.
+    x: (b, c, h, w), pure noise; y: (b,) labels. `steps`: as for `dpm_solver`, even in time; by
+    default all. `eta`: 1 is the stochastic equation, 0 the ordinary one, which draws nothing.
+    `clip`: see `clip_image`. Noise comes from `generator`, or from recorded `noise`, one tensor a
+    step but the last. Raises ValueError where α² + σ² ≠ 1, and for steps that are too long.
     """
     schedule = diffusion.schedule
     if schedule.path != "variance_preserving":

@@ -1,7 +1,7 @@
 """Uneven spacings of timesteps, and what lies between two steps: positions and log-SNR, and back.
 
 Every selection is a rising list of steps with both ends in it, so that they can be compared.
-Solvers that think in continuous time visit positions between two steps: 3.5 is halfway from 3 to 4.
+Continuous solvers visit positions between two steps: 3.5 is halfway from 3 to 4.
 """
 
 import torch
@@ -17,7 +17,6 @@ SPACINGS = ("time", "quadratic", "logsnr")  # of `grid`
 
 def logsnr_steps(schedule: Schedule, count: int) -> list[int]:
     """Strides of equal change in the log of the signal-to-noise ratio (arXiv 2206.00927, 3.4)."""
-    check_count(count, len(schedule))
     return distinct(even_log_snr(schedule, count), schedule)
 
 
@@ -35,8 +34,7 @@ def log_snr(schedule: Schedule) -> Tensor:
 def between(schedule: Schedule, positions: Tensor) -> Schedule:
     """The schedule at any positions 0 … T-1, a float64 tensor (k,).
 
-    Exact in continuous time. Else, where α² + σ² = 1, log α is interpolated, as in DPM-Solver's
-    code; on the straight line α and σ.
+    Exact in continuous time; else log α is interpolated, or on the straight line α and σ.
     """
     left = positions.floor().long().clamp(0, len(schedule) - 2)
     part = positions - left
@@ -82,13 +80,11 @@ def grid(schedule: Schedule, spacing: str, count: int) -> Tensor:
 
 def quadratic_steps(schedule: Schedule, count: int) -> list[int]:
     """Steps k²-spaced, dense near the image (DDIM, arXiv 2010.02502, appendix D.3)."""
-    check_count(count, len(schedule))
     return distinct(torch.linspace(0, (len(schedule) - 1) ** 0.5, count).double() ** 2, schedule)
 
 
 def beta_steps(schedule: Schedule, count: int) -> list[int]:
     """Strides in proportion to β_t: small near the image, where little noise is added."""
-    check_count(count, len(schedule))
     visits = torch.cat([torch.zeros(1), (1 / schedule.betas[1:]).cumsum(dim=0)])  # (T,), rising
     even = torch.linspace(0, 1, count, dtype=torch.float64) * visits[-1]
     return distinct(crossings(visits, even), schedule)
@@ -103,6 +99,7 @@ def crossings(rising: Tensor, values: Tensor) -> Tensor:
 
 def distinct(positions: Tensor, schedule: Schedule) -> list[int]:
     """The whole steps nearest to positions (k,), moved up, or at the end down, to be distinct."""
+    check_count(len(positions), len(schedule))
     steps, last = [], len(schedule) - 1
     for k, position in enumerate(positions.tolist()):
         lowest = steps[-1] + 1 if steps else 0

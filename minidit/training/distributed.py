@@ -1,8 +1,8 @@
 """One run in several shares: on many GPUs or machines, or one after another on a small one.
 
-`torchrun` starts the processes, and torch's DistributedDataParallel averages their gradients
-(arXiv 2006.15704). Each process draws the whole batch from the step's generator, as a single one
-would, and computes its share; so the sum is the same run, but for the order of additions.
+`torchrun` starts the processes, torch's DistributedDataParallel averages their gradients (arXiv
+2006.15704). Each draws the whole batch, as a single process would, and computes its share: the same
+run, but for the order of additions.
 """
 
 import os
@@ -22,10 +22,7 @@ MODES = ("default", "reduce-overhead")  # of torch.compile
 
 
 def join(device: torch.device) -> torch.device:
-    """Join the processes that `torchrun` started, if it did; the device of this one.
-
-    On GPUs each process takes the one of its local rank and talks through NCCL, else through gloo.
-    """
+    """Join the processes that `torchrun` started, if it did; the device, on GPUs the rank's own."""
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         return device
     if device.type == "cuda":
@@ -63,12 +60,11 @@ def first_process_first() -> Iterator[None]:
 
 
 class DistributedRun(Run):
-    """A run whose batch is computed in world_size · `accumulate` equal shares.
+    """A run whose batch is computed in world_size · `accumulate` equal shares, one in memory.
 
-    The gradient is that of the whole batch. Memory is needed for one share at a time. `compiled`:
-    let torch.compile fuse the network's small operations, which takes a minute before it pays; it
-    is the mode, one of `MODES`. "reduce-overhead" has a GPU replay the passes as CUDA graphs, for
-    networks so small that starting operations takes longer than the operations.
+    The gradient is that of the whole batch. `compiled`: let torch.compile fuse the network's small
+    operations, which takes a minute before it pays, in one of its `MODES`: "reduce-overhead" has a
+    GPU replay the passes as CUDA graphs, where starting operations takes longer than they do.
     Raises ValueError if the batch doesn't divide into so many, or if the two can't go together.
     """
 

@@ -37,5 +37,5 @@ def generate(
         with fast_matmul(model):
             return network(x, t, y)
 
-    how = dict(steps=steps, clip=clip, generator=rng)
-    return SAMPLERS[sampler](denoiser, diffusion, x, labels.to(device), **how)
+    start = denoiser, diffusion, x, labels.to(device)
+    return SAMPLERS[sampler](*start, steps=steps, clip=clip, generator=rng)

@@ -2,10 +2,8 @@
 
 Nearly all of a step's time goes into matrix products. PyTorch leaves those of float32 to MKL, which
 on AMD's processors uses half the width of the vector units. oneDNN, the library of the
-convolutions, uses all of it, but is used only where products may be rounded to bfloat16 on the way
-in. What it makes of the permission depends on the processor: with matrix units (AMX) it rounds,
-without them it computes in float32 all the same. So it is tried, once: permission is given only
-where nothing is rounded.
+convolutions, uses all of it, but only where factors may be rounded to bfloat16: with matrix units
+(AMX) it then does, without them it doesn't. It is tried, once, and permitted if nothing is rounded.
 """
 
 import math
@@ -51,26 +49,16 @@ def onednn_is_exact() -> bool:
 def fast_matmul(model: nn.Module) -> Iterator[None]:
     """Inside, `model` computes with the faster float32 products, where they are as exact.
 
-    Sums are added up in another order: results differ in the last places, as they do between
-    processors. On a GPU, on other processors, and where torch's settings of precision were changed,
-    nothing happens. Attention is computed in whole products then, since oneDNN is slow at small
-    pieces; a network of more than `MOST_TOKENS` patches is left as it is.
+    Sums are added up in another order: results differ in the last places, as between processors.
+    On a GPU, on other processors, and where torch's precision was changed (or one is inside
+    already), nothing happens. Attention is computed in whole products then, since oneDNN is slow at
+    small pieces; a network of more than `MOST_TOKENS` patches is left as it is.
     """
+    grid, weight = getattr(model, "grid", None), next(model.parameters(), None)
+    fits = grid is not None and math.prod(grid) <= MOST_TOKENS
+    fits = fits and weight is not None and weight.device.type == "cpu" and onednn_is_exact()
     with ExitStack() as stack:
-        if _fits(model) and onednn_is_exact() and not _changed():
+        if fits and torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee"):
             stack.enter_context(onednn())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
-
-
-def _fits(model: nn.Module) -> bool:
-    """Whether `model` is a network of few patches on the CPU."""
-    grid, weight = getattr(model, "grid", None), next(model.parameters(), None)
-    if grid is None or weight is None or weight.device.type != "cpu":
-        return False
-    return math.prod(grid) <= MOST_TOKENS
-
-
-def _changed() -> bool:
-    """Whether someone has chosen another precision, or is inside already."""
-    return torch.backends.mkldnn.matmul.fp32_precision not in ("none", "ieee")

@@ -21,10 +21,9 @@ def orthogonalize(batches: Sequence[Tensor]) -> list[Tensor]:
     """U·Vᵀ of each matrix U·S·Vᵀ, roughly: all singular values are brought near 1.
 
     Shape of each batch: (k, rows, columns). Each iteration maps a singular value s to 3.4445·s -
-    4.775·s³ + 2.0315·s⁵, whose slope at 0 is steep, so that small ones grow soonest. That is a
-    product p(X·Xᵀ)·X, so all of it happens in the smaller of the two dimensions, where batches of
-    any shapes that have it in common are one: `_iterated` multiplies up the factors, and X is
-    touched only at the beginning and at the end.
+    4.775·s³ + 2.0315·s⁵, steep at 0, so that small ones grow soonest. That is a product p(X·Xᵀ)·X:
+    `_iterated` multiplies up the factors in the smaller of the two dimensions, for batches of all
+    shapes that have it in common, and X is touched only at the beginning and at the end.
     """
     batches = [x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7) for x in batches]
     tall = [x.shape[1] > x.shape[2] for x in batches]
@@ -42,10 +41,7 @@ def orthogonalize(batches: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _iterated(grams: Tensor) -> Tensor:
-    """The product of all iterations' polynomials of X·Xᵀ, which X is to be multiplied with.
-
-    (k, m, m), symmetric → (k, m, m), symmetric; all factors commute.
-    """
+    """The product of all iterations' polynomials of X·Xᵀ, (k, m, m), symmetric: all commute."""
     a, b, c = 3.4445, -4.7750, 2.0315
     factor = None
     for i in range(ITERATIONS):
@@ -66,9 +62,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         others = [p for group in self.param_groups for p in group["params"] if p.ndim != 2]
         if others:
-            raise ValueError(
-                f"Muon is for matrices; got a weight of shape {tuple(others[0].shape)}"
-            )
+            shape = tuple(others[0].shape)
+            raise ValueError(f"Muon is for matrices; got a weight of shape {shape}")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -80,8 +75,10 @@ class Muon(torch.optim.Optimizer):
                     shapes[p.shape].append(p)
             ahead = []
             for weights in shapes.values():
-                grads = [p.grad for p in weights]
-                memory = [self._memory(p) for p in weights]
+                for p in weights:
+                    if not self.state[p]:
+                        self.state[p]["momentum"] = torch.zeros_like(p)
+                grads, memory = zip(*((p.grad, self.state[p]["momentum"]) for p in weights))
                 torch._foreach_lerp_(memory, grads, 1 - group["momentum"])
                 ahead.append(torch.stack(torch._foreach_lerp(grads, memory, group["momentum"])))
             for (shape, weights), update in zip(shapes.items(), orthogonalize(ahead)):
@@ -90,20 +87,12 @@ class Muon(torch.optim.Optimizer):
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 torch._foreach_add_(weights, list(update.unbind()), alpha=-group["lr"] * scale)
 
-    def _memory(self, p: Tensor) -> Tensor:
-        if not self.state[p]:
-            self.state[p]["momentum"] = torch.zeros_like(p)
-        return self.state[p]["momentum"]
-
 
 def muon_and_adamw(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for matrices of blocks and skips, AdamW for all other weights."""
     inside = ("blocks.", "skips.", "label_embed.blocks.")
-    matrices = {
-        name: p
-        for name, p in model.named_parameters()
-        if p.requires_grad and name.startswith(inside) and p.ndim == 2
-    }
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad and p.ndim == 2}
+    matrices = {name: p for name, p in weights.items() if name.startswith(inside)}
     if not matrices:
         raise ValueError(
             "optimizer='muon' is for matrices of blocks and skips, and this network has none; "

@@ -27,15 +27,13 @@ _LAYOUT |= dict(length=scenes.SLOTS)
 # "demo": a minute or two on two cores. "speedrun": as soon as possible; experiment "speedrun"
 # undoes it part by part. "mnist": the shipped weights. "mnist-sigma": noise and variance predicted
 # on DDPM's schedule, as in the paper, but with a recipe for one core: errors of the noise weigh
-# more where there is much of it. "uvit-mnist": the recipe of "mnist" for a U-ViT whose positions
-# start as large as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in latents of the
-# autoencoder that they name. "scenes-text" and "scenes-layout": the recipe of "mnist" for networks
-# that attend to a caption's words, or to boxes; about an hour. The one for captions starts from
-# what the one for boxes has learnt about drawing: from nothing its words hardly mattered in twice
-# as many steps. What a caption asks for is decided while noise is much, so errors made where it is
-# little weigh less.
-# "paper": DiT's recipe, AdamW at a constant rate, but for clipped gradients and an average that
-# starts quickly; it wants a GPU and patience.
+# more where there is much of it. "uvit-mnist": "mnist" for a U-ViT whose positions start as large
+# as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in an autoencoder's latents.
+# "scenes-text", "scenes-layout": "mnist" for networks that attend to a caption's words, or to
+# boxes; about an hour. The first starts from what the second has learnt about drawing (from nothing
+# words hardly mattered in twice as many steps), and errors made where noise is little weigh less:
+# what a caption asks for is decided while it is much. "paper": DiT's recipe, AdamW at a constant
+# rate, but for clipped gradients and an average that starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
     "demo": dict(
         model=_SMALL, diffusion=_LINE, recipe=_SHORT | dict(steps=600, batch_size=64, lr=2e-3)
@@ -82,8 +80,7 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
     """A fresh network and its process for images (c, h, w): (network, Diffusion, recipe's dict).
 
     `preset` is a name, or a dict like those of `PRESETS`. A patch size that doesn't divide the
-    images gives way to the next smaller one that does. Raises ValueError for an unknown one, and if
-    a single patch would be left.
+    images gives way to the next smaller one. Raises ValueError if a single patch would be left.
     """
     if isinstance(preset, str):
         check_choice("preset", preset, PRESETS)

@@ -1,8 +1,7 @@
 """Weights on disk: safetensors with the network's arguments in the header, checked by sha256.
 
 A weights file holds numbers and text, no code. Beside a shipped one lies a JSON file of the same
-name: sha256, recipe, seed, the command that made it, its log and what was measured. Weights of the
-official networks: see `official`.
+name: sha256, recipe, seed, command, log and what was measured. Official weights: see `official`.
 """
 
 import hashlib
@@ -54,9 +53,9 @@ def save(
 ) -> None:
     """Write weights, and what is needed to build the network again, to `path` (*.safetensors).
 
-    `info` goes into a JSON file beside it, with the sha256. `autoencoder`: for a network that
-    draws latents, whose they are (`FirstStage.link`). Both files are written to a temporary name
-    and renamed. Raises TypeError for a network without `config`.
+    `info` goes into a JSON file beside it, with the sha256. `autoencoder`: whose latents it draws
+    (`FirstStage.link`). Both files are renamed when whole. Raises TypeError for a network
+    that is none of `NETWORKS`.
     """
     path, kind = Path(path), type(model).__name__
     if kind not in NETWORKS:
@@ -89,7 +88,13 @@ def load(name: str | Path) -> Loaded:
     tensors, header = _read(path)
     check_choice("network", header["network"], NETWORKS)
     model = NETWORKS[header["network"]](**header["model"])
-    _check_fit(model, tensors, path)
+    own, given = ({k: tuple(v.shape) for k, v in d.items()} for d in (model.state_dict(), tensors))
+    if wrong := sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k)):
+        k = wrong[0]
+        raise ValueError(
+            f"{path} doesn't fit the network in {len(wrong)} tensors; the first is {k}: "
+            f"{given.get(k, 'missing')} in the file, {own.get(k, 'absent')} in the network"
+        )
     model.load_state_dict(tensors, assign=True)
     diffusion = Diffusion.from_config(header["diffusion"]) if "diffusion" in header else None
     return Loaded(model.eval(), diffusion)
@@ -98,18 +103,14 @@ def load(name: str | Path) -> Loaded:
 def start_from(model: nn.Module, name: str | Path) -> list[str]:
     """Copy into a fresh network what fits of other weights, and name what stays as it was drawn.
 
-    What fits has the same name and shape. An encoder of another kind of condition (`condition`)
-    keeps its own blocks: they have another language to learn. Raises ValueError if nothing fits.
+    What fits has the same name and shape. An encoder of another kind of condition keeps its own
+    blocks: they have another language to learn. Raises ValueError if nothing fits.
     """
-    other = load(name).model
+    other, own = load(name).model, model.state_dict()
+    fits = {k: v for k, v in other.state_dict().items() if k in own and own[k].shape == v.shape}
     encoders = [type(getattr(network, "label_embed", None)) for network in (model, other)]
-    kept = "label_embed.blocks." if encoders[0] is not encoders[1] else None
-    own = model.state_dict()
-    fits = {
-        key: tensor
-        for key, tensor in other.state_dict().items()
-        if key in own and own[key].shape == tensor.shape and not (kept and key.startswith(kept))
-    }
+    if encoders[0] is not encoders[1]:
+        fits = {k: v for k, v in fits.items() if not k.startswith("label_embed.blocks.")}
     if not fits:
         raise ValueError(f"start={str(name)!r} has no tensor that fits this network; leave it out")
     model.load_state_dict(fits, strict=False)
@@ -123,13 +124,12 @@ def autoencoder_of(name: str | Path) -> dict | None:
 
 def info(name: str | Path) -> dict:
     """What is known of a weights file: recipe, seed, command, log and measurements."""
-    path = find(name).with_suffix(".json")
-    if not path.exists():
-        raise ValueError(f"{path} is missing; it is written beside the weights by `save`")
-    return _read_note(path)
+    return _read_note(find(name).with_suffix(".json"))
 
 
 def _read_note(path: Path) -> dict:
+    if not path.exists():
+        raise ValueError(f"{path} is missing; it is written beside the weights by `save`")
     try:
         return dict(json.loads(path.read_text()))
     except (ValueError, TypeError):
@@ -177,26 +177,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
             header = (file.metadata() or {}).get("minidit")
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} is damaged or no safetensors file ({error}); get it again"
-        ) from None
+        fault = f"{path} is damaged or no safetensors file"
+        raise ValueError(f"{fault} ({error}); get it again") from None
     header = json.loads(header) if header is not None else {}
     if "network" not in header or "model" not in header:
         raise ValueError(f"{path} wasn't written by minidit.save: its header names no network")
     header["network"] = RENAMED.get(header["network"], header["network"])
     return tensors, header
-
-
-def _check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wrong = sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k))
-    if wrong:
-        k = wrong[0]
-        raise ValueError(
-            f"{path} doesn't fit the network in {len(wrong)} tensors; the first is {k}: "
-            f"{given.get(k, 'missing')} in the file, {own.get(k, 'absent')} in the network"
-        )
 
 
 def file_sha256(path: Path) -> str:

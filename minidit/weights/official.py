@@ -1,8 +1,7 @@
 """Official weights in and out: the same networks under other names.
 
-The papers' codes and this package compute the same functions; only names and two memory layouts
-differ. `official_dit` and `official_uvit` hold the names, and every other argument is read off the
-tensors.
+The papers' codes compute the same; only names, held by `official_dit` and `official_uvit`,
+and two memory layouts differ. All else is read off the tensors.
 """
 
 import argparse
@@ -57,10 +56,7 @@ def load_official(
 
 
 def export_official(model: DiT | UViT) -> dict[str, Tensor]:
-    """The state dict that the official code loads: the inverse of `load_official`, to the bit.
-
-    Raises TypeError or ValueError for a network that the official codes don't have.
-    """
+    """The official code's state dict, to the bit; TypeError or ValueError for other networks."""
     codes = {DiT: official_dit, UViT: official_uvit}
     if type(model) not in codes:
         raise TypeError(f"model is a {type(model).__name__}; only DiT and UViT have official names")
@@ -98,8 +94,7 @@ def read_config(
     """The arguments of the network that a state dict's names and shapes tell."""
     outline = code.outline(tensors)
     names = code.names_of(outline)
-    odd = sorted(names.keys() ^ tensors.keys())
-    if odd:
+    if odd := sorted(names.keys() ^ tensors.keys()):
         fault, network = "missing" if odd[0] in names else "unknown", code.Network.__name__
         raise ValueError(
             f"these are no official {network} weights: {odd[0]} is {fault} ({len(odd)} such)"
@@ -133,8 +128,10 @@ def read_config(
         "mlp_ratio": inner / width,
         "num_classes": rows - bool(rows and null_label),
         "class_dropout_prob": 0.1 if null_label else 0.0,
-        **code.read_more(shape, channels, patch),
     }
+    if code is official_dit:
+        outputs = shape["final.proj.bias"][0]
+        config["learn_sigma"] = official_dit.learns_sigma(outputs, channels, patch)
     if "label_embed.table.weight" in shape and config["num_classes"] < 1:
         raise ValueError(
             "the label table has one row, and with null_label=True that leaves no class; "
@@ -163,9 +160,8 @@ def _state_dict(source: Mapping[str, Tensor] | str | Path) -> Mapping[str, Tenso
 
 def _read(path: Path) -> Mapping:
     if not path.is_file():
-        raise ValueError(
-            f"{path} is no file; give the path of *.pt or *.safetensors, or a state dict"
-        )
+        way_out = "give the path of *.pt or *.safetensors, or a state dict"
+        raise ValueError(f"{path} is no file; {way_out}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -50,15 +50,15 @@ def outline(names: Iterable[str]) -> dict:
     return {"depth": len({name.split(".")[1] for name in names if name.startswith("blocks.")})}
 
 
-def read_more(shape: dict[str, tuple], channels: int, patch: int) -> dict:
-    """What the shapes, by our names, tell of a `DiT` alone."""
-    features, plain = shape["final.proj.bias"][0], patch**2 * channels
+def learns_sigma(features: int, channels: int, patch: int) -> bool:
+    """Whether so many outputs are those of learned sigma; ValueError for other numbers."""
+    plain = patch**2 * channels
     if features not in (plain, 2 * plain):
         raise ValueError(
             f"final_layer.linear has {features} outputs; patches of {patch}×{patch} pixels and "
             f"{channels} channels need {plain}, or twice that with learned sigma"
         )
-    return {"learn_sigma": features == 2 * plain}
+    return features == 2 * plain
 
 
 def check_export(model: DiT) -> None:

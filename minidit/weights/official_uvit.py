@@ -16,14 +16,8 @@ LAYERS = {  # official → ours, where the network has it
     "decoder_pred": "final.proj",  # rows (p, q, c), channels last, as ours
     "final_layer": "conv_after",
 }
-BLOCK_LAYERS = {
-    "norm1": "norm1",
-    "attn.qkv": "attn.qkv",
-    "attn.proj": "attn.proj",
-    "norm2": "norm2",
-    "mlp.fc1": "mlp.up",
-    "mlp.fc2": "mlp.down",
-}
+BLOCK_LAYERS = {k: k for k in ("norm1", "attn.qkv", "attn.proj", "norm2")}
+BLOCK_LAYERS |= {"mlp.fc1": "mlp.up", "mlp.fc2": "mlp.down"}
 HEADS = {size["hidden_size"]: size["num_heads"] for size in UVIT_SIZES.values()}  # by width
 CONDITION_TOKENS = True  # time and label are tokens, whose positions come first
 
@@ -59,23 +53,10 @@ def outline(names: Iterable[str]) -> dict:
     }
 
 
-def read_more(shape: dict[str, tuple], channels: int, patch: int) -> dict:
-    """What the shapes tell of a `UViT` alone: nothing that `outline` doesn't."""
-    return {}
-
-
 def check_export(model: UViT) -> None:
     """Raise ValueError for a network that the official code doesn't have."""
-    official = {
-        "learn_sigma": (False,),
-        "skip": ("concat", "none"),
-        "time": ("token",),
-        "conv": ("after", "none"),
-        "patch_embed": ("linear",),
-        "pos_embed": ("learned_1d",),
-    }
+    official = dict(learn_sigma=[False], skip=["concat", "none"], time=["token"])
+    official |= dict(conv=["after", "none"], patch_embed=["linear"], pos_embed=["learned_1d"])
     for name, allowed in official.items():
         if model.config[name] not in allowed:
-            raise ValueError(
-                f"{name}={model.config[name]!r}: the official code has only {list(allowed)}"
-            )
+            raise ValueError(f"{name}={model.config[name]!r}: the official code has only {allowed}")

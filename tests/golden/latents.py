@@ -8,7 +8,7 @@ from minidit.diffusion import normal_kl
 
 
 def gaussian():
-    """Samples, divergences and likelihoods, the clamp, and a gradient through all of them."""
+    """Samples and divergences, the clamp, and a gradient through all of them."""
     golden = Golden("ldm_gaussian")
     parameters = golden["in/parameters"].requires_grad_()
     q, x = DiagonalGaussian(parameters), golden["in/nll_sample"]
@@ -25,8 +25,6 @@ def gaussian():
         "det_sample": q.mode,
         "kl": q.kl(),
         "kl_other": q.kl(DiagonalGaussian(golden["in/other_parameters"])),
-        "nll": q.nll(x),
-        "nll_dims_123": q.nll(x),
         "clamp_logvar": clamped.logvar,
         "clamp_std": clamped.std,
         "clamp_kl": clamped.kl(),
