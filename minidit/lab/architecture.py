@@ -17,7 +17,6 @@ from minidit.dit import DiT
 from minidit.evaluate.flops import count
 from minidit.lab import training, trials
 from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale
-from minidit.lab.training import train_and_measure
 from minidit.train import Run
 from minidit.training.presets import PRESETS
 from minidit.uvit import without_skips
@@ -84,7 +83,9 @@ CHOICES = {
     ),
 }
 for _name, (_question, _variants) in CHOICES.items():
-    EXPERIMENTS[_name] = Experiment(_question, _variants, SCALES, train_and_measure, COLUMNS)
+    EXPERIMENTS[_name] = Experiment(
+        _question, _variants, SCALES, training.train_and_measure, COLUMNS
+    )
 
 
 # What tables call a block, where it isn't its own name.
@@ -131,7 +132,7 @@ EXPERIMENTS["dit-blocks"] = Experiment(
     "How should a block hear its condition?",
     _blocks,
     training.SCALES,
-    train_and_measure,
+    training.train_and_measure,
     COLUMNS,
 )
 
@@ -142,9 +143,9 @@ def surplus(
 ) -> float:
     """The response to the condition: by what share the loss at step t grows with a wrong one.
 
-    images: (n, c, h, w) in [-1, 1], y: the condition of each; a wrong one is that of the next
-    image. Images, noise and network are the same, so what is added to the error comes from the
-    condition: 0 if a network ignores it. It takes no sampling, and shows long before pictures do.
+    images: (n, c, h, w) in [-1, 1], y: the condition of each; a wrong one is the next image's. With
+    the same images and noise, what is added to the error comes from the condition: 0 if a network
+    ignores it. It takes no sampling, and shows long before pictures do.
     """
     rng, place = torch.Generator().manual_seed(seed), next(model.parameters()).device
     noise, times = torch.randn(images.shape, generator=rng), torch.full((len(images),), t)
@@ -213,7 +214,7 @@ EXPERIMENTS["claims"] = Experiment(
         "growing embedding frequencies": _claim(surgery={"grow_frequencies": {}}),
     },
     training.SCALES,
-    train_and_measure,
+    training.train_and_measure,
     # no losses: those of the sequence variants hold a term more
     {key: form for key, form in COLUMNS.items() if "loss" not in key},
 )

@@ -3,12 +3,10 @@
 By shape of the latents and by weight of the KL term (LDM, arXiv 2112.10752, section 4.1, at a small
 scale), on CIFAR-10. The classifier has seen the images that are measured, and its features are in
 the loss: its figures flatter, and compare these autoencoders with each other only. Then latents or
-pixels, when networks spend the same multiply-accumulates: four times the tokens, a quarter of the
-steps.
+pixels, when networks spend the same multiply-accumulates.
 """
 
 import math
-import time
 from dataclasses import asdict
 from itertools import chain
 
@@ -39,9 +37,9 @@ def train_and_restore(settings: dict, seed: int) -> dict:
         model = NETWORKS[settings["network"]](**settings["model"]).to(trials.device())
     terms, recipe = Terms(**settings["terms"]), Recipe(**settings["recipe"], seed=seed)
     training = data.load("cifar10").images[: -trials.HELD_OUT]
-    began = time.process_time()
-    average = AutoencoderRun(model, training, recipe, terms, classifier, flips=True).go().cpu()
-    spent = time.process_time() - began
+    run = AutoencoderRun(model, training, recipe, terms, classifier, flips=True)
+    average, facts = trials.train(run)
+    average.cpu()
     images, labels = (z[: settings["images"]] for z in trials.held_out("cifar10"))
     found = evaluate.reconstruction(classifier, average, images, labels)._asdict()
     if not isinstance(average, VQAutoencoder):
@@ -54,12 +52,8 @@ def train_and_restore(settings: dict, seed: int) -> dict:
     return {
         **latent_rate(average, images),
         **{key: round(value, 4) for key, value in found.items() if value is not None},
-        "processor seconds": round(spent, 1),
-        "parameters": sum(p.numel() for p in average.parameters()),
-        "network": settings["network"],
-        "model": average.config,
+        **facts,
         "terms": asdict(terms),
-        "recipe": asdict(recipe) | {"betas": list(recipe.betas)},
     }
 
 
@@ -71,8 +65,8 @@ def latent_rate(model: Autoencoder, images: Tensor) -> dict:
     of a VQ autoencoder, one index for each place at log2 of the number of codes that these images
     use. `numbers`: latents of an image. `latent std`: of all numbers in the images' latents, whose
     inverse the scale is. Of a KL autoencoder also `noise std`, the mean of its own σ; `alive`, the
-    share of numbers whose mean varies by more than 0.1 among the images (arXiv 1509.00519 takes a
-    variance of 0.01); `off N(0, 1)`: nats a number, of a normal distribution fitted to each number.
+    share of numbers whose mean has a variance above 0.01 among the images (arXiv 1509.00519);
+    `off N(0, 1)`: nats a number, of a normal distribution fitted to each number.
     """
     pixels, parts = images[0, 0].numel(), images.split(250)
     if isinstance(model, VQAutoencoder):

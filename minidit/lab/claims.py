@@ -2,9 +2,8 @@
 
 Notes on the web describe a "diffusion-aware attention", whose sharpness and reach follow the noise,
 a time embedding with growing frequencies, and a loss on the order of tokens. Where a note
-contradicts itself, each reading is there. They are changes of a fresh `DiT`, so that the plain
-network stays free of them; the experiment "claims" holds each against a baseline of the same
-budget, and notebook 15 tells what it found.
+contradicts itself, each reading is there. They are changes of a fresh `DiT`, which stays free of
+them; the experiment "claims" holds each against a baseline of the same budget.
 """
 
 import math
@@ -40,13 +39,10 @@ class AwareAttention(Attention):
         """(b, n, d) → (b, n, d); the softmax is written out, for fused ones know no factor."""
         if context is not None or mask is not None:
             raise ValueError("context and mask are for other attentions; this one sees an image")
-        q, k, v = (
-            rearrange(z, "b n (heads k) -> b heads n k", heads=self.num_heads)
-            for z in self.qkv(x).chunk(3, dim=-1)
-        )
-        logits = (
-            self.factor * (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
-        )  # (b, heads, n, n)
+        parts = self.qkv(x)  # (b, n, 3·d)
+        pattern = "b n (three heads k) -> three b heads n k"
+        q, k, v = rearrange(parts, pattern, three=3, heads=self.num_heads)
+        logits = self.factor * (q @ k.mT) / math.sqrt(q.shape[-1])  # (b, heads, n, n)
         if self.window is not None:
             logits = logits.masked_fill(~self.window, -math.inf)
         out = logits.softmax(dim=-1) @ v  # (b, heads, n, k)
@@ -57,14 +53,12 @@ class Awareness(nn.Module):
     """What the time says to every `AwareAttention` of a network: a factor, and a window.
 
     `temperature`: "stated" divides logits by √k·Temp, Temp(t) = 1/√(β_t·k), k the head's width:
-    they are sharper where steps are large. "summary" divides them by √k·√β_t, as the same note sums
-    itself up: the opposite.
-    `mask`: "stated" multiplies logits by M_ij = σ(MLP(E(t)))·1[|i - j| < k(t)],
-    k(t) = ⌈√ᾱ_t·n⌉, i and j in raster order; a masked logit is then 0, not -∞, so it keeps its
-    share of the softmax, and the window is narrow where noise is much. "corrected" forbids what is
-    outside a window, measured in the image, √(1 - ᾱ_t)·(its longer side), and at least the nearest
-    neighbours: wide where noise is much, which is what "global first" asks for. It leaves out the
-    sigmoid, a learned temperature.
+    they are sharper where steps are large. "summary", of the same note, divides them by √k·√β_t.
+    `mask`: "stated" multiplies logits by M_ij = σ(MLP(E(t)))·1[|i - j| < k(t)], k(t) = ⌈√ᾱ_t·n⌉, i
+    and j in raster order; a masked logit is then 0, not -∞, so it keeps its share of the softmax,
+    and the window is narrow where noise is much. "corrected" forbids what is outside a window in
+    the image, √(1 - ᾱ_t)·(its longer side), and at least the nearest neighbours: wide where noise
+    is much, which is what "global first" asks for; without the sigmoid, a learned temperature.
     """
 
     def __init__(
@@ -179,11 +173,10 @@ class SequencePrior:
 
     A note wants the KL divergence between p_θ(z_ij | z_<ij) and an autoregressive q(z_ij | z_<ij),
     patches of side `patch_size` in raster order, and defines neither. Here q is the Gaussian whose
-    mean is linear in all patches before, p_θ one around the image that the network foresees. Up to
-    what doesn't depend on the network, they are ½ (z - μ(z_<))ᵀ Σ⁻¹ (z - μ(z_<)) apart, z the
-    predicted patches. The conditionals of a joint Gaussian are the rows of its Cholesky factor's
-    inverse: L⁻¹(z - mean) are all residuals, each divided by the deviation that the past leaves.
-    `floor`: a variance added to every pixel's, for some never change.
+    mean is linear in all patches before, p_θ one around the predicted image: up to what doesn't
+    depend on the network, ½ (z - μ(z_<))ᵀ Σ⁻¹ (z - μ(z_<)), z the predicted patches. The rows of
+    the Cholesky factor's inverse are q's conditionals: L⁻¹(z - mean) are all residuals, each
+    divided by the deviation that the past leaves. `floor`: a variance for pixels that never change.
     """
 
     def __init__(self, images: Tensor, patch_size: int, floor: float = 0.05) -> None:

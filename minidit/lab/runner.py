@@ -33,10 +33,9 @@ COSTS = ("parameters", "tokens", "MMACs", "steps", "processor seconds")
 class Experiment:
     """A question, its variants, and the trial that measures one of them with one seed.
 
-    `variants()` gives {name: settings}, and is called when they are listed or run; `scales`:
-    {"smoke" | "cpu" | "gpu": settings}, which are merged into a variant's own, part by part;
-    `trial(settings, seed)` gives a dict of what was measured; `columns`: {key of that dict:
-    format}, the table's, e.g. {"recognised": ".1%"}.
+    `variants()` gives {name: settings}, and is called when they are listed or run; `scales`: see
+    `by_scale`, merged into a variant's settings part by part; `trial(settings, seed)` gives a dict
+    of what was measured; `columns`: {key of that dict: format}, e.g. {"recognised": ".1%"}.
     """
 
     question: str
@@ -128,7 +127,7 @@ def merge(settings: dict, more: dict) -> dict:
 
 
 def by_scale(**values: tuple) -> dict[str, dict]:
-    """An experiment's scales, from the values of settings at smoke, cpu and gpu; None sets nothing.
+    """{"smoke" | "cpu" | "gpu": settings}, from each setting's three values; None sets nothing.
 
     `steps` and `batch_size` are those of the recipe, `per_class` is that of sampling.
     """

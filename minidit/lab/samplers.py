@@ -51,8 +51,7 @@ def guide_folded(model: nn.Module, fold: int, guidance: dict) -> Denoiser:
 def sample_and_measure(settings: dict, seed: int) -> dict:
     """Samples of the shipped weights, measured.
 
-    `sampling` may have, besides what `draw` takes, `fold`, see `guide_folded`, and `variance`,
-    "large" or "small", in place of a learned one.
+    `sampling`: as for `draw`; `fold`, see `guide_folded`; `variance`, "large" or "small", for Σ.
     """
     (model, diffusion), sampling = _shipped(settings), settings["sampling"]
     denoiser = guide_folded(model, sampling.get("fold", 1), sampling["guidance"])
@@ -197,11 +196,10 @@ def measure_some(settings: dict, seed: int) -> dict:
     """How measures depend on the number of images; settings: `of`, `n`, `steps` of the sampler.
 
     `of`: "real", "real, balanced" (as many of each digit, as samples are), or weights of MNIST. The
-    seed deals MNIST's test images, which neither the classifier nor a network has seen, out to two
-    halves: of real images, and of those that they and the samples are compared with. Real images
-    are as good as samples can get, so all that changes with their number is the measure. The seed
-    is that of the noise, too: with one seed, the first images of many are the few. `frechet` is the
-    distance to the classifier's training images, as everywhere; `frechet to test` to the half.
+    seed deals MNIST's test images, which no network has seen, out to two halves: real images, as
+    good as samples can get, so that only the measure changes with their number; and those that they
+    and the samples are compared with. It is that of the noise, too: the few are the first of many.
+    `frechet` is the distance to the classifier's training images, `frechet to test` to that half.
     """
     classifier, of, n = evaluate.classifier("mnist"), settings["of"], settings["n"]
     features, labels = _test_features(), data.load("mnist", "test").labels

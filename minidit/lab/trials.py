@@ -1,9 +1,8 @@
 """The pieces that trials are made of: data and a network, training, samples, and their measures.
 
-A trial takes settings and a seed, and gives what it measured together with the configuration; it
-lies beside its experiment. No test split is used: networks train without the last 5,000 training
-images, which stand in for it. The classifier has seen them, so the distance of real images is low;
-the shipped weights, which are measured as they are, have seen them too.
+A trial takes settings and a seed, and gives what it measured together with the configuration. No
+test split is used: networks train without the last 5,000 training images, which stand in for it.
+The classifier has seen them, so the distance of real images is low; so have the shipped weights.
 """
 
 import time
@@ -21,7 +20,7 @@ from minidit.evaluate.flops import count
 from minidit.lab.claims import SURGERY, SequenceDiffusion, SequencePrior
 from minidit.lab.runner import merge
 from minidit.sampling import SAMPLERS, Denoiser, guided, sample
-from minidit.train import Run
+from minidit.train import Loop, Run
 from minidit.training import presets
 from minidit.training.matmul import fast_matmul
 
@@ -80,7 +79,7 @@ def held_out(name: str) -> tuple[Tensor, Tensor]:
     return data.to_unit(full.images[-HELD_OUT:]), full.labels[-HELD_OUT:]
 
 
-def train(run: Run) -> tuple[nn.Module, dict]:
+def train(run: Loop) -> tuple[nn.Module, dict]:
     """The averaged network after training; and what was trained, and how long it took."""
     began, spent = time.perf_counter(), time.process_time()
     average = run.go()
@@ -93,11 +92,11 @@ def train(run: Run) -> tuple[nn.Module, dict]:
     return average, took | configuration(run)
 
 
-def configuration(run: Run) -> dict:
+def configuration(run: Loop) -> dict:
     """What was trained and how, as plain values for a file of results."""
     parts = run.settings()
     own = {"network": parts["network"]["kind"], "model": run.model.config}
-    return own | {part: parts[part] for part in ("diffusion", "recipe")}
+    return own | {part: parts[part] for part in ("diffusion", "recipe") if part in parts}
 
 
 @torch.no_grad()

@@ -19,6 +19,8 @@ from minidit.lab.bench.contest import NETWORKS, SCALE, SIZES, STEPS, TASKS, Cont
 from minidit.lab.runner import machine, markdown
 from minidit.training.matmul import onednn, onednn_is_exact
 
+Calls = dict[str, Callable[[], object]]
+
 BASE = {"tokens": 49, "width": 128, "depth": 6, "batch": 32}
 AXES = {  # 28×28 pixels in patches of 14, 7, 4 and 2
     "tokens": (4, 16, 49, 196),
@@ -117,10 +119,7 @@ def large_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[]
 
 
 def take_turns(
-    contestants: dict[str, Callable[[], object]],
-    repeats: int,
-    device: torch.device,
-    seconds: float = 0.2,
+    contestants: Calls, repeats: int, device: torch.device, seconds: float
 ) -> dict[str, list[float]]:
     """Seconds of each contestant's call, `repeats` times, one after the other: A, B, A, B, …
 

@@ -43,9 +43,8 @@ SIZES: dict[str, dict] = {
 class Contest:
     """The package and the plain version of one network, with the same weights and data.
 
-    `size`: like the values of `SIZES`; `network`: "DiT" or "U-ViT"; `compiled`: as for
-    `DistributedRun`, of the package's network. Either training is set up when first used, from the
-    weights of then.
+    `size`: like the values of `SIZES`; `network`: "DiT" or "U-ViT"; `compiled`: the package's, as
+    for `DistributedRun`. Either training is set up when first used, from the weights of then.
     """
 
     def __init__(
