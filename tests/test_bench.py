@@ -11,9 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minidit.__main__ import main
 from minidit.lab import bench
-from minidit.lab.bench import growth
+from minidit.lab.bench import large_product, median_and_quartiles, power, take_turns
 from minidit.lab.bench.contest import TOLERANCE, Contest
-from minidit.lab.bench.timing import large_product, median_and_quartiles, take_turns
 
 TINY = {
     "model": dict(
@@ -145,14 +144,17 @@ def test_a_page_from_what_was_measured():
 
 
 def test_growth_is_a_power():
-    assert growth.power([1, 2, 4], [3, 12, 48]) == "2.00"
-    assert growth.power([1, 2, 4], [3, None, 48]) == growth.power([1], [3]) == "–"
-    points = [
-        {"value": v, "FLOPs": v * 10**9, "seconds": [0.02 * v], "MiB": 10.0 * v} for v in (1, 2)
+    assert power([1, 2, 4], [3, 12, 48]) == "2.00"
+    assert power([1, 2, 4], [3, None, 48]) == power([1], [3]) == "–"
+    rows = [
+        {"axis": "batch", "value": v, "task": "training step", "batch": v, "FLOPs": v * 10**9}
+        | {"seconds": {"package": [0.02 * v]}, "MiB": {"package": 10.0 * v}}
+        for v in (1, 2)
     ]
-    text = growth.page({"axes": {"batch": points}, "base": growth.BASE} | HEAD)
-    assert "| batch | 2 | 40.0 (40.0…40.0) | 50 | 20 |" in text
-    assert "| batch | **power** | 1.00 | | 1.00 |" in text
+    text = bench.page({"rows": rows, "base": {"batch": 32}} | HEAD)
+    row = "| batch | 2 | training step | 2 | 40.0 (40.0…40.0) | 50 | 20 | 50.0 |"
+    assert text.splitlines()[-2] == row and "batch 32, and one" in text
+    assert text.splitlines()[-1] == "| batch | **power** |  |  | 1.00 |  | 1.00 |  |"
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -180,15 +182,16 @@ def test_the_command_stores_what_it_measures(tmp_path, capsys):
     assert sorted(path.name for path in out.parent.iterdir()) == ["bench.json", "bench.md"]
 
 
-def test_growth_is_measured(tmp_path):
-    results = growth.growth(axes={"batch": (1, 64)}, repeats=2, seconds=0.001)
-    one, many = results["axes"]["batch"]
-    assert many["FLOPs"] == 64 * one["FLOPs"] and min(one["seconds"]) > 0
-    assert one["MiB"] is None, "told on a GPU only"
+def test_growth_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "AXES", {"batch": (1, 64)})
+    monkeypatch.setattr(bench, "BASE", bench.BASE | {"depth": 1})
     out = tmp_path / "growth.json"
-    out.write_text(json.dumps(results))
-    assert main(["bench", "--growth", "--page", "--out", str(out)]) == 0
-    assert out.with_suffix(".md").read_text() == growth.page(results)
+    arguments = ["bench", "--growth", "--repeats", "2", "--seconds", "0.001", "--device", "cpu"]
+    assert main([*arguments, "--threads", "1", "--out", str(out)]) == 0
+    one, many = json.loads(out.read_text())["rows"]
+    assert many["FLOPs"] == 64 * one["FLOPs"] and min(one["seconds"]["package"]) > 0
+    assert one["MiB"] == {"package": None}, "told on a GPU only"
+    assert "| batch | 64 | training step | 64 |" in out.with_suffix(".md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,8 @@ def test_growth_is_measured(tmp_path):
         (["--out", "bench.txt"], ["bench.txt", ".json"]),
         (["--page", "--out", "none.json"], ["none.json"]),
         (["--page", "--out", "damaged.json"], ["damaged.json", "measure again"]),
-        (["--page", "--growth", "--out", "other.json"], ["other.json", "axes"]),
+        (["--batch", "4", "--growth"], ["--batch", "--growth"]),
+        (["--page", "--growth", "--out", "other.json"], ["other.json", "rows"]),
     ],
 )
 def test_errors_are_one_sentence(arguments, words, tmp_path, capsys, monkeypatch):

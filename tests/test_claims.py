@@ -7,9 +7,17 @@ import pytest
 import torch
 
 from minidit import Diffusion, DiT, data, linear, patchify, straight
-from minidit.lab.architecture import SURGERY, as_large_as, unzero
-from minidit.lab.claims import AwareAttention, Awareness, grow_frequencies, make_aware
-from minidit.lab.sequence import SequenceDiffusion, SequencePrior
+from minidit.lab.architecture import as_large_as
+from minidit.lab.claims import (
+    SURGERY,
+    AwareAttention,
+    Awareness,
+    SequenceDiffusion,
+    SequencePrior,
+    grow_frequencies,
+    make_aware,
+    unzero,
+)
 
 PROCESS = Diffusion(linear(), "x0")
 T = torch.tensor([0, 400, 999])
@@ -144,13 +152,13 @@ def test_without_its_zero_a_block_is_no_identity_and_the_rest_is_untouched():
     before = copy.deepcopy(model.state_dict())
     x, cond = torch.randn(1, 16, 16), torch.randn(1, 2, 16)
     assert torch.equal(model.blocks[0](x, cond), x)
-    unzero(model)
+    unzero(model, PROCESS)
     assert not torch.allclose(model.blocks[0](x, cond), x, atol=1e-2)
     moved = [k for k, v in model.state_dict().items() if not torch.equal(v, before[k])]
     assert moved == ["blocks.0.adaln.weight", "blocks.1.adaln.weight"]
     plain = DiT(8, 2, 1, 16, 1, 2, num_classes=10, learn_sigma=False, block="in_context")
     with pytest.raises(ValueError, match="adaptive"):
-        unzero(plain)
+        unzero(plain, PROCESS)
 
 
 def test_every_surgery_leaves_a_network_that_trains():

@@ -15,8 +15,7 @@ import pytest
 from minidit.__main__ import main
 from minidit.blocks import BLOCKS
 from minidit.cli import experiment as command
-from minidit.lab import EXPERIMENTS
-from minidit.lab import machine as _machine
+from minidit.lab import EXPERIMENTS, runner
 from minidit.lab.runner import (
     Experiment,
     mean_and_spread,
@@ -71,8 +70,8 @@ def test_results_name_the_processor(told, name, tmp_path, monkeypatch):
     path = tmp_path / "cpuinfo"
     if told is not None:
         path.write_text(told)
-    monkeypatch.setattr(_machine, "_CPUINFO", path)
-    assert _machine.processor() == (name or platform.processor() or platform.machine())
+    monkeypatch.setattr(runner, "_CPUINFO", path)
+    assert runner.processor() == (name or platform.processor() or platform.machine())
 
 
 def test_a_second_call_runs_only_what_is_missing(tmp_path):

@@ -73,7 +73,8 @@ def test_equal_seeds_give_equal_results_and_others_other_ones():
 
 
 def test_passes_count_what_guidance_adds_where_it_is_on():
-    model, diffusion = trials.prepare({"model": TINY}, 0)[:2]
+    run = trials.prepare({"model": TINY}, 0)
+    model, diffusion = run.model.eval(), run.diffusion
 
     def passes(guidance):
         sampling = {"guidance": guidance, "per_class": 7, "options": {"steps": [0, 300, 600, 999]}}
@@ -234,7 +235,7 @@ def test_every_variant_trains_and_is_measured(name):
 
 
 def test_surgery_and_the_sequence_loss_change_what_is_trained():
-    trial = architecture.train_and_compare
+    trial = training.train_and_measure
     plain = trial(SMALL, 0)["validation loss"]
     for more in (
         {"surgery": {"unzero": {}}},
@@ -251,7 +252,7 @@ def test_surgery_and_the_sequence_loss_change_what_is_trained():
 
 def test_surgery_leaves_the_global_state():
     before = torch.random.get_rng_state()
-    architecture.prepare_changed(SMALL | {"surgery": {"unzero": {}}}, 0)
+    trials.prepare(SMALL | {"surgery": {"unzero": {}}}, 0)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -271,7 +272,7 @@ def test_blocks_matched_in_parameters_are():
 
 def test_scaling_measures_every_number_of_sampling_steps():
     settings = {**SMALL, "sampling": {"per_class": 7}, "sampling_steps": [2, 3]}
-    run = training.train_and_scale(settings, 0)
+    run = training.train_and_measure(settings, 0)
     by_steps = run["by sampling steps"]
     assert {k: v["evaluations"] for k, v in by_steps.items()} == {"2": 2, "3": 3}
     assert by_steps["3"]["frechet"] == run["frechet"] != by_steps["2"]["frechet"]

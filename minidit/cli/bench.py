@@ -35,25 +35,23 @@ def add(subparsers) -> None:
 
 def bench(args: Namespace) -> None:
     """Measure, or make the page again from a file that holds what was measured."""
-    from minidit.lab import bench as racing
-    from minidit.lab.bench import growth
+    from minidit.lab.bench import page
 
-    name, home, key = ("growth", growth, "axes") if args.growth else ("bench", racing, "rows")
+    name = "growth" if args.growth else "bench"
     out = writable(args.out or f"data/results/{name}.json", ".json")
     if not args.page:
         results = json.dumps(_measured(args), indent=1, ensure_ascii=False) + "\n"
         with replacing(out) as file:
             file.write(results.encode())
-    page = home.page(_read(out, key))
+    text = page(_read(out))
     with replacing(out.with_suffix(".md")) as file:
-        file.write(page.encode())
-    print(page)
+        file.write(text.encode())
+    print(text)
 
 
 def _measured(args: Namespace) -> dict:
     """What one of the two measurements finds."""
     from minidit.lab import bench as racing
-    from minidit.lab.bench.growth import growth
 
     for size in args.sizes:
         check_choice("--sizes", size, racing.SIZES)
@@ -63,22 +61,27 @@ def _measured(args: Namespace) -> dict:
         raise ValueError(f"--seconds {args.seconds:g} must be above 0, e.g. 0.2")
     if args.batch is not None:
         check_positive(batch=args.batch)
-    if args.growth and args.compile is not None:
-        raise ValueError("--compile doesn't go with --growth; leave one of the two out")
-    common = dict(repeats=args.repeats, device=args.device, seconds=args.seconds, report=print)
-    if args.growth:
-        return growth(**common)
+    if args.growth and (args.compile, args.batch) != (None, None):
+        raise ValueError("--compile and --batch don't go with --growth; leave it or them out")
     return racing.bench(
-        args.sizes, networks=args.networks, batch=args.batch, compiled=args.compile, **common
+        args.sizes,
+        args.networks,
+        growth=args.growth,
+        repeats=args.repeats,
+        batch=args.batch,
+        device=args.device,
+        compiled=args.compile,
+        seconds=args.seconds,
+        report=print,
     )
 
 
-def _read(path: Path, key: str) -> dict:
-    """What a file holds. Raises ValueError if there is no such key."""
+def _read(path: Path) -> dict:
+    """What a file holds. Raises ValueError if it is no file of the benchmark."""
     try:
         results = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); measure again, without --page") from None
-    if not isinstance(results, dict) or key not in results:
-        raise ValueError(f"{path} holds no {key}; measure again, without --page")
+    if not isinstance(results, dict) or not results.get("rows"):
+        raise ValueError(f"{path} holds no rows; measure again, without --page")
     return results

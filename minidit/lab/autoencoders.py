@@ -1,16 +1,14 @@
 """What an autoencoder leaves of a photograph, how many bits it takes, and what that is good for.
 
 By shape of the latents and by weight of the KL term (LDM, arXiv 2112.10752, section 4.1, at a small
-scale). All train for a short while on CIFAR-10 without the last 5,000 training images, and are
-measured on some of those. The classifier has seen them, and its features are in the loss: its
-figures flatter, and compare these autoencoders with each other only. Then latents or pixels, when
-networks spend the same multiply-accumulates: one with four times the tokens gets about a quarter of
-the steps.
+scale), on CIFAR-10. The classifier has seen the images that are measured, and its features are in
+the loss: its figures flatter, and compare these autoencoders with each other only. Then latents or
+pixels, when networks spend the same multiply-accumulates.
 """
 
 import math
-import time
 from dataclasses import asdict
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -18,7 +16,7 @@ from torch import Tensor
 from minidit import data, evaluate
 from minidit.evaluate.flops import count
 from minidit.lab import training, trials
-from minidit.lab.runner import EXPERIMENTS, Experiment
+from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale
 from minidit.latents import latent
 from minidit.latents.autoencoder import Autoencoder, VQAutoencoder
 from minidit.latents.gaussian import DiagonalGaussian
@@ -31,28 +29,31 @@ def train_and_restore(settings: dict, seed: int) -> dict:
     """Train an autoencoder, and measure rate and distortion on images that it never saw.
 
     Settings: `network`, "KLAutoencoder" or "VQAutoencoder"; `model`, `terms` and `recipe`, their
-    arguments; `images`, how many of the held-out images are measured.
+    arguments; `images`, how many of the held-out images are measured. `frechet of noise` is that of
+    what is decoded from N(0, 1): what a VAE would call its samples.
     """
     classifier = evaluate.classifier("cifar10")
     with trials.seeded(seed):
         model = NETWORKS[settings["network"]](**settings["model"]).to(trials.device())
     terms, recipe = Terms(**settings["terms"]), Recipe(**settings["recipe"], seed=seed)
     training = data.load("cifar10").images[: -trials.HELD_OUT]
-    began = time.process_time()
-    average = AutoencoderRun(model, training, recipe, terms, classifier, flips=True).go().cpu()
-    spent = time.process_time() - began
+    run = AutoencoderRun(model, training, recipe, terms, classifier, flips=True)
+    average, facts = trials.train(run)
+    average.cpu()
     images, labels = (z[: settings["images"]] for z in trials.held_out("cifar10"))
     found = evaluate.reconstruction(classifier, average, images, labels)._asdict()
+    if not isinstance(average, VQAutoencoder):
+        rng, size = torch.Generator().manual_seed(seed), [s // average.factor for s in (32, 32)]
+        z = torch.randn(len(images), average.latent_channels, *size, generator=rng)
+        with torch.no_grad():
+            drawn = torch.cat([average.decode(part).clamp(-1, 1) for part in z.split(250)])
+        both = (evaluate.moments(evaluate.features(classifier, x)) for x in (drawn, images))
+        found["frechet of noise"] = evaluate.frechet_distance(*chain(*both))
     return {
         **latent_rate(average, images),
-        **_rounded({key: value for key, value in found.items() if value is not None}),
-        **_as_a_generator(average, images, seed),
-        "processor seconds": round(spent, 1),
-        "parameters": sum(p.numel() for p in average.parameters()),
-        "network": settings["network"],
-        "model": average.config,
+        **{key: round(value, 4) for key, value in found.items() if value is not None},
+        **facts,
         "terms": asdict(terms),
-        "recipe": asdict(recipe) | {"betas": list(recipe.betas)},
     }
 
 
@@ -64,58 +65,36 @@ def latent_rate(model: Autoencoder, images: Tensor) -> dict:
     of a VQ autoencoder, one index for each place at log2 of the number of codes that these images
     use. `numbers`: latents of an image. `latent std`: of all numbers in the images' latents, whose
     inverse the scale is. Of a KL autoencoder also `noise std`, the mean of its own σ; `alive`, the
-    share of numbers whose mean varies by more than 0.1 among the images (arXiv 1509.00519 takes a
-    variance of 0.01); `off N(0, 1)`: nats a number, of a normal distribution fitted to each number.
+    share of numbers whose mean has a variance above 0.01 among the images (arXiv 1509.00519);
+    `off N(0, 1)`: nats a number, of a normal distribution fitted to each number.
     """
-    pixels = images[0, 0].numel()
+    pixels, parts = images[0, 0].numel(), images.split(250)
     if isinstance(model, VQAutoencoder):
-        z = torch.cat([model.latents(part) for part in images.split(250)])  # (n, k, h, w)
+        z = torch.cat([model.latents(part) for part in parts])  # (n, k, h, w)
         share, _ = model.quantizer.usage(model.quantizer.nearest(z))
         codes = round(share * len(model.quantizer.table))
-        bits = z[0, 0].numel() * math.log2(codes)
-        found = {"bits per pixel": bits / pixels, "numbers": z[0].numel()}
-        return _rounded(found | {"latent std": z.std().item(), "codes used": codes})
-    posterior = DiagonalGaussian(torch.cat([model.encoder(part) for part in images.split(250)]))
-    numbers, spread = posterior.mean[0].numel(), posterior.mean.var(dim=0)  # (k, h, w)
-    fitted = [posterior.mean.mean(dim=0), (spread + posterior.var.mean(dim=0)).log()]
-    off = DiagonalGaussian(torch.stack(fitted).flatten(1).reshape(1, -1, 1)).kl().item()
-    return _rounded(
-        {
-            "bits per pixel": posterior.kl().mean().item() / math.log(2) / pixels,
-            "numbers": numbers,
-            "latent std": posterior.mean.std().item(),
+        bits, numbers, std = z[0, 0].numel() * math.log2(codes), z[0].numel(), z.std().item()
+        more = {"codes used": codes}
+    else:
+        posterior = DiagonalGaussian(torch.cat([model.encoder(part) for part in parts]))
+        mean, var = posterior.mean, posterior.var
+        bits = posterior.kl().mean().item() / math.log(2)
+        numbers, std, spread = mean[0].numel(), mean.std().item(), mean.var(dim=0)  # (k, h, w)
+        fitted = torch.stack([mean.mean(dim=0), (spread + var.mean(dim=0)).log()])
+        off = DiagonalGaussian(fitted.flatten(1).reshape(1, -1, 1)).kl().item()
+        more = {
             "noise std": posterior.std.mean().item(),
             "alive": (spread > 0.01).double().mean().item(),
             "off N(0, 1)": off / numbers,
         }
-    )
-
-
-@torch.no_grad()
-def _as_a_generator(model: Autoencoder, images: Tensor, seed: int) -> dict:
-    """Fréchet distance of what is decoded from N(0, 1): what a VAE would call its samples."""
-    if isinstance(model, VQAutoencoder):
-        return {}
-    classifier, rng = evaluate.classifier("cifar10"), torch.Generator().manual_seed(seed)
-    shape = (len(images), model.latent_channels, *(s // model.factor for s in images.shape[2:]))
-    drawn = torch.cat([model.decode(z) for z in torch.randn(shape, generator=rng).split(250)])
-    both = (evaluate.features(classifier, x) for x in (drawn.clamp(-1, 1), images))
-    moments = [moment for features in both for moment in evaluate.moments(features)]
-    return {"frechet of noise": round(evaluate.frechet_distance(*moments), 4)}
-
-
-def _rounded(found: dict) -> dict:
+    found = {"bits per pixel": bits / pixels, "numbers": numbers, "latent std": std} | more
     return {key: round(value, 4) for key, value in found.items()}
 
 
-# --- experiments ----------------------------------------------------------------------------------
-
 LEVELS = {2: (1, 2), 4: (1, 2, 4), 8: (1, 2, 4, 4)}  # multipliers of the width, by factor f
-SCALES = {
-    "smoke": {"recipe": {"steps": 4}, "images": 100},
-    "cpu": {"recipe": {"steps": 320}, "images": 500},
-    "gpu": {"recipe": {"steps": 20_000, "batch_size": 64}, "images": 5000},
-}
+SCALES = by_scale(
+    steps=(4, 320, 20_000), batch_size=(None, None, 64), images=(100, 500, trials.HELD_OUT)
+)
 COLUMNS = {"bits per pixel": ".2f", "psnr": ".2f", "recognised": ".1%", "frechet": ".2f"}
 
 
@@ -130,10 +109,8 @@ EXPERIMENTS["autoencoder-shapes"] = Experiment(
     lambda: {
         **{f"f = {f}, c = {c}": _settings(f, c) for f in (2, 4, 8) for c in (4, 16)},
         "f = 8, c = 64": _settings(8, 64),  # as many numbers as f = 2, c = 4
-        **{
-            f"f = 4, c = 4, {n:,} codes": _settings(4, 4, "VQAutoencoder", num_codes=n)
-            for n in (64, 1024)
-        },
+        "f = 4, c = 4, 64 codes": _settings(4, 4, "VQAutoencoder", num_codes=64),
+        "f = 4, c = 4, 1,024 codes": _settings(4, 4, "VQAutoencoder", num_codes=1024),
     },
     SCALES,
     train_and_restore,
@@ -150,15 +127,11 @@ EXPERIMENTS["autoencoder-kl"] = Experiment(
 )
 
 
-# --- latents or pixels ----------------------------------------------------------------------------
-
-
 def train_on_photographs(settings: dict, seed: int) -> dict:
     """Train on CIFAR-10 until a network has spent its budget, and measure its samples.
 
     Settings: those of `prepare`, with a `budget`; `autoencoder`: the name of weights whose latents
-    are drawn, in place of pixels. Its own training is not counted: it is done once, for as many
-    networks as one likes.
+    are drawn, in place of pixels. Its own training is not counted: it serves many networks.
     """
     run = trials.prepare(settings, seed, photographs(settings.get("autoencoder")))
     average, facts = trials.train(run)
@@ -196,11 +169,7 @@ EXPERIMENTS["latent-or-pixel"] = Experiment(
         "pixels 32×32×3, patches of 4": _on_pixels(4),
         "pixels 32×32×3, patches of 2": _on_pixels(2),
     },
-    {
-        "smoke": {"budget": 20, "sampling": {"per_class": 7}},
-        "cpu": {"budget": 2000, "sampling": {"per_class": 30}},
-        "gpu": {"budget": 1_000_000, "sampling": {"per_class": 500}},
-    },
+    by_scale(budget=(20, 2000, 1_000_000), per_class=(7, 30, 500)),
     train_on_photographs,
     {"tokens": ".0f", "steps": ".0f"} | training.COLUMNS,
 )

@@ -1,13 +1,13 @@
 """Popular claims about DiT, built to be tested: none of these parts is in the papers' codes.
 
 Notes on the web describe a "diffusion-aware attention", whose sharpness and reach follow the noise,
-a time embedding with growing frequencies, and a loss on the order of tokens, see `sequence`. Where
-a note contradicts itself, each reading is there. They are changes of a fresh `DiT`, so that the
-plain network stays free of them; the experiment "claims" holds each against a baseline of the same
-budget, and notebook 15 tells what it found.
+a time embedding with growing frequencies, and a loss on the order of tokens. Where a note
+contradicts itself, each reading is there. They are changes of a fresh `DiT`, which stays free of
+them; the experiment "claims" holds each against a baseline of the same budget.
 """
 
 import math
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from einops import rearrange
@@ -18,7 +18,8 @@ from minidit.attention import Attention
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.embed import TimestepEmbedder, timestep_embedding
-from minidit.patches import linear_layer
+from minidit.patches import linear_layer, patchify
+from minidit.sampling import Denoiser
 
 TEMPERATURES = ("none", "stated", "summary")
 MASKS = ("none", "stated", "corrected")
@@ -32,22 +33,16 @@ class AwareAttention(Attention):
     are set before each pass, for all layers at once: see `Awareness`.
     """
 
-    factor: Tensor
-    window: Tensor | None
-
     def forward(
         self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """(b, n, d) → (b, n, d); the softmax is written out, for fused ones know no factor."""
         if context is not None or mask is not None:
             raise ValueError("context and mask are for other attentions; this one sees an image")
-        q, k, v = (
-            rearrange(z, "b n (heads k) -> b heads n k", heads=self.num_heads)
-            for z in self.qkv(x).chunk(3, dim=-1)
-        )
-        logits = (
-            self.factor * (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
-        )  # (b, heads, n, n)
+        parts = self.qkv(x)  # (b, n, 3·d)
+        pattern = "b n (three heads k) -> three b heads n k"
+        q, k, v = rearrange(parts, pattern, three=3, heads=self.num_heads)
+        logits = self.factor * (q @ k.mT) / math.sqrt(q.shape[-1])  # (b, heads, n, n)
         if self.window is not None:
             logits = logits.masked_fill(~self.window, -math.inf)
         out = logits.softmax(dim=-1) @ v  # (b, heads, n, k)
@@ -57,15 +52,13 @@ class AwareAttention(Attention):
 class Awareness(nn.Module):
     """What the time says to every `AwareAttention` of a network: a factor, and a window.
 
-    `temperature`: "stated" divides logits by √k·Temp, Temp(t) = 1/√(β_t·k), so they are multiplied
-    by √(β_t·k) beyond the usual 1/√k: sharper where steps are large. "summary" divides them by
-    √k·√β_t, as the same note sums itself up: the opposite. k is the head's width.
-    `mask`: "stated" multiplies logits by M_ij = σ(MLP(E(t)))·1[|i - j| < k(t)],
-    k(t) = ⌈√ᾱ_t·n⌉, i and j in raster order; a masked logit is then 0, not -∞, so it keeps its
-    share of the softmax, and the window is narrow where noise is much. "corrected" forbids what is
-    outside a window, measured in the image, √(1 - ᾱ_t)·(its longer side), and at least
-    the nearest neighbours: wide where noise is much, which is what "global first" asks for. The
-    sigmoid, a learned temperature, is left out of it.
+    `temperature`: "stated" divides logits by √k·Temp, Temp(t) = 1/√(β_t·k), k the head's width:
+    they are sharper where steps are large. "summary", of the same note, divides them by √k·√β_t.
+    `mask`: "stated" multiplies logits by M_ij = σ(MLP(E(t)))·1[|i - j| < k(t)], k(t) = ⌈√ᾱ_t·n⌉, i
+    and j in raster order; a masked logit is then 0, not -∞, so it keeps its share of the softmax,
+    and the window is narrow where noise is much. "corrected" forbids what is outside a window in
+    the image, √(1 - ᾱ_t)·(its longer side), and at least the nearest neighbours: wide where noise
+    is much, which is what "global first" asks for; without the sigmoid, a learned temperature.
     """
 
     def __init__(
@@ -124,13 +117,11 @@ def make_aware(
     """
     if model.blocks[0].in_context:
         raise ValueError("block='in_context' has tokens that are no patches; use another block")
-    width = model.config["hidden_size"]
-    heads = model.config["num_heads"]
+    width, heads = model.config["hidden_size"], model.config["num_heads"]
     model.awareness = Awareness(diffusion, model.grid, width // heads, width, temperature, mask)
     for block in model.blocks:
-        plain = block.attn
-        block.attn = AwareAttention(width, heads)
-        block.attn.load_state_dict(plain.state_dict())
+        weights, block.attn = block.attn.state_dict(), AwareAttention(width, heads)
+        block.attn.load_state_dict(weights)
     model.register_forward_pre_hook(_tell)
 
 
@@ -147,8 +138,8 @@ class GrowingTimestepEmbedder(TimestepEmbedder):
     def forward(self, t: Tensor) -> Tensor:
         """(b,) → (b, d)."""
         half = self.frequencies // 2
-        k = torch.arange(half, dtype=torch.float64, device=t.device)
-        angles = t[:, None].double() * 10 ** (4 * k / half)  # up to 10^7: float32 would round them
+        omega = 10 ** (4 / half * torch.arange(half, dtype=torch.float64, device=t.device))
+        angles = t[:, None].double() * omega  # up to 10^7: float32 would round them
         embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)  # (b, frequencies)
         return self.mlp(embedding.to(self.mlp[0].weight.dtype))
 
@@ -158,3 +149,73 @@ def grow_frequencies(model: DiT, diffusion: Diffusion) -> None:
     plain = model.time_embed
     model.time_embed = GrowingTimestepEmbedder(model.config["hidden_size"], plain.frequencies)
     model.time_embed.load_state_dict(plain.state_dict())
+
+
+def unzero(model: nn.Module, diffusion: Diffusion) -> None:
+    """Start the blocks' adaptive layers as any other linear layer, Xavier-uniform, and not at zero.
+
+    That is adaLN-Zero without its zero (DiT, section 3.2), and what an initialisation of all
+    linear layers in one sweep does by accident. Raises ValueError for blocks that have none.
+    """
+    layers = [block.adaln for block in model.blocks if hasattr(block, "adaln")]
+    if not layers:
+        raise ValueError("model has no adaptive layers; unzero needs block='adaln' or 'adaln_zero'")
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+
+
+# Changes of a fresh network, called with it, its process and what the settings say.
+SURGERY = {"aware": make_aware, "grow_frequencies": grow_frequencies, "unzero": unzero}
+
+
+class SequencePrior:
+    """The prior of a "sequence loss", in one reading, fitted to images (n, c, h, w) in [-1, 1].
+
+    A note wants the KL divergence between p_θ(z_ij | z_<ij) and an autoregressive q(z_ij | z_<ij),
+    patches of side `patch_size` in raster order, and defines neither. Here q is the Gaussian whose
+    mean is linear in all patches before, p_θ one around the predicted image: up to what doesn't
+    depend on the network, ½ (z - μ(z_<))ᵀ Σ⁻¹ (z - μ(z_<)), z the predicted patches. The rows of
+    the Cholesky factor's inverse are q's conditionals: L⁻¹(z - mean) are all residuals, each
+    divided by the deviation that the past leaves. `floor`: a variance for pixels that never change.
+    """
+
+    def __init__(self, images: Tensor, patch_size: int, floor: float = 0.05) -> None:
+        if floor <= 0:
+            raise ValueError(f"floor={floor} must be above 0: some pixels never change")
+        self.patch_size = patch_size
+        z = patchify(images, patch_size).flatten(1).double()  # (images, n·p·p·c)
+        self.mean = z.mean(dim=0)
+        identity = torch.eye(z.shape[1], dtype=torch.float64)
+        factor = torch.linalg.cholesky(z.T.cov() + floor * identity)  # (n·p·p·c, n·p·p·c)
+        self.whiten = torch.linalg.solve_triangular(factor, identity, upper=False)
+
+    def terms(self, images: Tensor) -> Tensor:
+        """½ of the mean squared residual of each patch given the past: (b, c, h, w) → (b, n)."""
+        patches = patchify(images, self.patch_size)  # (b, n, p·p·c)
+        mean, whiten = (table.to(patches) for table in (self.mean, self.whiten))
+        residuals = (patches.flatten(1) - mean) @ whiten.T  # (b, n·p·p·c)
+        return 0.5 * residuals.reshape(patches.shape).square().mean(dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceDiffusion(Diffusion):
+    """A process whose training loss has `sequence_weight` times the mean of the prior's terms."""
+
+    _: KW_ONLY
+    prior: SequencePrior
+    sequence_weight: float
+
+    @property
+    def config(self) -> dict:
+        """As of a plain process, and the weight; the prior is fitted to the training images."""
+        return super().config | {"sequence_weight": self.sequence_weight}
+
+    def loss(
+        self, model: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None = None
+    ) -> Tensor:
+        """The training loss of every image, (b,)."""
+        x_t = self.q_sample(x0, t, noise)  # (b, c, h, w)
+        output = model(x_t, self.schedule.at("steps", t, t), y).to(x0.dtype)
+        plain = super().loss(lambda x, t, y: output, x0, t, noise, y)  # (b,)
+        pred_x0 = self.pred_x0(output, x_t, t, clip=False)
+        return plain + self.sequence_weight * self.prior.terms(pred_x0).mean(dim=1)

@@ -1,25 +1,31 @@
 """Runs an experiment: variants × seeds, resumable, one JSON file each; tables from the file alone.
 
-What one run does is the experiment's `trial`; here is only what all of them share: which runs are
-missing, where and how a run is kept, and how several seeds become one row of a table. A new
-experiment is an entry of `EXPERIMENTS`, wherever it is made.
+What one run does is the experiment's `trial`; here is only what all of them share. A new experiment
+is an entry of `EXPERIMENTS`, wherever it is made.
 """
 
 import json
 import math
+import platform
+import re
+import shutil
+import statistics
+import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import torch
+
 from minidit._validate import check_choice, check_positive
-from minidit.lab.machine import machine
 from minidit.train import replacing
 
+_CPUINFO = Path("/proc/cpuinfo")
 SCALES = ("smoke", "cpu", "gpu")
-# may be large, and nothing has diverged
+# These may be large, and nothing has diverged.
 COSTS = ("parameters", "tokens", "MMACs", "steps", "processor seconds")
 
 
@@ -27,10 +33,9 @@ COSTS = ("parameters", "tokens", "MMACs", "steps", "processor seconds")
 class Experiment:
     """A question, its variants, and the trial that measures one of them with one seed.
 
-    `variants()` gives {name: settings}, and is called when they are listed or run; `scales`:
-    {"smoke" | "cpu" | "gpu": settings}, which are merged into a variant's own, part by part;
-    `trial(settings, seed)` gives a dict of what was measured; `columns`: {key of that dict:
-    format}, the table's, e.g. {"recognised": ".1%"}.
+    `variants()` gives {name: settings}, and is called when they are listed or run; `scales`: see
+    `by_scale`, merged into a variant's settings part by part; `trial(settings, seed)` gives a dict
+    of what was measured; `columns`: {key of that dict: format}, e.g. {"recognised": ".1%"}.
     """
 
     question: str
@@ -65,9 +70,13 @@ def run_experiment(
     def keep(*more: dict) -> dict:
         """Add runs to the file as it is now: another process may have added to it meanwhile."""
         results = _read(path) | {"experiment": name, "question": experiment.question}
-        new = [{k: run[k] for k in ("variant", "seed", "scale")}.items() for run in more]
-        kept = [run for run in results["runs"] if not any(key <= run.items() for key in new)]
-        runs = _in_order([*kept, *more], list(variants))
+        found = [*results["runs"], *more]
+        names = list(dict.fromkeys([*variants, *(run["variant"] for run in found)]))
+        by_place = {
+            (SCALES.index(run["scale"]), run["seed"], names.index(run["variant"])): run
+            for run in found
+        }
+        runs = [run for _, run in sorted(by_place.items())]
         results |= {"columns": experiment.columns, "runs": runs}
         with replacing(path) as file:
             file.write((json.dumps(results, indent=1) + "\n").encode())
@@ -85,16 +94,6 @@ def run_experiment(
     return keep()
 
 
-def _in_order(runs: list[dict], variants: list[str]) -> list[dict]:
-    """Runs by scale, seed and variant, however they came about; unknown variants are last."""
-    names = list(dict.fromkeys([*variants, *(run["variant"] for run in runs)]))
-
-    def place(run: dict) -> tuple[int, int, int]:
-        return SCALES.index(run["scale"]), run["seed"], names.index(run["variant"])
-
-    return sorted(runs, key=place)
-
-
 def _measure(experiment: Experiment, told: dict) -> dict:
     """Run a trial; what it was told, what it found, how long it took, and where."""
     began = time.perf_counter()
@@ -107,19 +106,15 @@ def _find(path: Path, told: dict, experiment: Experiment) -> dict | None:
 
     A newer version of an experiment may measure more; then its runs are made again.
     """
-    columns = experiment.columns.keys()
-    for run in _read(path)["runs"]:
-        if columns <= run.keys() and told.items() <= run.items():
-            return run
-    return None
+    runs = (run for run in _read(path)["runs"] if experiment.columns.keys() <= run.keys())
+    return next((run for run in runs if told.items() <= run.items()), None)
 
 
 def _made_elsewhere(out: Path, told: dict, experiment: Experiment) -> dict | None:
     """The run of another experiment that was told the same, e.g. of a shared baseline."""
     told = json.loads(json.dumps(told))  # as it is read from a file: tuples become lists
     for path in sorted(out.glob("*.json")):
-        # no experiment's file, or a damaged one, of which its own run will tell
-        with suppress(ValueError):
+        with suppress(ValueError):  # no experiment's, or damaged, of which its own run will tell
             if (run := _find(path, told, experiment)) is not None:
                 return {"from": path.stem} | run
     return None
@@ -129,6 +124,20 @@ def merge(settings: dict, more: dict) -> dict:
     """Settings with more of them; where both hold a dict under one key, their union."""
     both = {k: v | more[k] for k, v in settings.items() if isinstance(v, dict) and k in more}
     return settings | more | both
+
+
+def by_scale(**values: tuple) -> dict[str, dict]:
+    """{"smoke" | "cpu" | "gpu": settings}, from each setting's three values; None sets nothing.
+
+    `steps` and `batch_size` are those of the recipe, `per_class` is that of sampling.
+    """
+    found: dict[str, dict] = {scale: {} for scale in SCALES}
+    for name, three in values.items():
+        part = {"steps": "recipe", "batch_size": "recipe", "per_class": "sampling"}.get(name)
+        for settings, value in zip(found.values(), three):
+            if value is not None:
+                (settings.setdefault(part, {}) if part else settings)[name] = value
+    return found
 
 
 def _read(path: Path) -> dict:
@@ -165,27 +174,54 @@ def measures(results: dict, scale: str | None = None) -> dict[str, dict[str, lis
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and standard deviation over seeds (n - 1 in the divisor; 0 for a single run)."""
-    mean = sum(values) / len(values)
-    squares = sum((value - mean) ** 2 for value in values)
-    return mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else 0.0
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def table(results: dict, scale: str | None = None) -> str:
     """The results as a Markdown table: mean ± standard deviation over the seeds."""
-    columns = results["columns"]
-    lines = ["| variant | seeds | " + " | ".join(columns) + " |"]
-    lines.append("|---" * (2 + len(columns)) + "|")
+    lines = []
     for variant, runs in rows(results, scale).items():
-        cells = [
-            _cell([float(run[key]) for run in runs], form, math.inf if key in COSTS else 1e4)
-            for key, form in columns.items()
-        ]
-        lines.append(f"| {variant} | {len(runs)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        values = {key: [float(run[key]) for run in runs] for key in results["columns"]}
+        cells = [_cell(key, values[key], form) for key, form in results["columns"].items()]
+        lines.append([variant, str(len(runs)), *cells])
+    return markdown(["variant", "seeds", *results["columns"]], lines)
 
 
-def _cell(values: Sequence[float], form: str, limit: float) -> str:
+def _cell(key: str, values: Sequence[float], form: str) -> str:
+    limit = math.inf if key in COSTS else 1e4
     if max(values) > limit or not all(map(math.isfinite, values)):
         return "diverged"
     mean, spread = mean_and_spread(values)
     return f"{mean:{form}}" + (f" ± {spread:{form}}" if len(values) > 1 else "")
+
+
+def markdown(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of cells."""
+    head = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    return "\n".join([*head, *("| " + " | ".join(cells) + " |" for cells in lines)])
+
+
+def machine() -> dict:
+    """Where and from which revision of the package a result comes."""
+    return {
+        "revision": _revision(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),
+    }
+
+
+def processor() -> str:
+    """The processor's name, as far as it says so."""
+    told = _CPUINFO.read_text() if _CPUINFO.exists() else ""  # on Linux
+    named = re.search(r"^model name[ \t]*:[ \t]*(\S.*)", told, re.MULTILINE)
+    return named.group(1) if named else platform.processor() or platform.machine()
+
+
+def _revision() -> str:
+    folder, git = Path(__file__).parents[2], shutil.which("git")
+    if git is None or not (folder / ".git").exists():  # else another project's would be named
+        return "unknown"
+    command = [git, "describe", "--always", "--dirty"]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    return answer.stdout.strip() or "unknown"

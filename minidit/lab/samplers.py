@@ -1,7 +1,6 @@
-"""What samples depend on when nothing is trained: the shipped weights draw, and are measured.
+"""What samples of the shipped weights depend on: guidance, solvers, strides, and how few steps.
 
-How samples depend on the sampler: guidance, solvers, strides, and how few steps are enough; how
-their measures depend on the number of images; and what a learned variance is worth in bits.
+Then how measures depend on the number of images, and what a learned variance is worth in bits.
 """
 
 from dataclasses import replace
@@ -15,14 +14,12 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from minidit import data, evaluate
 from minidit.diffusion import Diffusion
 from minidit.evaluate.nll import Bits, bits_per_dim
-from minidit.lab.runner import EXPERIMENTS, Experiment
-from minidit.lab.trials import device, draw, quality, recorded
+from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale
+from minidit.lab.trials import device, draw, quality
 from minidit.sampling import Denoiser, guided, sample, select_steps
 from minidit.train import step_generator
 from minidit.training.generate import generate
 from minidit.weights import load
-
-# --- guidance -------------------------------------------------------------------------------------
 
 
 class Folded(nn.Module):
@@ -54,8 +51,7 @@ def guide_folded(model: nn.Module, fold: int, guidance: dict) -> Denoiser:
 def sample_and_measure(settings: dict, seed: int) -> dict:
     """Samples of the shipped weights, measured.
 
-    `sampling` may have, besides what `draw` takes, `fold`, see `guide_folded`, and `variance`,
-    "large" or "small", in place of a learned one.
+    `sampling`: as for `draw`; `fold`, see `guide_folded`; `variance`, "large" or "small", for Σ.
     """
     (model, diffusion), sampling = _shipped(settings), settings["sampling"]
     denoiser = guide_folded(model, sampling.get("fold", 1), sampling["guidance"])
@@ -68,12 +64,9 @@ def sample_and_measure(settings: dict, seed: int) -> dict:
 def with_variance(
     model: Denoiser, diffusion: Diffusion, variance: str
 ) -> tuple[Denoiser, Diffusion]:
-    """The same network without its learned Σ, and the process with a fixed one instead."""
-
-    def prediction(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        return model(x, t, y)[:, : x.shape[1]]  # (b, 2c, h, w) → (b, c, h, w)
-
-    return prediction, replace(diffusion, learn_sigma=False, variance=variance)
+    """The same network without its learned Σ, (b, c, h, w), and a process with a fixed one."""
+    fixed = replace(diffusion, learn_sigma=False, variance=variance)
+    return lambda x, t, y=None: model(x, t, y)[:, : x.shape[1]], fixed
 
 
 def _shipped(settings: dict) -> tuple[nn.Module, Diffusion]:
@@ -87,11 +80,6 @@ def _guided(fold: int = 1, **guidance) -> dict:
     return {"weights": "dit-mnist", "sampling": sampling}
 
 
-def _scales(*per_class: int) -> dict[str, dict]:
-    """How many samples of each class at every scale."""
-    return {k: {"sampling": {"per_class": n}} for k, n in zip(("smoke", "cpu", "gpu"), per_class)}
-
-
 EXPERIMENTS["guidance"] = Experiment(
     "How hard should a label pull, when, and on how many pixels?",
     lambda: {
@@ -103,41 +91,37 @@ EXPERIMENTS["guidance"] = Experiment(
         **{f"scale {s:g}, 3 of 4 pixels": _guided(2, scale=s, channels=3) for s in (1.5, 3.0)},
         **{f"scale {s:g}": _guided(scale=s) for s in (1.375, 2.5)},  # 1 + 3/4 of 1.5 - 1 and 3 - 1
     },
-    _scales(7, 30, 500),
+    by_scale(per_class=(7, 30, 500)),
     sample_and_measure,
     {"recognised": ".1%", "frechet": ".2f", "precision": ".0%", "recall": ".0%"}
     | {"density": ".2f", "coverage": ".0%"},
 )
 
 
-# --- samplers and their steps ---------------------------------------------------------------------
-
-
 def _sampled(
-    weights: str,
-    name: str,
-    counts: tuple[int, ...],
-    sampler: str = "ddim",
-    *,
-    rule: str = "",
-    guidance: dict,
-    variance: str | None = None,
-    **options,
+    weights: str, name: str, counts: tuple[int, ...], sampler: str = "ddim", **how
 ) -> dict:
-    """Variants that sample, one for each number of steps; `rule`: for `select_steps`."""
-    sampling = {"guidance": guidance, "sampler": sampler}
-    sampling |= {"variance": variance} if variance is not None else {}
-    steps = {n: {"options": {"steps": f"{rule}{n}" if rule else n, **options}} for n in counts}
+    """Variants that sample, one for each number of steps.
+
+    `how`: `guidance` and `variance`, a `rule` for `select_steps`, and the sampler's options.
+    """
+    sampling = {"sampler": sampler}
+    sampling |= {key: how.pop(key) for key in ("guidance", "variance") if key in how}
+    rule = how.pop("rule", "")
+    steps = {n: {"steps": f"{rule}{n}" if rule else n, **how} for n in counts}
     return {
-        f"{name}, {n} steps": {"weights": weights, "sampling": sampling | steps[n]} for n in counts
+        f"{name}, {n} steps": {"weights": weights, "sampling": sampling | {"options": steps[n]}}
+        for n in counts
     }
 
 
 _on_the_line = partial(_sampled, "dit-mnist", guidance={"scale": 1.0})
 _on_the_arc = partial(_sampled, "dit-mnist-sigma", guidance={"scale": 1.0}, clip=True)
 _at_two = partial(_on_the_arc, guidance={"scale": 2.0})
+_late = partial(_on_the_arc, guidance={"scale": 2.0, "interval": [0, 799]})
 _weaker = partial(_on_the_arc, guidance={"scale": 1.5})
 _SOLVER = dict(sampler="dpm_solver", spacing="logsnr")
+_SINGLE = _SOLVER | {"method": "singlestep"}
 _SMALL = dict(sampler="ddpm", variance="small")
 _QUALITY = {"evaluations": ".0f", "recognised": ".1%", "frechet": ".2f"}
 _QUALITY |= {"precision": ".1%", "recall": ".1%", "coverage": ".1%"}
@@ -159,9 +143,7 @@ EXPERIMENTS["samplers"] = Experiment(
         **_on_the_arc("DDPM, small variance", (10, 25), **_SMALL),
         **_on_the_arc("DPM-Solver++ 2", (10, 20), "dpm_solver"),
         **_on_the_arc("DPM-Solver++ 3, even in λ", (10, 20), order=3, **_SOLVER),
-        **_on_the_arc(
-            "DPM-Solver++ 2 singlestep, even in λ", (10, 20), method="singlestep", **_SOLVER
-        ),
+        **_on_the_arc("DPM-Solver++ 2 singlestep, even in λ", (10, 20), **_SINGLE),
         **_on_the_arc("DPM-Solver 2, even in λ", (10, 20), solve="eps", **_SOLVER),
         **_on_the_arc("DDPM, β-weighted", (25,), "ddpm", rule="beta"),
         **_at_two("guided, DDPM", (50, 250), "ddpm"),
@@ -169,7 +151,7 @@ EXPERIMENTS["samplers"] = Experiment(
         **_at_two("guided, DDIM", (5, 10)),
         **_at_two("guided, DPM-Solver++ 2, even in λ", (5, 10, 20), **_SOLVER),
     },
-    _scales(7, 30, 500),
+    by_scale(per_class=(7, 30, 500)),
     sample_and_measure,
     _QUALITY,
 )
@@ -183,7 +165,7 @@ EXPERIMENTS["strides"] = Experiment(
         **_on_the_arc("DDIM, β-weighted", (10, 20, 100), rule="beta"),
         **_on_the_arc("DDIM, quadratic", (10, 20), rule="quad"),
     },
-    _scales(7, 30, 500),
+    by_scale(per_class=(7, 30, 500)),
     sample_and_measure,
     _QUALITY,
 )
@@ -195,24 +177,17 @@ EXPERIMENTS["fewest"] = Experiment(
         **_at_two("DDIM, half random (η = 0.5)", (25, 15, 10), eta=0.5),
         **_at_two("DDIM", (25, 10)),
         **_at_two("DPM-Solver++ 2, even in λ", (10, 5), **_SOLVER),
-        **_at_two(
-            "guided at t ≤ 799 only, small variance",
-            (25, 15),
-            guidance={"scale": 2.0, "interval": [0, 799]},
-            **_SMALL,
-        ),
+        **_late("guided at t ≤ 799 only, small variance", (25, 15), **_SMALL),
         **_weaker("DDPM, learned variance, s = 1.5", (50, 25), "ddpm"),
         **_weaker("DDPM, small variance, s = 1.5", (25, 15, 10), **_SMALL),
         **_weaker("DDIM, half random (η = 0.5), s = 1.5", (15, 10), eta=0.5),
         **_weaker("DPM-Solver++ 2, even in λ, s = 1.5", (10,), **_SOLVER),
     },
-    _scales(7, 100, 1000),
+    by_scale(per_class=(7, 100, 1000)),
     sample_and_measure,
     {"passes": ".0f", "recognised": ".1%", "frechet": ".3f", "recall": ".1%", "coverage": ".1%"},
 )
 
-
-# --- the number of images -------------------------------------------------------------------------
 
 AT_ONCE = 100  # samples, ten of each label
 
@@ -220,21 +195,19 @@ AT_ONCE = 100  # samples, ten of each label
 def measure_some(settings: dict, seed: int) -> dict:
     """How measures depend on the number of images; settings: `of`, `n`, `steps` of the sampler.
 
-    `of`: "real", "real, balanced" (real ones, too, equally many of each digit, as samples are), or
-    weights of MNIST. Half of MNIST's test images, which neither the classifier nor a network has
-    seen, are what the others and the samples are compared with. Real images are as good as samples
-    can get, so all that changes with their number is the measure. The seed deals the test images
-    out to both halves, and is that of the noise: with one seed, the first images of many are the
-    few. `frechet` is the distance to the classifier's training images, as everywhere; `frechet to
-    test` that to the half of the test images.
+    `of`: "real", "real, balanced" (as many of each digit, as samples are), or weights of MNIST. The
+    seed deals MNIST's test images, which no network has seen, out to two halves: real images, as
+    good as samples can get, so that only the measure changes with their number; and those that they
+    and the samples are compared with. It is that of the noise, too: the few are the first of many.
+    `frechet` is the distance to the classifier's training images, `frechet to test` to that half.
     """
     classifier, of, n = evaluate.classifier("mnist"), settings["of"], settings["n"]
     features, labels = _test_features(), data.load("mnist", "test").labels
     dealt = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-    mine, reference = dealt.chunk(2)
+    mine, others = dealt.chunk(2)
     if of == "real, balanced":
-        mine = mine[evaluate.matching(labels[mine], _digits(n))]
-    found, reference = features[mine[:n]], features[reference]
+        mine = mine[evaluate.matching(labels[mine], torch.arange(n) % 10)]
+    found, reference = features[mine[:n]], features[others]
     if not of.startswith("real"):
         parts = [_drawn(of, seed, k, settings["steps"]) for k in range(0, n, AT_ONCE)]
         found = evaluate.features(classifier, torch.cat(parts)[:n])
@@ -258,12 +231,8 @@ def _test_features() -> Tensor:
 def _drawn(weights: str, seed: int, first: int, steps: int) -> Tensor:
     """The samples first … first + 99 of one seed, guided with scale 2: (100, 1, 28, 28)."""
     model, diffusion = _shipped({"weights": weights})
-    at = seed * 10**6 + first
-    return sample(generate(model, diffusion, _digits(AT_ONCE), steps=steps, seed=at)).cpu()
-
-
-def _digits(n: int) -> Tensor:
-    return torch.arange(10).repeat(n // 10)
+    labels, at = torch.arange(AT_ONCE) % 10, seed * 10**6 + first
+    return sample(generate(model, diffusion, labels, steps=steps, seed=at)).cpu()
 
 
 EXPERIMENTS["sample-size"] = Experiment(
@@ -283,16 +252,14 @@ EXPERIMENTS["sample-size"] = Experiment(
 )
 
 
-# --- bits -----------------------------------------------------------------------------------------
-
 _SHOWN = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700)
 
 
 def count_bits(settings: dict, seed: int) -> dict:
     """Bits per dimension of test images with three variances, from the same network's answers.
 
-    Settings: `weights`, a name or a file, with a learned variance; `steps`, how many, evenly
-    spaced; `images`. The seed chooses the noise and, as far as they last, other images.
+    Settings: `weights`, a name or a file, with a learned variance; `steps`, evenly spaced;
+    `images`. The seed chooses the noise and, as far as they last, other images.
     """
     model, diffusion = _shipped(settings)
     process = diffusion.respace(select_steps(diffusion.schedule, settings["steps"]))
@@ -313,27 +280,27 @@ def count_bits(settings: dict, seed: int) -> dict:
 
 
 def bits_by_variance(
-    model: nn.Module, diffusion: Diffusion, x0: Tensor, y: Tensor | None, seed: int, batch: int = 20
+    model: nn.Module, diffusion: Diffusion, x0: Tensor, y: Tensor, seed: int, batch: int = 20
 ) -> dict[str, Bits]:
     """The bound of x0 (n, c, h, w) with the learned variance, and with both fixed ones instead.
 
     All three see the same noise, so the network is called once, and its answers are used again.
     """
     found: dict[str, list[Bits]] = {name: [] for name in ("learned", "large", "small")}
-    for k, part in enumerate(x0.split(batch)):
-        labels = y[k * batch :][:batch] if y is not None else None
-        answers: list[Tensor] = []
-        denoiser, process = recorded(model, answers), diffusion
+    for k, (images, labels) in enumerate(zip(x0.split(batch), y.split(batch))):
+        answers: list[Tensor] = []  # one a step, (b, 2c, h, w)
+        hook = model.register_forward_hook(lambda module, x, out, kept=answers: kept.append(out))
         for name, bits in found.items():
+            denoiser, process = model, diffusion
             if name != "learned":
-                denoiser, process = with_variance(replayed(answers), diffusion, name)
+                denoiser, process = with_variance(_replayed(answers), diffusion, name)
             noise = step_generator(seed, k)
-            bits.append(bits_per_dim(denoiser, process, part, labels, generator=noise))
+            bits.append(bits_per_dim(denoiser, process, images, labels, generator=noise))
+        hook.remove()
     return {name: Bits(*map(torch.cat, zip(*parts))) for name, parts in found.items()}
 
 
-def replayed(answers: list[Tensor]) -> Denoiser:
-    """A network that gives these answers (b, c or 2c, h, w) again, one a call."""
+def _replayed(answers: list[Tensor]) -> Denoiser:
     stored = iter(answers)
     return lambda x, t, y: next(stored)
 
@@ -341,10 +308,7 @@ def replayed(answers: list[Tensor]) -> Denoiser:
 EXPERIMENTS["bits"] = Experiment(
     "What does a learned variance save, with many steps and with few?",
     lambda: {f"{steps} steps": {"steps": steps} for steps in (1000, 250, 50)},
-    {
-        scale: {"weights": "dit-mnist-sigma", "images": n}
-        for scale, n in (("smoke", 2), ("cpu", 100), ("gpu", 2000))
-    },
+    by_scale(weights=("dit-mnist-sigma",) * 3, images=(2, 100, 2000)),
     count_bits,
     {"learned": ".2f", "small": ".2f", "large": ".2f"},
 )

@@ -6,35 +6,48 @@ of them with patches of 7, 4 and 2 pixels of MNIST, and the smallest with patche
 
 import math
 import time
-from dataclasses import replace
 
-from torch import nn
+import torch
 
 from minidit import evaluate
-from minidit.diffusion import Diffusion
 from minidit.evaluate.flops import count
 from minidit.lab import trials
-from minidit.lab.runner import EXPERIMENTS, Experiment, merge
-from minidit.train import Run
+from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale, merge
 from minidit.training.presets import PRESETS
 
-SCALES = {
-    "smoke": {"recipe": {"steps": 5}, "sampling": {"per_class": 7}},
-    "cpu": {"recipe": {"steps": 300}, "sampling": {"per_class": 50}},
-    "gpu": {"recipe": {"steps": 6000, "batch_size": 128}, "sampling": {"per_class": 500}},
-}
+SCALES = by_scale(steps=(5, 300, 6000), batch_size=(None, None, 128), per_class=(7, 50, 500))
 COLUMNS = {"processor seconds": ".0f", "recognised": ".1%", "frechet": ".2f"}
-_CLIPPED = {"options": {"steps": 20, "clip": True}}  # or the first guess, x_t/α, runs away
+_CLIP = {"options": {"clip": True}}  # or the first guess, x_t/α, runs away
+_CLIPPED = {"options": {"steps": 20, "clip": True}}
+_UNIFORM = {"times": "uniform"}
 _PAPER = dict(optimizer="adamw", lr=1e-4, cooldown=0.0, betas=(0.9, 0.999))  # DiT's, section 4
 
 
 def train_and_measure(settings: dict, seed: int) -> dict:
-    """Train a preset with changes, then measure its samples: see `prepare` and `draw`."""
+    """Train on MNIST, see `prepare`; measure the loss on held-out images, and samples, see `draw`.
+
+    `sampling_steps`: how many evaluations samples take, rising; the last one's figures are the
+    run's. Where there is hardly any noise an error weighs up to 400 times, so the first tenth of
+    the steps makes half of the loss and most of its scatter: the second loss leaves it out.
+    """
     run = trials.prepare(settings, seed)
     average, facts = trials.train(run)
-    return facts | trials.draw_and_measure(
-        average, run.diffusion, settings.get("sampling", {}), seed
-    )
+    tenths = trials.by_tenth(losses := trials.held_out_loss(average, run.diffusion))
+    sampling, looks = settings.get("sampling", {}), settings.get("sampling_steps", [])
+    drawn = [sampling | {"options": {"steps": steps}} for steps in looks] or [sampling]
+    found = [trials.draw_and_measure(average, run.diffusion, each, seed) for each in drawn]
+    kept = ("recognised", "frechet", "evaluations")
+    by_steps = {str(n): {key: each[key] for key in kept} for n, each in zip(looks, found)}
+    return {
+        "MMACs": count(run.model).macs / 1e6,
+        "tokens": math.prod(run.model.grid),
+        "validation loss": round(losses.mean().item(), 5),
+        "loss, t ≥ 100": round(sum(tenths[1:]) / len(tenths[1:]), 5),
+        "validation loss by tenth of t": tenths,
+        **found[-1],
+        "by sampling steps": by_steps,
+        **facts,
+    }
 
 
 EXPERIMENTS["recipes"] = Experiment(
@@ -48,31 +61,23 @@ EXPERIMENTS["recipes"] = Experiment(
             "diffusion": {"schedule": "linear", "predict": "eps"},
             "sampling": _CLIPPED,
         },
-        "uniform t": {"recipe": {"times": "uniform"}},
+        "uniform t": {"recipe": _UNIFORM},
         "label table at 0.02": {"model": {"label_std": 0.02}},
         "patches of 4": {"model": {"patch_size": 4}},
         "paper's optimiser (AdamW 1e-4, constant)": {"recipe": _PAPER},
     },
-    {
-        "smoke": {"recipe": {"steps": 20}},
-        "cpu": {"recipe": {"steps": 400}},
-        "gpu": {"recipe": {"steps": 6000, "batch_size": 128}},
-    },
+    by_scale(steps=(20, 400, 6000), batch_size=(None, None, 128)),
     train_and_measure,
     COLUMNS | {"frechet": ".1f"},
 )
 
 
-# --- what is predicted ----------------------------------------------------------------------------
-
-
-def _learned(predict: str, schedule: str, weight: str | None = None, times: str = "") -> dict:
+def _learned(predict: str, schedule: str, weight: str | None = None, **recipe: str) -> dict:
     """Settings that change what is predicted, on which path, and what weighs how much."""
     diffusion = dict(schedule=schedule, predict=predict)
     if weight is not None:
         diffusion |= dict(weight=weight, max_weight=400.0)
     clip = schedule != "straight" and predict == "eps"
-    recipe = {"times": times} if times else {}
     return {"diffusion": diffusion, "recipe": recipe, "sampling": _CLIPPED if clip else {}}
 
 
@@ -89,7 +94,7 @@ EXPERIMENTS["prediction"] = Experiment(
         "v, straight line": _learned("v", "straight"),
         "x0, straight line, weighed as v": _learned("x0", "straight", "v"),
         "x0, straight line, all errors alike": _learned("x0", "straight"),
-        "x0, straight line, weighed as v, uniform t": _learned("x0", "straight", "v", "uniform"),
+        "x0, straight line, weighed as v, uniform t": _learned("x0", "straight", "v", **_UNIFORM),
     },
     SCALES,
     train_and_measure,
@@ -97,39 +102,26 @@ EXPERIMENTS["prediction"] = Experiment(
 )
 
 
-# --- as soon as possible --------------------------------------------------------------------------
-
-
 def _with(steps: float = 1.0, **changes) -> dict:
     """The recipe with changes, and `steps` times its steps; a process is changed in part, too."""
     own = PRESETS["speedrun"]
     if "diffusion" in changes:
         changes["diffusion"] = own["diffusion"] | changes["diffusion"]
-    steps = round(own["recipe"]["steps"] * steps)
-    return merge({"preset": "speedrun", "recipe": {"steps": steps}}, changes)
-
-
-def _paper(times: int) -> dict:
-    """The paper's recipe for the same network and batch."""
-    return _with(
-        times,
-        model={"label_std": 0.02},
-        diffusion={"predict": "eps", "weight": "eps"},
-        recipe=_PAPER | dict(warmup=0, ema_decay=0.9999, times="uniform"),
-        sampling={"options": {"clip": True}},
-    )
+    recipe = {"steps": round(own["recipe"]["steps"] * steps)}
+    return merge({"preset": "speedrun", "recipe": recipe}, changes)
 
 
 def _speedrun() -> dict[str, dict]:
     """The shortest way from random weights to digits that a classifier recognises.
 
-    The aim: 95 % of the samples at guidance 2, with a recall near that of real images. The preset
-    "speedrun" is the fastest recipe found so far. Each of its parts is replaced by the usual one
-    ("instead"), next to what was tried and not taken, and to the paper's recipe for the same
-    network with as many steps, and five and ten times as many. Where a change makes a step slower
-    or quicker, their number is another one, so that all but the paper's take about as long.
+    Each part of the fastest recipe so far is replaced by the usual one ("instead"), next to what
+    was tried and not taken, and to the paper's recipe for the same network. Where a change makes a
+    step slower or quicker, their number differs, so that all but the paper's take about as long.
     """
     usual = PRESETS["demo"]["diffusion"]["max_weight"]
+    recipe = _PAPER | _UNIFORM | dict(warmup=0, ema_decay=0.9999)
+    paper = dict(model={"label_std": 0.02}, recipe=recipe, sampling=_CLIP)
+    paper["diffusion"] = {"predict": "eps", "weight": "eps"}
     undone = {
         "width 128, 6 blocks": _with(0.23, model={"hidden_size": 128, "depth": 6}),
         "patches of 4": _with(0.6, model={"patch_size": 4}),
@@ -139,10 +131,8 @@ def _speedrun() -> dict[str, dict]:
         "straight line": _with(diffusion={"schedule": "straight"}),
         "cosine schedule": _with(diffusion={"schedule": "cosine"}),
         "velocity predicted": _with(diffusion={"predict": "v"}),
-        "noise predicted": _with(
-            diffusion={"predict": "eps"}, sampling={"options": {"clip": True}}
-        ),
-        "uniform t": _with(recipe={"times": "uniform"}),
+        "noise predicted": _with(diffusion={"predict": "eps"}, sampling=_CLIP),
+        "uniform t": _with(recipe=_UNIFORM),
         "label table at 0.02": _with(model={"label_std": 0.02}),
         "constant rate": _with(recipe={"cooldown": 0.0}),
         "no average": _with(recipe={"ema_decay": 0.0}),
@@ -159,24 +149,17 @@ def _speedrun() -> dict[str, dict]:
         "tried: U-ViT": _with(0.7, network="UViT", model={"depth": 3, "pos_std": 0.7}),
         "half the steps": _with(0.5),
         "twice the steps": _with(2),
-        **{f"paper's recipe, {n} × the steps": _paper(n) for n in (1, 5, 10)},
+        **{f"paper's recipe, {n} × the steps": _with(n, **paper) for n in (1, 5, 10)},
     }
 
 
 EXPERIMENTS["speedrun"] = Experiment(
     "How soon are 95 % of the digits recognised?",
     _speedrun,
-    {
-        "smoke": SCALES["smoke"],
-        "cpu": {"sampling": {"per_class": 50}},
-        "gpu": {"sampling": {"per_class": 500}},
-    },
+    by_scale(steps=(5, None, None), per_class=(7, 50, 500)),
     train_and_measure,
     {"steps": ".0f"} | COLUMNS | {"recall": ".1%", "coverage": ".1%"},
 )
-
-
-# --- during training ------------------------------------------------------------------------------
 
 
 def watch_training(settings: dict, seed: int) -> dict:
@@ -186,39 +169,32 @@ def watch_training(settings: dict, seed: int) -> dict:
     `sampling`, for the samples of every look, which are drawn without guidance.
     """
     looks, sampling = settings["looks"], settings["sampling"]
-    prepared = trials.prepare(settings, seed)
-    prepared = prepared._replace(recipe=replace(prepared.recipe, steps=looks[-1]))
-    prepared.model.to(trials.device())
-    run, losses, spent = Run(*prepared), [], 0.0
+    run = trials.prepare(merge(settings, {"recipe": {"steps": looks[-1]}}), seed)
+    classifier, unguided = evaluate.classifier("mnist"), {"guidance": {"scale": 1.0}} | sampling
+    losses, spent = [], 0.0
     seen: dict[str, list[dict]] = {"raw": [], "average": []}
     for look in looks:
         began = time.process_time()
         losses += [float(run.step()) for _ in range(run.done, look)]
         spent += time.process_time() - began
         for name, network in {"raw": run.model.eval(), "average": run.ema.model}.items():
-            seen[name].append(_look(network, run.diffusion, sampling, seed))
+            by_t = trials.held_out_loss(network, run.diffusion)
+            images, labels, _ = trials.draw(network, run.diffusion, unguided, seed)
+            loss = {
+                "loss": round(by_t.mean().item(), 5),
+                "loss by tenth of t": trials.by_tenth(by_t),
+            }
+            seen[name].append(loss | evaluate.measure(classifier, images, labels))
         run.model.train()
-    tens = [losses[k : k + 10] for k in range(0, len(losses), 10)]
     last = seen["average"][-1]
     return {
         "processor seconds": round(spent, 1),
         "looks": looks,
-        "training loss": [round(sum(ten) / len(ten), 5) for ten in tens],
+        "training loss": [round(ten.mean().item(), 5) for ten in torch.tensor(losses).split(10)],
         **{name: {key: [look[key] for look in all] for key in last} for name, all in seen.items()},
         **{key: last[key] for key in ("loss", "recognised", "frechet")},
-        **trials.configuration(prepared),
+        **trials.configuration(run),
         "sampling": sampling,
-    }
-
-
-def _look(model: nn.Module, diffusion: Diffusion, sampling: dict, seed: int) -> dict:
-    """The loss, and samples without guidance, always from the same noise."""
-    by_t = trials.held_out_loss(model, diffusion)
-    images, labels, _ = trials.draw(model, diffusion, {"guidance": {"scale": 1.0}} | sampling, seed)
-    return {
-        "loss": round(by_t.mean().item(), 5),
-        "loss by tenth of t": trials.by_tenth(by_t),
-        **evaluate.measure(evaluate.classifier("mnist"), images, labels),
     }
 
 
@@ -229,20 +205,17 @@ EXPERIMENTS["plateau"] = Experiment(
         "as in the paper: noise, linear schedule, uniform t, constant rate": {
             "diffusion": {"schedule": "linear", "predict": "eps"},
             "recipe": {"times": "uniform", "cooldown": 0.0},
-            "sampling": {"options": {"clip": True}},
+            "sampling": _CLIP,
         },
     },
-    {
-        "smoke": {"looks": [5, 10], "sampling": {"per_class": 7}},
-        "cpu": {"looks": [30, 60, 120, 240, 480], "sampling": {"per_class": 20}},
-        "gpu": {"looks": [250, 500, 1000, 2000, 4000, 8000], "sampling": {"per_class": 100}},
-    },
+    by_scale(
+        looks=([5, 10], [30, 60, 120, 240, 480], [250, 500, 1000, 2000, 4000, 8000]),
+        per_class=(7, 20, 100),
+    ),
     watch_training,
     {"loss": ".3f", "recognised": ".1%", "frechet": ".1f"},
 )
 
-
-# --- sizes ----------------------------------------------------------------------------------------
 
 SIZES = {
     "S": dict(hidden_size=64, depth=4, num_heads=2),
@@ -250,63 +223,40 @@ SIZES = {
     "L": dict(hidden_size=128, depth=6, num_heads=4),
 }
 PATCHES = {"S": (7, 4, 2, 1), "M": (7, 4, 2), "L": (7, 4, 2)}
+SCALING = {"parameters": ",.0f", "tokens": ".0f", "MMACs": ".1f", "steps": ".0f"}
+SCALING |= {"processor seconds": ".0f", "validation loss": ".3f"}
+SCALING |= {"recognised": ".1%", "frechet": ".2f"}
 
 
-def train_and_scale(settings: dict, seed: int) -> dict:
-    """Train a network, and measure samples that took few and many evaluations of it.
-
-    Settings: those of `prepare`; `sampling_steps`: how many, rising; the last one's figures are the
-    run's.
-    """
-    run = trials.prepare(settings, seed)
-    average, facts = trials.train(run)
-    by_steps = {}
-    for steps in settings["sampling_steps"]:
-        sampling = settings.get("sampling", {}) | {"options": {"steps": steps}}
-        by_steps[str(steps)] = found = trials.draw_and_measure(
-            average, run.diffusion, sampling, seed
-        )
-    kept = ("recognised", "frechet", "evaluations")
+def _sizes() -> dict[str, dict]:
     return {
-        "MMACs": count(run.model).macs / 1e6,
-        "tokens": math.prod(run.model.grid),
-        "validation loss": round(trials.held_out_loss(average, run.diffusion).mean().item(), 5),
-        **found,
-        "by sampling steps": {n: {key: each[key] for key in kept} for n, each in by_steps.items()},
-        **facts,
+        f"{size}/{patch}": {"model": SIZES[size] | {"patch_size": patch}, "recipe": {}}
+        for size, patches in PATCHES.items()
+        for patch in patches
     }
 
 
-def _scaling(question: str, **scales: dict) -> Experiment:
-    return Experiment(
-        question,
-        lambda: {
-            f"{size}/{patch}": {"model": SIZES[size] | {"patch_size": patch}, "recipe": {}}
-            for size, patches in PATCHES.items()
-            for patch in patches
-        },
-        scales,
-        train_and_scale,
-        {"parameters": ",.0f", "tokens": ".0f", "MMACs": ".1f", "steps": ".0f"}
-        | {"processor seconds": ".0f", "validation loss": ".3f"}
-        | {"recognised": ".1%", "frechet": ".2f"},
-    )
-
-
-def _scale(per_class: int, looks: list[int], recipe: dict, **budget: float) -> dict:
-    sampling = {"per_class": per_class}
-    return {"recipe": recipe, "sampling": sampling, "sampling_steps": looks, **budget}
-
-
-EXPERIMENTS["dit-scaling"] = _scaling(
+EXPERIMENTS["dit-scaling"] = Experiment(
     "Does quality follow compute, at equal steps?",
-    smoke=_scale(7, [2, 3], {"batch_size": 8, "steps": 2}),
-    cpu=_scale(30, [2, 5, 20], {"batch_size": 32, "steps": 400}),
-    gpu=_scale(500, [2, 5, 20, 100], {"batch_size": 128, "steps": 10_000}),
+    _sizes,
+    by_scale(
+        steps=(2, 400, 10_000),
+        batch_size=(8, 32, 128),
+        per_class=(7, 30, 500),
+        sampling_steps=([2, 3], [2, 5, 20], [2, 5, 20, 100]),
+    ),
+    train_and_measure,
+    SCALING,
 )
-EXPERIMENTS["dit-scaling-compute"] = _scaling(
+EXPERIMENTS["dit-scaling-compute"] = Experiment(
     "Which network is best, when all may spend the same compute?",
-    smoke=_scale(7, [2], {"batch_size": 4}, budget=0.5),
-    cpu=_scale(30, [5], {"batch_size": 32}, budget=400),
-    gpu=_scale(500, [20], {"batch_size": 128}, budget=200_000),
+    _sizes,
+    by_scale(
+        budget=(0.5, 400, 200_000),
+        batch_size=(4, 32, 128),
+        per_class=(7, 30, 500),
+        sampling_steps=([2], [5], [20]),
+    ),
+    train_and_measure,
+    SCALING,
 )

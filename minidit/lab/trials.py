@@ -1,17 +1,14 @@
 """The pieces that trials are made of: data and a network, training, samples, and their measures.
 
-A trial takes settings and a seed, and gives what it measured together with the configuration; it
-lies beside its experiment, in `training`, `architecture`, `samplers` or `autoencoders`. All are
-measured without a test split: networks train without the last 5,000 training images, which stand in
-for a test set. The classifier has seen them, so the distance of real images is low; the shipped
-weights, which are measured as they are, have seen them too.
+A trial takes settings and a seed, and gives what it measured together with the configuration. No
+test split is used: networks train without the last 5,000 training images, which stand in for it.
+The classifier has seen them, so the distance of real images is low; so have the shipped weights.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +17,16 @@ from minidit import data, evaluate
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.evaluate.flops import count
+from minidit.lab.claims import SURGERY, SequenceDiffusion, SequencePrior
 from minidit.lab.runner import merge
 from minidit.sampling import SAMPLERS, Denoiser, guided, sample
-from minidit.train import Recipe, fit
+from minidit.train import Loop, Run
 from minidit.training import presets
 from minidit.training.matmul import fast_matmul
 
 HELD_OUT = 5000
 TENTHS = 10  # parts of the steps, for a loss by t
-SAMPLING = {"guidance": {"scale": 2.0}, "sampler": "ddim", "options": {"steps": 20}}
-SAMPLING |= {"per_class": 30}
+SAMPLING = dict(guidance={"scale": 2.0}, sampler="ddim", options={"steps": 20}, per_class=30)
 
 
 def device() -> str:
@@ -45,36 +42,14 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def recorded(model: Denoiser, answers: list[Tensor]) -> Denoiser:
-    """The same network, whose every answer (b, c or 2c, h, w) is added to `answers`."""
-
-    def ask(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        answers.append(model(x, t, y))
-        return answers[-1]
-
-    return ask
-
-
-# --- data and network -----------------------------------------------------------------------------
-
-
-class Prepared(NamedTuple):
-    """What a training run starts from: the arguments of `fit`."""
-
-    model: nn.Module
-    diffusion: Diffusion
-    images: Tensor
-    labels: Tensor
-    recipe: Recipe
-
-
-def prepare(settings: dict, seed: int, examples: tuple[Tensor, Tensor] | None = None) -> Prepared:
-    """A fresh network, its process and the data, all on the CPU.
+def prepare(settings: dict, seed: int, examples: tuple[Tensor, Tensor | None] | None = None) -> Run:
+    """A training run that has not begun: a fresh network, its process, and the data.
 
     Settings: `model` and `recipe` are changes of the preset `preset` (default: "demo"), `diffusion`
-    replaces its own; `network`: "DiT" or "UViT"; `budget`, in place of a number of steps: billions
-    of multiply-accumulates in forward passes, see `steps_for`. `examples`: images (n, c, h, w), as
-    `fit` takes them, and labels (n,) in 0 … 9; by default MNIST's, but for what is held out.
+    and `network` ("DiT" or "UViT") replace its own; `surgery`: {name in `SURGERY`: arguments};
+    `sequence_weight`: of the loss of `SequenceDiffusion`; `budget`, in place of a number of steps:
+    billions of multiply-accumulates in forward passes. `examples`: images (n, c, h, w), as `fit`
+    takes them, and labels (n,) in 0 … 9; by default MNIST's, but for what is held out.
     """
     name = settings.get("preset", "demo")
     check_choice("preset", name, presets.PRESETS)
@@ -85,15 +60,17 @@ def prepare(settings: dict, seed: int, examples: tuple[Tensor, Tensor] | None = 
         mnist = data.load("mnist")
         examples = mnist.images[:-HELD_OUT], mnist.labels[:-HELD_OUT]
     model, diffusion, parts = presets.build(preset, tuple(examples[0].shape[1:]), 10, seed)
-    recipe = Recipe(**(parts | {"seed": seed}))
+    with seeded(seed):
+        for change, arguments in settings.get("surgery", {}).items():
+            SURGERY[change](model, diffusion, **arguments)
+    if (weight := settings.get("sequence_weight")) is not None:
+        prior = SequencePrior(data.to_unit(examples[0]), model.patch_size)
+        diffusion = SequenceDiffusion(**vars(diffusion), prior=prior, sequence_weight=weight)
+    recipe = presets.recipe_of(parts, seed=seed)
     if "budget" in settings:
-        recipe = replace(recipe, steps=steps_for(model, recipe.batch_size, settings["budget"]))
-    return Prepared(model, diffusion, *examples, recipe)
-
-
-def steps_for(model: nn.Module, batch_size: int, budget: float) -> int:
-    """How many steps spend `budget` billions of multiply-accumulates in forward passes."""
-    return max(1, round(budget * 1e9 / (count(model).macs * batch_size)))
+        per_step = count(model).macs * recipe.batch_size
+        recipe = replace(recipe, steps=max(1, round(settings["budget"] * 1e9 / per_step)))
+    return Run(model.to(device()), diffusion, *examples, recipe)
 
 
 def held_out(name: str) -> tuple[Tensor, Tensor]:
@@ -102,14 +79,10 @@ def held_out(name: str) -> tuple[Tensor, Tensor]:
     return data.to_unit(full.images[-HELD_OUT:]), full.labels[-HELD_OUT:]
 
 
-# --- training -------------------------------------------------------------------------------------
-
-
-def train(run: Prepared) -> tuple[nn.Module, dict]:
+def train(run: Loop) -> tuple[nn.Module, dict]:
     """The averaged network after training; and what was trained, and how long it took."""
     began, spent = time.perf_counter(), time.process_time()
-    arguments = run._replace(model=run.model.to(device()))
-    average = fit(*arguments[:-1], recipe=run.recipe)
+    average = run.go()
     took = {
         "steps": run.recipe.steps,
         "training seconds": round(time.perf_counter() - began, 1),
@@ -119,14 +92,11 @@ def train(run: Prepared) -> tuple[nn.Module, dict]:
     return average, took | configuration(run)
 
 
-def configuration(run: Prepared) -> dict:
+def configuration(run: Loop) -> dict:
     """What was trained and how, as plain values for a file of results."""
-    return {
-        "network": type(run.model).__name__,
-        "model": run.model.config,
-        "diffusion": run.diffusion.config,
-        "recipe": asdict(run.recipe) | {"betas": list(run.recipe.betas)},
-    }
+    parts = run.settings()
+    own = {"network": parts["network"]["kind"], "model": run.model.config}
+    return own | {part: parts[part] for part in ("diffusion", "recipe") if part in parts}
 
 
 @torch.no_grad()
@@ -147,9 +117,6 @@ def by_tenth(losses: Tensor) -> list[float]:
     return [round(part.item(), 5) for part in losses.reshape(TENTHS, -1).mean(dim=1)]
 
 
-# --- samples --------------------------------------------------------------------------------------
-
-
 def draw(
     model: nn.Module,
     diffusion: Diffusion,
@@ -159,11 +126,10 @@ def draw(
 ) -> tuple[Tensor, Tensor, dict]:
     """Samples (n, c, h, w) of ten classes, their labels (n,), and what was done for them.
 
-    `sampling`, what differs from `SAMPLING`: `guidance`, the arguments of `guided`; `sampler`, a
-    name; `options`, its arguments; `per_class`, images of each. `denoiser`: what the sampler calls
-    in place of the guided `model`. With one seed, all start from the same noise. Among what was
-    done: `evaluations`, how often the network was called; `passes`, how often an image went
-    through it.
+    `sampling`, what differs from `SAMPLING`: `guidance`, the arguments of `guided`; `options`,
+    those of the `sampler`. `denoiser`: what it calls in place of the guided `model`. With one seed,
+    all start from the same noise. Among what was done: `evaluations`, how often the network was
+    called; `passes`, how often an image went through it.
     """
     sampling = merge(SAMPLING, sampling)
     labels = torch.arange(10).repeat(sampling["per_class"])
@@ -173,9 +139,8 @@ def draw(
         denoiser = guided(model, **sampling["guidance"])
     calls: list[int] = []  # images in each
     hook = model.register_forward_pre_hook(lambda module, inputs: calls.append(len(inputs[0])))
-    states = SAMPLERS[sampling["sampler"]](
-        denoiser, diffusion, x, labels.to(place), generator=rng, **sampling["options"]
-    )
+    options = sampling["options"] | {"generator": rng}
+    states = SAMPLERS[sampling["sampler"]](denoiser, diffusion, x, labels.to(place), **options)
     with fast_matmul(model):
         images = sample(states).cpu()
     hook.remove()

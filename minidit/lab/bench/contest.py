@@ -1,11 +1,9 @@
 """The benchmark's contestants: the package, and a plain reading of the papers, see `plain`.
 
-With the same weights both compute the same, which `differences` measures; so what is compared is
-how the same work is done.
+With the same weights both compute the same: what is compared is how the same work is done.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
 import torch
@@ -45,9 +43,8 @@ SIZES: dict[str, dict] = {
 class Contest:
     """The package and the plain version of one network, with the same weights and data.
 
-    `size`: like the values of `SIZES`; `network`: "DiT" or "U-ViT"; `compiled`: as for
-    `DistributedRun`, of the package's network. Either training is set up when first used, from the
-    weights of then.
+    `size`: like the values of `SIZES`; `network`: "DiT" or "U-ViT"; `compiled`: the package's, as
+    for `DistributedRun`. Either training is set up when first used, from the weights of then.
     """
 
     def __init__(
@@ -60,17 +57,23 @@ class Contest:
         compiled: str | None = None,
     ) -> None:
         check_choice("network", network, NETWORKS)
-        self.device, self.compiled = torch.device(device), compiled
+        self.device, self.compiled, model = torch.device(device), compiled, size["model"]
         self.batch = batch or size["batch"][self.device.type == "cuda"]
         check_positive(batch=self.batch)
-        self.model = _awake(NETWORKS[network](learn_sigma=False, **size["model"])).to(device)
+        self.model = _awake(NETWORKS[network](learn_sigma=False, **model)).to(device)
         self.macs = count(self.model).macs  # of one image
-        self.images, self.labels = _data(size["model"], max(IMAGES, self.batch))
+        n, channels = max(IMAGES, self.batch), model["in_channels"]
+        shape = (n, channels, model["input_size"], model["input_size"])
+        # Images as bytes, or latents: what they show makes no difference.
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
+        if channels == 4:
+            self.images = torch.randn(shape)
+        self.labels = torch.randint(0, model["num_classes"], (n,))
         self.recipe = Recipe(
             10**6, self.batch, 1e-4, betas=(0.9, 0.999), warmup=0, cooldown=0.0, ema_decay=0.9999
         )
         self.diffusion = Diffusion(linear(), "eps")
-        x0 = torch.randn(self.batch, *self.images.shape[1:])
+        x0 = torch.randn(self.batch, *shape[1:])
         t = torch.randint(0, len(self.diffusion), (self.batch,))
         inputs = (x0, t, torch.randn_like(x0), self.labels[: self.batch])
         self.inputs = tuple(z.to(self.device) for z in inputs)
@@ -89,32 +92,27 @@ class Contest:
 
     def flops(self, task: str) -> int:
         """Two for each multiply-accumulate; a backward pass takes twice as many as a forward."""
-        evaluations = {
-            "forward": self.batch,
-            "training step": 3 * self.batch,
-            "sampling": 2 * STEPS * len(self.wanted),  # guided
-        }
-        return 2 * self.macs * evaluations[task]
+        guided = 2 * STEPS * len(self.wanted)
+        passes = {"forward": self.batch, "training step": 3 * self.batch, "sampling": guided}
+        return 2 * self.macs * passes[task]
 
     def contestants(self, task: str) -> dict[str, Callable[[], object]]:
         """{"plain": …, "package": …}: what is to be timed."""
-        return {
-            "forward": {
-                "plain": lambda: self.forward(self.plain.network),
-                "package": lambda: self.quickly(lambda: self.forward(self.run.network)),
-            },
-            "training step": {"plain": lambda: self.plain.step(), "package": self.step},
-            "sampling": {
-                "plain": self.plainly_sampled,
-                "package": lambda: self.quickly(self.sampled),
-            },
-        }[task]
+        plain = {
+            "forward": lambda: self.forward(self.plain.network),
+            "training step": lambda: self.plain.step(),
+            "sampling": self.plainly_sampled,
+        }
+        package = {
+            "forward": lambda: self.quickly(lambda: self.forward(self.run.network)),
+            "training step": self.step,
+            "sampling": lambda: self.quickly(self.sampled),
+        }
+        return {"plain": plain[task], "package": package[task]}
 
     def quickly(self, call: Callable[[], Tensor]) -> Tensor:
         """What the package computes, the way it does: on a GPU in mixed precision."""
-        half: AbstractContextManager = nullcontext()
-        if self.device.type == "cuda":
-            half = torch.autocast("cuda", torch.bfloat16)
+        half = torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
         with half, fast_matmul(self.model):
             return call()
 
@@ -131,8 +129,8 @@ class Contest:
 
     def sampled(self) -> Tensor:
         """Samples of the package, as the command line draws them."""
-        drawn = generate(self.model, self.diffusion, self.wanted, guidance=SCALE, steps=STEPS)
-        return sample(drawn)
+        how = {"guidance": SCALE, "steps": STEPS}
+        return sample(generate(self.model, self.diffusion, self.wanted, **how))
 
     def plainly_sampled(self) -> Tensor:
         """The same samples."""
@@ -146,48 +144,36 @@ class Contest:
 
         Raises ArithmeticError where it is more than rounding explains.
         """
-        x0, t, noise, y = self.inputs
+        (x0, t, noise, y), weights = self.inputs, dict(self.model.named_parameters())
         with fast_matmul(self.model):
-            output = self.forward(self.model)
+            output, drawn = self.forward(self.model), self.sampled()
             loss = self.diffusion.loss(self.model, x0, t, noise, y).mean()
-            loss.backward()
-            drawn = self.sampled()
+            ours = torch.autograd.grad(loss, [weights[k] for k in self.plain.learnt])
         plain_loss = self.plain.loss(x0, t, noise, y)
-        plain_loss.backward()
+        theirs = torch.autograd.grad(plain_loss, [self.plain.weights[k] for k in self.plain.learnt])
+        floor = 1e-3 * max(g.norm().item() for g in theirs)  # below it is zero but for rounding
         found = {
             "outputs": _apart(output, self.forward(self.plain.network)),
             "loss": _apart(loss.detach(), plain_loss.detach()),
-            "gradients": self._gradients_apart(),
+            "gradients": max(_apart(a, b, floor) for a, b in zip(ours, theirs)),
             "samples": _apart(drawn, self.plainly_sampled()),
         }
         if not all(value < TOLERANCE for value in found.values()):
             raise ArithmeticError(f"package and plain version differ: {found}")
         return found
 
-    def _gradients_apart(self) -> float:
-        """Of the gradient of any weight; parts that are zero but for rounding don't count."""
-        ours = dict(self.model.named_parameters())
-        theirs = {k: self.plain.weights[k].grad for k in self.plain.learnt}
-        floor = 1e-3 * max(g.norm().item() for g in theirs.values())
-        apart = max(_apart(ours[k].grad, g, floor) for k, g in theirs.items())
-        self.model.zero_grad()
-        self.plain.optimizer.zero_grad()
-        return apart
 
-
-def peak_memory(
-    who: str, device: torch.device, size: dict, network: str = "DiT", **options
-) -> float | None:
+def peak_memory(fresh: Callable[[], Contest], who: str, device: torch.device) -> float | None:
     """MiB of a training step: weights, optimiser, average, activations; None but on a GPU.
 
-    `who`: "plain" or "package", in a `Contest` of its own with these arguments.
+    `who`: "plain" or "package", in a contest of its own, which `fresh` makes.
     """
     if device.type != "cuda":
         return None
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    step = Contest(size, network, device=device, **options).contestants("training step")[who]
+    step = fresh().contestants("training step")[who]
     for _ in range(3):  # from the second on, the optimiser has its memory
         step()
     torch.cuda.synchronize()
@@ -198,20 +184,10 @@ def _apart(a: Tensor, b: Tensor, floor: float = 0.0) -> float:
     return (a - b).norm().item() / max(b.norm().item(), floor)
 
 
+@torch.no_grad()
 def _awake(model: nn.Module) -> nn.Module:
     """Weights as after some training: a fresh DiT's blocks do nothing."""
     rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(torch.randn(p.shape, generator=rng) * 0.02)
+    for p in (p for p in model.parameters() if p.requires_grad):
+        p.add_(torch.randn(p.shape, generator=rng) * 0.02)
     return model
-
-
-def _data(model: dict, n: int) -> tuple[Tensor, Tensor]:
-    """Images as bytes, or latents, and labels: what they show makes no difference."""
-    shape = (n, model["in_channels"], model["input_size"], model["input_size"])
-    labels = torch.randint(0, model["num_classes"], (n,))
-    if model["in_channels"] == 4:
-        return torch.randn(shape), labels
-    return torch.randint(0, 256, shape, dtype=torch.uint8), labels

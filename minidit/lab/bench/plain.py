@@ -1,15 +1,15 @@
 """DiT and U-ViT as a plain reading of the papers: what the benchmark holds the package against.
 
 DiT with adaLN-Zero (arXiv 2212.09748, figure 3) and U-ViT with its own choices (2209.12152, figure
-1), formula by formula on a dict of weights, with the package's names: with the same weights both
-compute the same. Then their training: a data loader that fetches image by image, DDPM's ε and
-L_simple (2006.11239), AdamW and an average in loops over the weights, the loss read after every
-step, float32 throughout; and two passes for guidance (2207.12598) in DDIM (2010.02502). Nothing is
-slow on purpose, and nothing is fused.
+1), formula by formula on a dict of weights that have the package's names. Then their training: a
+data loader that fetches image by image, DDPM's ε and L_simple (2006.11239), AdamW and an average in
+loops over the weights, the loss read after every step, float32 throughout; and two passes for
+guidance (2207.12598) in DDIM (2010.02502). Nothing is slow on purpose, and nothing is fused.
 """
 
 import itertools
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +24,9 @@ Weights = dict[str, Tensor]
 
 
 def sinusoids(t: Tensor, dim: int) -> Tensor:
-    """[cos(t·ω), sin(t·ω)], ω_k = 10000^(-k/half): (b,) → (b, dim)."""
-    half = dim // 2
-    omega = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device).float() / half)
-    angles = t[:, None].float() * omega[None]
+    """[cos(t·ω), sin(t·ω)], ω_k = 10000^(-2k/dim): (b,) → (b, dim)."""
+    k = torch.arange(dim // 2, device=t.device)
+    angles = t[:, None].float() * torch.exp(-math.log(10_000) * k.float() / (dim // 2))
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
@@ -36,14 +35,9 @@ def linear(w: Weights, name: str, x: Tensor) -> Tensor:
     return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
 
 
-def norm(x: Tensor) -> Tensor:
-    """DiT's normalisation, which learns nothing: (b, n, d) → (b, n, d)."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-def affine_norm(w: Weights, name: str, x: Tensor) -> Tensor:
-    """U-ViT's normalisation, with scales and shifts of its own: (b, n, d) → (b, n, d)."""
-    return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"])
+def norm(w: Weights, name: str, x: Tensor, eps: float = 1e-5) -> Tensor:
+    """DiT's normalisation learns nothing, U-ViT's scales and shifts: (b, n, d) → (b, n, d)."""
+    return F.layer_norm(x, x.shape[-1:], w.get(f"{name}.weight"), w.get(f"{name}.bias"), eps)
 
 
 def attention(w: Weights, name: str, x: Tensor, num_heads: int) -> Tensor:
@@ -77,10 +71,9 @@ def image(w: Weights, x: Tensor, p: int) -> Tensor:
 
 
 def plain_dit(w: Weights, config: dict, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-    """Patches, N blocks told of c = time + label, a last adaptive layer.
+    """(b, c, h, w), (b,), (b,) → (b, c, h, w): patches, N blocks told of c = time + label.
 
-    (b, c, h, w), (b,), (b,) → (b, c, h, w). A block regresses shift, scale and gate for attention
-    and for the MLP from c.
+    A block regresses shift, scale and gate for attention and for the MLP from c.
     """
     time = F.silu(linear(w, "time_embed.mlp.0", sinusoids(t, 256)))
     c = linear(w, "time_embed.mlp.2", time) + F.embedding(y, w["label_embed.table.weight"])
@@ -89,18 +82,17 @@ def plain_dit(w: Weights, config: dict, x: Tensor, t: Tensor, y: Tensor) -> Tens
         at = f"blocks.{k}"
         parts = linear(w, f"{at}.adaln", F.silu(c)).unsqueeze(1).chunk(6, dim=-1)  # each (b, 1, d)
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
-        inside = norm(x) * (1 + scale1) + shift1
+        inside = norm(w, f"{at}.norm1", x, 1e-6) * (1 + scale1) + shift1
         x = x + gate1 * attention(w, f"{at}.attn", inside, config["num_heads"])
-        x = x + gate2 * mlp(w, f"{at}.mlp", norm(x) * (1 + scale2) + shift2, "tanh")
+        inside = norm(w, f"{at}.norm2", x, 1e-6) * (1 + scale2) + shift2
+        x = x + gate2 * mlp(w, f"{at}.mlp", inside, "tanh")
     shift, scale = linear(w, "final.adaln", F.silu(c)).unsqueeze(1).chunk(2, dim=-1)
-    return image(w, norm(x) * (1 + scale) + shift, config["patch_size"])
+    x = norm(w, "final.norm", x, 1e-6) * (1 + scale) + shift
+    return image(w, x, config["patch_size"])
 
 
 def plain_uvit(w: Weights, config: dict, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-    """Label, time and patches as tokens; the first half's outputs join the second half.
-
-    (b, c, h, w), (b,), (b,) → (b, c, h, w).
-    """
+    """(b, c, h, w), (b,), (b,) → (b, c, h, w): the first half's outputs join the second half."""
     time = sinusoids(t, config["hidden_size"]).unsqueeze(1)
     label = F.embedding(y, w["label_embed.table.weight"]).unsqueeze(1)
     x = torch.cat([label, time, tokens(w, x, config["patch_size"])], dim=1) + w["pos_embed"]
@@ -109,25 +101,27 @@ def plain_uvit(w: Weights, config: dict, x: Tensor, t: Tensor, y: Tensor) -> Ten
         at = f"blocks.{k}"
         if k > half:
             x = linear(w, f"skips.{k - half - 1}.proj", torch.cat([x, early.pop()], dim=-1))
-        inside = affine_norm(w, f"{at}.norm1", x)
-        x = x + attention(w, f"{at}.attn", inside, config["num_heads"])
-        x = x + mlp(w, f"{at}.mlp", affine_norm(w, f"{at}.norm2", x), "none")
+        x = x + attention(w, f"{at}.attn", norm(w, f"{at}.norm1", x), config["num_heads"])
+        x = x + mlp(w, f"{at}.mlp", norm(w, f"{at}.norm2", x), "none")
         if k < half:
             early.append(x)
-    x = affine_norm(w, "final.norm", x[:, 2:])  # without label and time
+    x = norm(w, "final.norm", x[:, 2:])  # without label and time
     x = image(w, x, config["patch_size"])
     return F.conv2d(x, w["conv_after.weight"], w["conv_after.bias"], padding=1)
 
 
 class PlainRun:
-    """A training run from the weights of `model`: AdamW at a constant rate, uniform times."""
+    """A training run from the weights of `model`: AdamW at a constant rate, uniform times.
+
+    `network`: (b, c, h, w), (b,), (b,) → (b, c, h, w).
+    """
 
     def __init__(self, model: DiT | UViT, images: Tensor, labels: Tensor, recipe: Recipe) -> None:
-        self.formula = {DiT: plain_dit, UViT: plain_uvit}[type(model)]
-        self.config, self.null_label, self.recipe = model.config, model.null_label, recipe
-        self.weights, self.ema = (
-            {k: p.detach().clone() for k, p in model.named_parameters()} for _ in range(2)
-        )
+        self.null_label, self.recipe = model.null_label, recipe
+        self.weights = {k: p.detach().clone() for k, p in model.named_parameters()}
+        self.ema = {k: p.clone() for k, p in self.weights.items()}
+        formula = plain_dit if isinstance(model, DiT) else plain_uvit
+        self.network = partial(formula, self.weights, model.config)
         self.learnt = [k for k, p in model.named_parameters() if p.requires_grad]
         parameters = [self.weights[k].requires_grad_() for k in self.learnt]
         numbers = dict(lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
@@ -144,11 +138,9 @@ class PlainRun:
             persistent_workers=on_gpu,
         )
         self.batches = (batch for _ in itertools.count() for batch in loader)  # pass by pass
-        self.alphas_cumprod = signal_levels().float().to(self.device)
-
-    def network(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """(b, c, h, w), (b,), (b,) → (b, c, h, w)."""
-        return self.formula(self.weights, self.config, x, t, y)
+        beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)  # DDPM's linear schedule
+        self.levels = torch.cumprod(1 - beta, dim=0).tolist()  # ᾱ
+        self.alphas_cumprod = torch.tensor(self.levels, device=self.device)  # (T,) float32
 
     def step(self) -> float:
         """A training step; its loss."""
@@ -156,9 +148,8 @@ class PlainRun:
         if x0.dtype == torch.uint8:
             x0 = (x0.float() / 255 - 0.5) / 0.5
         dropped = torch.rand(len(y), device=self.device) < 0.1
-        y = torch.where(dropped, self.null_label, y)
-        t = torch.randint(0, len(self.alphas_cumprod), (len(x0),), device=self.device)
-        return self.learn(x0, t, torch.randn_like(x0), y)
+        t = torch.randint(0, len(self.levels), (len(x0),), device=self.device)
+        return self.learn(x0, t, torch.randn_like(x0), torch.where(dropped, self.null_label, y))
 
     def loss(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor) -> Tensor:
         """L_simple: the mean squared error of the noise (DDPM, equation 14), a scalar."""
@@ -182,9 +173,8 @@ class PlainRun:
     @torch.no_grad()
     def ddim(self, x: Tensor, y: Tensor, steps: list[int], scale: float) -> Tensor:
         """Guidance u + scale·(c - u), in two passes a step; `steps` rise. → (b, c, h, w)."""
-        levels = signal_levels().tolist()
         for k in reversed(range(len(steps))):
-            level, before = levels[steps[k]], levels[steps[k - 1]] if k > 0 else 1.0
+            level, before = self.levels[steps[k]], self.levels[steps[k - 1]] if k > 0 else 1.0
             t = torch.full((len(x),), steps[k], device=x.device)
             cond = self.network(x, t, y)
             uncond = self.network(x, t, torch.full_like(y, self.null_label))
@@ -192,8 +182,3 @@ class PlainRun:
             x0 = (x - (1 - level) ** 0.5 * eps) / level**0.5
             x = before**0.5 * x0 + (1 - before) ** 0.5 * eps
         return x
-
-
-def signal_levels(T: int = 1000) -> Tensor:
-    """ᾱ of DDPM's linear schedule, (T,), float64."""
-    return torch.cumprod(1 - torch.linspace(1e-4, 0.02, T, dtype=torch.float64), dim=0)
