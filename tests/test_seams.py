@@ -8,7 +8,10 @@ from torch import nn
 
 from minidit import SAMPLERS, Diffusion, DiT, Recipe, UViT, fit, linear, load, sample, save
 from minidit.blocks import BLOCKS, Block
+from minidit.cli import main
+from minidit.data import DATASETS, Entry
 from minidit.embed import TIME_EMBEDDERS
+from minidit.lab import EXPERIMENTS, Experiment
 from minidit.sampling import State, walk
 
 SMALL = dict(input_size=8, patch_size=4, in_channels=1, hidden_size=16, depth=1, num_heads=2)
@@ -71,3 +74,40 @@ def test_a_sampler(monkeypatch):
     model, x, y = UViT(**SMALL), torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
     drawn = sample(SAMPLERS["jump"](trained(model), Diffusion(linear(), "x0"), x, y))
     assert drawn.shape == x.shape and drawn.isfinite().all()
+
+
+def test_a_data_set(monkeypatch, tmp_path, capsys):
+    def stripes(folder, split, seed):
+        """Images 28×28 of grey levels, their label the level."""
+        labels = torch.arange(20) % 4
+        return (60 * labels).to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 28, 28), labels
+
+    monkeypatch.setitem(DATASETS, "stripes", Entry(("a", "b", "c", "d"), stripes))
+    command = [
+        "train",
+        "--data",
+        "stripes",
+        "--preset",
+        "demo",
+        "--steps",
+        "1",
+        "--batch-size",
+        "4",
+    ]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert load(tmp_path / "weights.safetensors").model.label_embed.num_classes == 4
+
+
+def test_an_experiment(monkeypatch, tmp_path, capsys):
+    def trial(settings, seed):
+        model = trained(DiT(**SMALL, **settings["model"]))
+        return {"parameters": sum(p.numel() for p in model.parameters())}
+
+    variants = {block: {"model": {"block": block}} for block in ("adaln", "adaln_zero")}
+    own = Experiment(
+        "Which is larger?", lambda: variants, {"cpu": {}}, trial, {"parameters": ".0f"}
+    )
+    monkeypatch.setitem(EXPERIMENTS, "own", own)
+    assert main(["experiment", "own", "--seeds", "2", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "own.md").read_text()
+    assert page.startswith("# Which is larger?") and page.count("± 0 |") == 2
