@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,13 +30,13 @@ def against(
     *mistakes: str | Callable,
     tolerance: float = 1e-4,
     seen: Callable[[Callable], Callable] = lambda fn: fn,
+    otherwise: str = "",
 ) -> Callable[[Callable], Callable[[Callable], Verdict]]:
     """Make the right function that it decorates a check `check(fn)` of a student's version.
 
-    `cases`: a name → the arguments that fn is tried on. `mistakes`: a hint, a function that makes
-    this mistake, the next hint, …; one that does the same as fn in every case is its likeliest
-    cause. Compared are values of seen(fn), so that more than the values of fn may count.
-    The check keeps what it knows: `check.right`, and `check.mistakes`, from hints to functions.
+        `cases`: a name → the arguments that fn is tried on. `mistakes`: a hint, a function that makes
+        this mistake, the next hint, …; one that does the same as fn in every case is its likeliest
+    XX    The check keeps what it knows: `check.right`, and `check.mistakes`, from hints to functions.
     """
     causes = dict(zip(mistakes[::2], mistakes[1::2], strict=True))
     same = partial(alike, tolerance=tolerance)
@@ -53,11 +53,13 @@ def against(
                 if isinstance(g, NotImplementedError):
                     return unwritten(name, g)
                 if not same(g, w):
-                    message = f"✗ {name} is not right yet. With {case} it {difference(g, w, same)}."
-                    for hint, mistake in causes.items():
-                        if all(map(same, got, outcomes(mistake))):
-                            return Verdict(False, f"{message}\n  The likeliest cause: {hint}.")
-                    return Verdict(False, message)
+                    where = ": it" if isinstance(g, Fault) else f". With {case} it"
+                    message = f"✗ {name} is not right yet{where} {difference(g, w, same)}."
+                    made = (h for h, fn in causes.items() if all(map(same, got, outcomes(fn))))
+                    last = _SHAPES if "must match the size" in str(g) else otherwise
+                    hint = next(made, "" if isinstance(g, Fault) else last)
+                    cause = f"\n  The likeliest cause: {hint}." if hint else ""
+                    return Verdict(False, message + cause)
             return Verdict(
                 True, f"✓ {name} is right, on all {len(cases)} inputs: {'; '.join(cases)}."
             )
@@ -78,11 +80,15 @@ def unwritten(name: str, error: NotImplementedError) -> Verdict:
     return Verdict(False, f"○ {name} is still to be written: {error}")
 
 
-class _Changed(Exception):
-    """The function changed its input in place."""
+class Fault(Exception):
+    """What is wrong with a student's version, as the end of a sentence: it …"""
 
 
-_APART = (_Changed, NameError, AttributeError)  # a name mistyped explains nothing else
+_APART = (Fault, NameError, AttributeError)  # a name mistyped explains nothing else
+_SHAPES = (
+    "two shapes don't fit: [:, None] makes what is (b, d), one row for each image, meet tokens "
+    "(b, n, d), and what is (b,) meet points (b, d)"
+)
 
 
 def outcome(fn: Callable, case: tuple) -> object:
@@ -93,12 +99,14 @@ def outcome(fn: Callable, case: tuple) -> object:
     except Exception as error:
         return error
     if any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in zip(case, arguments)):
-        return _Changed()
+        return Fault("changes its input in place; work on a new tensor, or on a clone")
     return torch.as_tensor(result) if isinstance(result, int | float) else result
 
 
 def alike(a: object, b: object, tolerance: float = 0.0) -> bool:
     """Tell whether two outcomes are equal: tensors in shape and value, errors in being errors."""
+    if isinstance(a, frozenset):  # of names
+        return a == b
     if isinstance(a, Exception) or isinstance(b, Exception):
         both = isinstance(a, Exception) and isinstance(b, Exception)
         return both and all(isinstance(a, kind) == isinstance(b, kind) for kind in _APART)
@@ -108,12 +116,15 @@ def alike(a: object, b: object, tolerance: float = 0.0) -> bool:
     return torch.allclose(a.double(), b.double(), rtol=0, atol=tolerance, equal_nan=True)
 
 
-def difference(got: object, wanted: Tensor, same: Callable) -> str:
+def difference(got: object, wanted: Tensor | frozenset, same: Callable) -> str:
     """What is wrong with an outcome, as the end of a sentence on it. wanted: of any shape."""
-    if isinstance(got, _Changed):
-        return "changes its input in place; work on a new tensor, or on a clone"
+    if isinstance(got, Fault):
+        return str(got)
     if isinstance(got, Exception):
         return f"raises {type(got).__name__}: {str(got).strip().partition(chr(10))[0]}"
+    if isinstance(got, frozenset):
+        names = {"lists": sorted(got - wanted)[:3], "lacks": sorted(wanted - got)[:3]}
+        return " and ".join(f"{verb} {', '.join(few)}" for verb, few in names.items() if few)
     if not isinstance(got, Tensor):
         expected = f"tensor {tuple(wanted.shape)}" if wanted.dim() else "number"
         return f"returns a {type(got).__name__}, and a {expected} is expected"
@@ -139,3 +150,62 @@ def waves(*shape: int, start: int = 0) -> Tensor:
 # points of the plane and noise for them, (3, 2)
 POINTS = torch.tensor([[1.5, -0.5], [0.25, 2.0], [-1.0, 0.75]])
 NOISE = torch.tensor([[0.5, -1.25], [2.0, 0.75], [-0.5, 1.0]])
+
+
+def network(right: Callable, *sizes: int) -> Callable[[Callable], Callable]:
+    """What `against` sees of a class: whether it starts as right(*sizes) does, then its answers.
+
+    Parameters of the same name and shape get the same numbers. Two tensors are compared as one.
+    """
+
+    def seen(make: Callable) -> Callable:
+        def answer(*inputs: object) -> object:
+            with torch.random.fork_rng(devices=[]):
+                net, wanted = _made(make, sizes), dict(right(*sizes).named_parameters())
+            mine = dict(sorted(net.requires_grad_(False).named_parameters()))
+            if fault := _fault_at_the_start(mine, wanted):
+                raise Fault(fault)
+            for k, p in enumerate(mine.values()):
+                p.copy_(waves(*p.shape, start=1 + 7 * k) * 2 / p.shape[-1] ** 0.5)
+            found = net(*inputs)
+            return torch.stack(list(found)) if isinstance(found, tuple | list) else found
+
+        return answer
+
+    return seen
+
+
+def _made(make: Callable, sizes: tuple) -> nn.Module:
+    try:
+        net = make(*sizes)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        hint = "; super().__init__() must come first" if "__init__() call" in str(error) else ""
+        if isinstance(error, TypeError):
+            hint = f"; it must take {len(sizes)} numbers and be a class of nn.Module"
+        raise Fault(f"raises {type(error).__name__}, made with {sizes}: {error}{hint}") from error
+    if not isinstance(net, nn.Module):
+        raise Fault(f"makes a {type(net).__name__}, and a network (nn.Module) is expected")
+    return net
+
+
+def _fault_at_the_start(mine: dict[str, Tensor], wanted: dict[str, Tensor]) -> str | None:
+    """What is wrong with the parameters of a network as it was made, or None."""
+    for key in mine:
+        if key not in wanted and "norm" in key:
+            return (
+                f"has {key}: the normalisation must have no scale and shift of its own, they "
+                "come from the condition; elementwise_affine=False"
+            )
+        if key not in wanted:
+            return f"has a parameter {key} too many; wanted are {', '.join(wanted)}"
+    for key, parameter in wanted.items():
+        if key not in mine:
+            return f"has no parameter {key}; wanted are {', '.join(wanted)}"
+        if mine[key].shape != parameter.shape:
+            shapes = tuple(mine[key].shape), tuple(parameter.shape)
+            return "has {} of the shape {}, and {} is expected".format(key, *shapes)
+        if mine[key].any() and not parameter.any():
+            return f"has {key} that doesn't start at zero, so a fresh network isn't silent"
+    return None
