@@ -34,9 +34,11 @@ def against(
 ) -> Callable[[Callable], Callable[[Callable], Verdict]]:
     """Make the right function that it decorates a check `check(fn)` of a student's version.
 
-        `cases`: a name → the arguments that fn is tried on. `mistakes`: a hint, a function that makes
-        this mistake, the next hint, …; one that does the same as fn in every case is its likeliest
-    XX    The check keeps what it knows: `check.right`, and `check.mistakes`, from hints to functions.
+    `cases`: a name → the arguments that fn is tried on. `mistakes`: a hint, a function that makes
+    this mistake, the next hint, …; one that does the same as fn in every case is its likeliest
+    cause, `otherwise` if none is. Compared are values of seen(fn), so that more than the values of
+    fn may count; it raises Fault for what no comparison tells.
+    The check keeps what it knows: `check.right`, and `check.mistakes`, from hints to functions.
     """
     causes = dict(zip(mistakes[::2], mistakes[1::2], strict=True))
     same = partial(alike, tolerance=tolerance)
