@@ -27,7 +27,7 @@ class Verdict:
 
 def against(
     cases: dict[str, tuple],
-    *mistakes: str | Callable,
+    *mistakes: str | Callable | dict,
     tolerance: float = 1e-4,
     seen: Callable[[Callable], Callable] = lambda fn: fn,
     otherwise: str = "",
@@ -35,19 +35,24 @@ def against(
     """Make the right function that it decorates a check `check(fn)` of a student's version.
 
     `cases`: a name → the arguments that fn is tried on. `mistakes`: a hint, a function that makes
-    this mistake, the next hint, …; one that does the same as fn in every case is its likeliest
-    cause, `otherwise` if none is. Compared are values of seen(fn), so that more than the values of
-    fn may count; it raises Fault for what no comparison tells.
+    this mistake, the next hint, …; or, instead of a function, what to change in the right one: its
+    keyword arguments, or, of a class, its pieces. One that does the same as fn in every case is its
+    likeliest cause, `otherwise` if none is. Compared are values of seen(fn), so that more than the
+    values of fn may count; it raises Fault for what no comparison tells.
     The check keeps what it knows: `check.right`, and `check.mistakes`, from hints to functions.
     """
-    causes = dict(zip(mistakes[::2], mistakes[1::2], strict=True))
     same = partial(alike, tolerance=tolerance)
 
     def outcomes(fn: Callable) -> list:
         return [outcome(seen(fn), case) for case in cases.values()]
 
     def decorate(right: Callable) -> Callable[[Callable], Verdict]:
-        name = right.__name__
+        def changed(change: dict) -> Callable:
+            is_class = isinstance(right, type)
+            return type("Wrong", (right,), change) if is_class else partial(right, **change)
+
+        made = (m if callable(m) else changed(m) for m in mistakes[1::2])
+        name, causes = right.__name__, dict(zip(mistakes[::2], made, strict=True))
 
         def check(fn: Callable) -> Verdict:
             got = outcomes(fn)
@@ -57,20 +62,21 @@ def against(
                 if not same(g, w):
                     where = ": it" if isinstance(g, Fault) else f". With {case} it"
                     message = f"✗ {name} is not right yet{where} {difference(g, w, same)}."
-                    made = (h for h, fn in causes.items() if all(map(same, got, outcomes(fn))))
+                    hints = (h for h, fn in causes.items() if all(map(same, got, outcomes(fn))))
                     last = _SHAPES if "must match the size" in str(g) else otherwise
-                    hint = next(made, "" if isinstance(g, Fault) else last)
-                    cause = f"\n  The likeliest cause: {hint}." if hint else ""
-                    return Verdict(False, message + cause)
+                    hint = next(hints, "" if isinstance(g, Fault) else last)
+                    return Verdict(
+                        False, message + (f"\n  The likeliest cause: {hint}." if hint else "")
+                    )
             return Verdict(
                 True, f"✓ {name} is right, on all {len(cases)} inputs: {'; '.join(cases)}."
             )
 
         check.__name__ = check.__qualname__ = name
         check.__module__ = right.__module__
-        check.__doc__ = (
-            f"Check `fn({', '.join(inspect.signature(right).parameters)})`: {right.__doc__}"
-        )
+        taken = inspect.signature(right).parameters.values()
+        names = [p.name for p in taken if p.kind is not p.KEYWORD_ONLY]
+        check.__doc__ = f"Check `fn({', '.join(names)})`: {right.__doc__}"
         check.right, check.mistakes = right, causes
         return check
 
@@ -154,8 +160,8 @@ POINTS = torch.tensor([[1.5, -0.5], [0.25, 2.0], [-1.0, 0.75]])
 NOISE = torch.tensor([[0.5, -1.25], [2.0, 0.75], [-0.5, 1.0]])
 
 
-def network(right: Callable, *sizes: int) -> Callable[[Callable], Callable]:
-    """What `against` sees of a class: whether it starts as right(*sizes) does, then its answers.
+def network(right: Callable[[], type], *sizes: int) -> Callable[[Callable], Callable]:
+    """What `against` sees of a class: whether it starts as right()(*sizes) does, then its answers.
 
     Parameters of the same name and shape get the same numbers. Two tensors are compared as one.
     """
@@ -163,10 +169,11 @@ def network(right: Callable, *sizes: int) -> Callable[[Callable], Callable]:
     def seen(make: Callable) -> Callable:
         def answer(*inputs: object) -> object:
             with torch.random.fork_rng(devices=[]):
-                net, wanted = _made(make, sizes), dict(right(*sizes).named_parameters())
+                net, wanted = _made(make, sizes), dict(right()(*sizes).named_parameters())
             mine = dict(sorted(net.requires_grad_(False).named_parameters()))
-            if fault := _fault_at_the_start(mine, wanted):
-                raise Fault(fault)
+            for key in {**mine, **wanted}:
+                if fault := _fault(key, mine.get(key), wanted.get(key)):
+                    raise Fault(f"{fault}; wanted are {', '.join(wanted)}")
             for k, p in enumerate(mine.values()):
                 p.copy_(waves(*p.shape, start=1 + 7 * k) * 2 / p.shape[-1] ** 0.5)
             found = net(*inputs)
@@ -180,34 +187,27 @@ def network(right: Callable, *sizes: int) -> Callable[[Callable], Callable]:
 def _made(make: Callable, sizes: tuple) -> nn.Module:
     try:
         net = make(*sizes)
-    except NotImplementedError:
-        raise
-    except Exception as error:
-        hint = "; super().__init__() must come first" if "__init__() call" in str(error) else ""
-        if isinstance(error, TypeError):
-            hint = f"; it must take {len(sizes)} numbers and be a class of nn.Module"
-        raise Fault(f"raises {type(error).__name__}, made with {sizes}: {error}{hint}") from error
+    except (TypeError, AttributeError) as error:
+        hint = "super().__init__() must come first"
+        if "__init__() call" not in str(error):
+            hint = f"it must take {len(sizes)} numbers and be a class of nn.Module"
+        raise Fault(f"raises {type(error).__name__}, made with {sizes}: {error}; {hint}") from error
     if not isinstance(net, nn.Module):
         raise Fault(f"makes a {type(net).__name__}, and a network (nn.Module) is expected")
     return net
 
 
-def _fault_at_the_start(mine: dict[str, Tensor], wanted: dict[str, Tensor]) -> str | None:
-    """What is wrong with the parameters of a network as it was made, or None."""
-    for key in mine:
-        if key not in wanted and "norm" in key:
-            return (
-                f"has {key}: the normalisation must have no scale and shift of its own, they "
-                "come from the condition; elementwise_affine=False"
-            )
-        if key not in wanted:
-            return f"has a parameter {key} too many; wanted are {', '.join(wanted)}"
-    for key, parameter in wanted.items():
-        if key not in mine:
-            return f"has no parameter {key}; wanted are {', '.join(wanted)}"
-        if mine[key].shape != parameter.shape:
-            shapes = tuple(mine[key].shape), tuple(parameter.shape)
-            return "has {} of the shape {}, and {} is expected".format(key, *shapes)
-        if mine[key].any() and not parameter.any():
-            return f"has {key} that doesn't start at zero, so a fresh network isn't silent"
-    return None
+def _fault(key: str, mine: Tensor | None, wanted: Tensor | None) -> str:
+    """What is wrong with a parameter of a network as it was made; either may be missing."""
+    if mine is None:
+        return f"has no parameter {key}"
+    if wanted is None:
+        why = (
+            ": the normalisation must have no scale and shift of its own, they come from the "
+            "condition; elementwise_affine=False"
+        )
+        return f"has a parameter {key} too many" + why * ("norm" in key)
+    if mine.shape != wanted.shape:
+        return f"has {key} of the shape {tuple(mine.shape)}, and {tuple(wanted.shape)} is expected"
+    is_loud = mine.any() and not wanted.any()
+    return f"has {key} that doesn't start at zero, so a fresh network isn't silent" * bool(is_loud)
