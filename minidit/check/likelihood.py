@@ -130,21 +130,6 @@ def _terms(eps: Tensor, o: Tensor, x0: Tensor, noise: Tensor, t: Tensor, betas: 
     return true, smallest, mean, learned_log_variance.right(o, t, betas), x0, t
 
 
-def _hybrid(
-    halves: Callable[..., tuple] = lambda eps, o, t, betas: (eps.detach(), o),
-    bits: Callable[..., Tensor] = variational_term.right,
-    simple: float = 1.0,
-) -> Callable[..., Tensor]:
-    """L_simple + the bound's term, of what `halves` makes of the output's two."""
-
-    def loss(output: Tensor, x0: Tensor, noise: Tensor, t: Tensor, betas: Tensor, scale: float):
-        eps, o = output.chunk(2, dim=1)
-        bound = bits(*_terms(*halves(eps, o, t, betas), x0, noise, t, betas))
-        return simple * (eps - noise).square().mean(dim=1) + scale * bound
-
-    return loss
-
-
 def _in_the_variance(eps: Tensor, o: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
     """The o by which Σ is interpolated as it is."""
     low, high = (learned_log_variance.right(o * 0 + end, t, betas).exp() for end in (-1, 1))
@@ -161,38 +146,49 @@ _OUTPUT = torch.cat([NOISE + 0.3 * POINTS.flip(0), POINTS.sin()], dim=1)
         "scale 5": (_OUTPUT, POINTS, NOISE, torch.tensor([2, 5, 50]), _BETAS, 5.0),
     },
     "the prediction isn't detached before it enters the bound, so that both losses teach it",
-    _hybrid(lambda eps, o, *_: (eps, o)),
+    {"halves": lambda eps, o, *_: (eps, o)},
     "the variance is detached, not the prediction: Σ learns nothing",
-    _hybrid(lambda eps, o, *_: (eps, o.detach())),
+    {"halves": lambda eps, o, *_: (eps, o.detach())},
     "both halves are detached: Σ learns nothing",
-    _hybrid(lambda eps, o, *_: (eps.detach(), o.detach())),
+    {"halves": lambda eps, o, *_: (eps.detach(), o.detach())},
     "the share is o itself; o runs from -1 to 1, and v = (o + 1)/2",
-    _hybrid(lambda eps, o, *_: (eps.detach(), 2 * o - 1)),
+    {"halves": lambda eps, o, *_: (eps.detach(), 2 * o - 1)},
     "the ends are exchanged: v = 0 is the small variance",
-    _hybrid(lambda eps, o, *_: (eps.detach(), -o)),
+    {"halves": lambda eps, o, *_: (eps.detach(), -o)},
     "Σ is interpolated as it is; it lies between the ends in the logarithm",
-    _hybrid(_in_the_variance),
+    {"halves": _in_the_variance},
     "it is the divergence the other way round: of the network's normal from the true one",
-    _hybrid(bits=lambda m1, l1, m2, l2, *rest: variational_term.right(m2, l2, m1, l1, *rest)),
+    {"bits": lambda m1, l1, m2, l2, *rest: variational_term.right(m2, l2, m1, l1, *rest)},
     "the bound's term is in nats; divide it by ln 2 for bits",
-    _hybrid(bits=lambda *terms: variational_term.right(*terms) * math.log(2)),
+    {"bits": lambda *terms: variational_term.right(*terms) * math.log(2)},
     "the bound's term is summed over the numbers of a point; it is their mean",
-    _hybrid(bits=lambda *terms: variational_term.right(*terms) * terms[0].shape[1]),
+    {"bits": lambda *terms: variational_term.right(*terms) * terms[0].shape[1]},
     "`scale` is left out",
-    lambda *inputs: _hybrid()(*inputs[:-1], 1.0),
+    lambda *inputs: hybrid_loss.right(*inputs[:-1], 1.0),
     "the likelihood of pixels is for t = 0; here it is the divergence",
-    _hybrid(bits=lambda *terms: variational_term.right(*terms[:-1], 0 * terms[-1])),
+    {"bits": lambda *terms: variational_term.right(*terms[:-1], 0 * terms[-1])},
     "L_simple, the squared error of the noise, is missing",
-    _hybrid(simple=0.0),
+    {"simple": 0.0},
     tolerance=1e-3,
     seen=_with_gradient,
 )
 def hybrid_loss(
-    output: Tensor, x0: Tensor, noise: Tensor, t: Tensor, betas: Tensor, scale: float
+    output: Tensor,
+    x0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    betas: Tensor,
+    scale: float,
+    *,
+    halves: Callable[..., tuple] = lambda eps, o, t, betas: (eps.detach(), o),
+    bits: Callable[..., Tensor] = variational_term.right,
+    simple: float = 1.0,
 ) -> Tensor:
     """L_simple + scale · L_t in bits; (b, 2d), (b, d), (b, d), (b,), (T,), a factor → (b,).
 
     `output`: the noise predicted and the numbers of the variance; t > 0. Each case shows, for each
     point, its loss and then the gradient of `output`.
     """
-    return _hybrid()(output, x0, noise, t, betas, scale)
+    eps, o = output.chunk(2, dim=1)
+    bound = bits(*_terms(*halves(eps, o, t, betas), x0, noise, t, betas))
+    return simple * (eps - noise).square().mean(dim=1) + scale * bound

@@ -184,28 +184,6 @@ def _of_network(forward: Callable) -> Callable[..., Tensor]:
     return run
 
 
-def _forward(
-    change: Callable[[SimpleNamespace], dict] = lambda net: {},
-    extras: Callable[[list[Tensor]], list[Tensor]] = lambda extras: extras,
-    patches: Callable[[Tensor, int], Tensor] = lambda x, n: x[:, -n:],
-    walk: Callable[..., Tensor] = u_walk.right,
-) -> Callable[..., Tensor]:
-    """A forward pass, of changed parts of the network, and with other places for mistakes."""
-
-    def forward(net: SimpleNamespace, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        net = SimpleNamespace(**{**vars(net), **change(net)})
-        tokens = net.patch_embed(patchify(x, net.patch_size))  # (b, n, d)
-        before = [] if y is None else [net.label_embed(y)[:, None]]  # (b, 1, d)
-        before = extras([*before, timestep_embedding(t, net.d)[:, None]])
-        x = torch.cat([*before, tokens], dim=1)  # (b, extras + n, d)
-        x = walk(x if net.pos_embed is None else x + net.pos_embed, net.blocks, net.skips)
-        x = net.last(net.norm(patches(x, tokens.shape[1])))  # (b, n, p·p·c)
-        image = unpatchify(x, net.patch_size, net.grid)  # (b, c, h, w)
-        return image if net.conv is None else net.conv(image)
-
-    return forward
-
-
 def _no_middle(net: SimpleNamespace) -> dict:
     half = len(net.skips)
     return {"blocks": [*net.blocks[:half], lambda x: x, *net.blocks[half + 1 :]]}
@@ -223,35 +201,53 @@ def _no_middle(net: SimpleNamespace) -> dict:
         "a single block": ({"depth": 1}, (2, 4), True),
     },
     "label and time are exchanged; the order is label, time, patches",
-    _forward(extras=lambda extras: extras[::-1]),
+    {"extras": lambda extras: extras[::-1]},
     "the time's token is missing",
-    _forward(extras=lambda extras: extras[:-1]),
+    {"extras": lambda extras: extras[:-1]},
     "the positions are left out",
-    _forward(lambda net: {"pos_embed": None}),
+    {"change": lambda net: {"pos_embed": None}},
     "two tokens are dropped at the end, also where there is no label; keep the last n",
-    _forward(patches=lambda x, n: x[:, 2:]),
+    {"patches": lambda x, n: x[:, 2:]},
     "one token is dropped at the end, also where there is a label; keep the last n",
-    _forward(patches=lambda x, n: x[:, 1:]),
+    {"patches": lambda x, n: x[:, 1:]},
     "the first n tokens become the image; the patches are the last n",
-    _forward(patches=lambda x, n: x[:, :n]),
+    {"patches": lambda x, n: x[:, :n]},
     "the skips are taken in reverse; skips[0] belongs to the first block after the middle",
-    _forward(lambda net: {"skips": net.skips[::-1]}),
+    {"change": lambda net: {"skips": net.skips[::-1]}},
     "the middle block is left out",
-    _forward(_no_middle),
+    {"change": _no_middle},
     "early and late are exchanged; a skip is called skip(x, early)",
-    _forward(lambda net: {"skips": [lambda x, e, skip=skip: skip(e, x) for skip in net.skips]}),
+    {"change": lambda net: {"skips": [lambda x, e, skip=skip: skip(e, x) for skip in net.skips]}},
     "the normalisation before the last layer is left out",
-    _forward(lambda net: {"norm": lambda x: x}),
+    {"change": lambda net: {"norm": lambda x: x}},
     "the convolution at the end is left out",
-    _forward(lambda net: {"conv": None}),
+    {"change": lambda net: {"conv": None}},
     "height and width of the grid are exchanged",
-    _forward(lambda net: {"grid": net.grid[::-1]}),
-    *chain(*((hint, _forward(walk=walk)) for hint, walk in u_walk.mistakes.items())),
+    {"change": lambda net: {"grid": net.grid[::-1]}},
+    *chain(*((hint, {"walk": walk}) for hint, walk in u_walk.mistakes.items())),
     "a shape doesn't fit; look at x.shape after every line: label and time are (b, 1, d), and all "
     "tokens are joined along dim=1",
     lambda net, x, t, y: torch.cat([t, x]),
     seen=_of_network,
 )
-def uvit_forward(net: SimpleNamespace, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+def uvit_forward(
+    net: SimpleNamespace,
+    x: Tensor,
+    t: Tensor,
+    y: Tensor | None,
+    *,
+    change: Callable[[SimpleNamespace], dict] = lambda net: {},
+    extras: Callable[[list[Tensor]], list[Tensor]] = lambda extras: extras,
+    patches: Callable[[Tensor, int], Tensor] = lambda x, n: x[:, -n:],
+    walk: Callable[..., Tensor] = u_walk.right,
+) -> Tensor:
     """A U-ViT's forward pass with what `taken_apart` gives; (b, c, h, w), (b,), (b,) or None."""
-    return _forward()(net, x, t, y)
+    net = SimpleNamespace(**{**vars(net), **change(net)})
+    tokens = net.patch_embed(patchify(x, net.patch_size))  # (b, n, d)
+    before = [] if y is None else [net.label_embed(y)[:, None]]  # (b, 1, d)
+    before = extras([*before, timestep_embedding(t, net.d)[:, None]])
+    x = torch.cat([*before, tokens], dim=1)  # (b, extras + n, d)
+    x = walk(x if net.pos_embed is None else x + net.pos_embed, net.blocks, net.skips)
+    x = net.last(net.norm(patches(x, tokens.shape[1])))  # (b, n, p·p·c)
+    image = unpatchify(x, net.patch_size, net.grid)  # (b, c, h, w)
+    return image if net.conv is None else net.conv(image)

@@ -3,6 +3,7 @@
 A step or a loop is played on a toy network, and judged by the weights that it leaves behind.
 """
 
+from collections import ChainMap
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import chain, combinations
@@ -40,68 +41,33 @@ def _two_steps(step: Callable) -> Callable[[Tensor, Tensor, int], Tensor]:
     return run
 
 
-def _step(
-    before: str = "zero",
-    part: str = "backward",
-    after: str = "clip step",
-    share: Callable[[float, int], float] = lambda share, parts: share,
-    returned: Callable[[list[Tensor], float], Tensor] = lambda losses, share: sum(losses),
-) -> Callable:
-    """What is done before the parts, for each and after all, and what a part of `share` counts."""
-
-    def step(net: nn.Module, optimizer, x: Tensor, y: Tensor, loss_of, most: int) -> Tensor:
-        losses, xs, ys = [], x.split(most), y.split(most)
-        do = {
-            "zero": optimizer.zero_grad,
-            "backward": lambda: losses[-1].backward(),
-            "clip": lambda: nn.utils.clip_grad_norm_(net.parameters(), 1.0),
-            "step": optimizer.step,
-        }
-        for name in before.split():
-            do[name]()
-        for few, wanted in zip(xs, ys):
-            counts = share(len(few) / len(x), len(xs))
-            losses.append(loss_of(net, few, wanted).mean() * counts)
-            for name in part.split():
-                do[name]()
-        for name in after.split():
-            do[name]()
-        return returned(losses, counts)
-
-    return step
-
-
 _STEPS = {
     "each part adds the gradient of its own mean, so that k parts count k times; a part's share is "
-    "its number of images over that of the batch": dict(share=lambda share, parts: 1.0),
-    "the parts count alike, though the last one is smaller: its images weigh too much": dict(
-        share=lambda share, parts: 1 / parts
-    ),
-    "the gradient is zeroed before each part, so that only the last part's is left": dict(
-        part="zero backward"
-    ),
-    "the optimiser steps after each part; the whole batch is one step": dict(
-        part="backward clip step zero", after=""
-    ),
-    "the gradient is never zeroed: the second step still holds the first one's": dict(before=""),
-    "the gradient is clipped after each part; clip the sum, once": dict(
-        part="backward clip", after="clip step"
-    ),
-    "the gradient isn't clipped": dict(after="step"),
+    "its number of images over that of the batch": {"share": lambda share, parts: 1.0},
+    "the parts count alike, though the last one is smaller: its images weigh too much": {
+        "share": lambda share, parts: 1 / parts
+    },
+    "the gradient is zeroed before each part, so that only the last part's is left": {
+        "part": "zero backward"
+    },
+    "the optimiser steps after each part; the whole batch is one step": {
+        "part": "backward clip step zero",
+        "after": "",
+    },
+    "the gradient is never zeroed: the second step still holds the first one's": {"before": ""},
+    "the gradient is clipped after each part; clip the sum, once": {"part": "backward clip"},
+    "the gradient isn't clipped": {"after": "step"},
 }
 _RETURNED = {
-    "the last part's loss is returned; add up the parts": dict(
-        returned=lambda losses, share: losses[-1]
-    ),
-    "the last part's own mean is returned; the mean of the batch is due": dict(
-        returned=lambda losses, share: losses[-1] / share
-    ),
+    "the last part's loss is returned; add up the parts": {"returned": lambda loss, mean: loss[-1]},
+    "the last part's own mean is returned; the mean of the batch is due": {
+        "returned": lambda loss, mean: mean
+    },
 }
 _BOTH = {
     f"{hint}; and {also}": slip | last
     for hint, slip in _STEPS.items()
-    # where k parts count k times, a part's loss is its mean
-    for also, last in list(_RETURNED.items())[: 1 if "k times" in hint else 2]
+    for also, last in list(_RETURNED.items())[: 1 if "k times" in hint else 2]  # there, they agree
 }
 _X, _Y, _LINE = waves(12, 3), torch.arange(12.0).cos(), torch.tensor([2.0, -3.0, 1.0, 4.0])
 
@@ -113,17 +79,44 @@ _X, _Y, _LINE = waves(12, 3), torch.arange(12.0).cos(), torch.tensor([2.0, -3.0,
         "gradients that need no clipping": (_X, _X @ _LINE[:3] + _LINE[3] + 0.1 * _Y, 4),
         "one part": (_X[:4], _Y[:4], 4),
     },
-    *chain(*((hint, _step(**slip)) for hint, slip in (_STEPS | _RETURNED | _BOTH).items())),
+    *chain(*(_STEPS | _RETURNED | _BOTH).items()),
     tolerance=1e-5,
     seen=_two_steps,
 )
-def accumulated_step(net: nn.Module, optimizer, x: Tensor, y: Tensor, loss_of, most: int) -> Tensor:
+def accumulated_step(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    loss_of: Callable[..., Tensor],
+    most: int,
+    *,
+    before: str = "zero",
+    part: str = "backward",
+    after: str = "clip step",
+    share: Callable[[float, int], float] = lambda share, parts: share,
+    returned: Callable[[list[Tensor], Tensor], Tensor] = lambda losses, mean: sum(losses),
+) -> Tensor:
     """A step on (b, …) in parts of at most `most`; the gradient's norm is clipped to 1.
 
     `loss_of(net, x, y)` are the losses, (b,); their mean is returned. Each case shows the weights
     after two steps, and the two losses.
     """
-    return _step()(net, optimizer, x, y, loss_of, most)
+    losses, parts = [], list(zip(x.split(most), y.split(most)))
+    tasks = {
+        "zero": optimizer.zero_grad,
+        "backward": lambda: losses[-1].backward(),
+        "clip": lambda: nn.utils.clip_grad_norm_(net.parameters(), 1.0),
+        "step": optimizer.step,
+    }
+    do = lambda names: [tasks[name]() for name in names.split()]  # noqa: E731
+    do(before)
+    for few, wanted in parts:
+        mean = loss_of(net, few, wanted).mean()
+        losses.append(mean * share(len(few) / len(x), len(parts)))
+        do(part)
+    do(after)
+    return returned(losses, mean)
 
 
 # --- a loop with planted mistakes -----------------------------------------------------------------
@@ -159,81 +152,74 @@ def _weights_after(loop: Callable) -> Callable[[Tensor, Tensor, int], Tensor]:
     return run
 
 
-def _loop(
-    unit: Callable[[Tensor], Tensor] = lambda x: x / 127.5 - 1,
-    null: int = 10,
-    times: int = 32,
-    move: Callable[[Tensor, Tensor], object] = lambda slow, quick: slow.lerp_(quick, 0.01),
-    zero: bool = True,
-) -> Callable:
-    def loop(net, average, optimizer, images, labels, process, steps) -> None:
-        for step in range(steps):
-            rng = step_generator(0, step)
-            rows = torch.randint(len(images), (32,), generator=rng)
-            y = labels[rows].masked_fill(torch.rand(32, generator=rng) < 0.1, null)
-            x0 = unit(images[rows].float())
-            t = torch.randint(len(process), (times,), generator=rng).expand(32)
-            if zero:
-                optimizer.zero_grad()
-            noise = torch.randn(x0.shape, generator=rng)
-            process.loss(net, x0, t, noise, y).mean().backward()
-            optimizer.step()
-            with torch.no_grad():
-                for slow, quick in zip(average.parameters(), net.parameters()):
-                    move(slow, quick)
-
-    return loop
-
-
 _PLANTED = {
-    "pixels lie in 0 … 1, where the noise is centred on 0: the process wants -1 … 1": dict(
-        unit=lambda x: x / 255
-    ),
-    "a dropped label becomes 0, a class of its own; the null label is one past the last, 10": dict(
-        null=0
-    ),
-    "all images of a batch share one t; draw as many as there are images": dict(times=1),
+    "pixels lie in 0 … 1, where the noise is centred on 0: the process wants -1 … 1": {
+        "unit": lambda x: x / 255
+    },
+    "a dropped label becomes 0, a class of its own; the null label is one past the last, 10": {
+        "null": 0
+    },
+    "all images of a batch share one t; draw as many as there are images": {"times": 1},
     "`slow = …` gives the name a new tensor and leaves the weights alone; write into them, as "
-    "`slow.lerp_(quick, 0.01)` does": dict(move=lambda slow, quick: None),
+    "`slow.lerp_(quick, 0.01)` does": {"move": lambda slow, quick: None},
 }
-
-
-def _left(size: int) -> dict[str, Callable]:
-    """Loops in which `size` of the planted mistakes are left."""
-    many = f"{size} mistakes are left: " if size > 1 else ""
-    return {
-        many + "; ".join(hints): _loop(
-            **{k: v for hint in hints for k, v in _PLANTED[hint].items()}
-        )
-        for hints in combinations(_PLANTED, size)
-    }
-
-
+_LEFT = {  # several are left
+    f"{size} mistakes are left: " * (size > 1) + "; ".join(hints): dict(
+        ChainMap(*(_PLANTED[hint] for hint in hints))
+    )
+    for size in range(1, 5)
+    for hints in combinations(_PLANTED, size)
+}
 _IMAGES = (torch.arange(640) * 37 % 256).reshape(40, 1, 4, 4).to(torch.uint8)
 _LABELS = torch.arange(40) % 10
 
 
 @against(
     {"one step": (_IMAGES, _LABELS, 1), "six steps": (_IMAGES, _LABELS, 6)},
-    *chain(*(pair for size in (1, 2, 3, 4) for pair in _left(size).items())),
+    *chain(*_LEFT.items()),
     "pixels are divided by 127.5 but 1 isn't subtracted: they lie in 0 … 2",
-    _loop(unit=lambda x: x / 127.5),
+    {"unit": lambda x: x / 127.5},
     "the average is a copy of the weights",
-    _loop(move=lambda slow, quick: slow.copy_(quick)),
+    {"move": lambda slow, quick: slow.copy_(quick)},
     "the shares of the average are exchanged: it keeps 0.99 of itself",
-    _loop(move=lambda slow, quick: slow.lerp_(quick, 0.99)),
+    {"move": lambda slow, quick: slow.lerp_(quick, 0.99)},
     "gradients are never zeroed, so that each step adds all the steps before",
-    _loop(zero=False),
+    {"zero": lambda optimizer: None},
     tolerance=1e-5,
     seen=_weights_after,
 )
-def repaired_loop(net, average, optimizer, images, labels, process, steps) -> None:
+def repaired_loop(
+    net: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    process: Diffusion,
+    steps: int,
+    *,
+    unit: Callable[[Tensor], Tensor] = lambda x: x / 127.5 - 1,
+    null: int = 10,
+    times: int = 32,
+    zero: Callable[[torch.optim.Optimizer], None] = torch.optim.Optimizer.zero_grad,
+    move: Callable[[Tensor, Tensor], object] = lambda slow, quick: slow.lerp_(quick, 0.01),
+) -> None:
     """The loop, repaired; images (n, c, h, w) uint8, labels (n,).
 
     Random numbers are drawn as in the notebook's broken loop, in its order. Each case shows the
     averaged weights, then the network's.
     """
-    _loop()(net, average, optimizer, images, labels, process, steps)
+    for step in range(steps):
+        rng = step_generator(0, step)
+        rows = torch.randint(len(images), (32,), generator=rng)
+        y = labels[rows].masked_fill(torch.rand(32, generator=rng) < 0.1, null)
+        x0 = unit(images[rows].float())
+        t = torch.randint(len(process), (times,), generator=rng).expand(32)
+        zero(optimizer)
+        process.loss(net, x0, t, torch.randn(x0.shape, generator=rng), y).mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            for slow, quick in zip(average.parameters(), net.parameters()):
+                move(slow, quick)
 
 
 # --- an average without its start -----------------------------------------------------------------
@@ -253,10 +239,6 @@ def _averages(
     return torch.stack(found)
 
 
-def _plain(w: Tensor, m: float) -> Tensor:
-    return _averages(w, lambda n: m, 0 * w[0])
-
-
 def _zeros(w: Tensor, m: float) -> Tensor:
     """The share of the zeros that the average starts with, after each step, (n, 1)."""
     return m ** torch.arange(1, len(w) + 1)[:, None]
@@ -273,13 +255,13 @@ _WEIGHTS = torch.tensor([[1.0, -2.0], [2.0, 0.5], [-1.0, 3.0], [0.5, 0.25], [4.0
         "a single step": (_WEIGHTS[:1], 0.999),
     },
     "nothing is divided: the average is still full of the zeros that it starts with",
-    _plain,
+    lambda w, m: _averages(w, lambda n: m, 0 * w[0]),
     "the exponent is one too small: after the first step the zeros have the share m, not 1",
-    lambda w, m: _plain(w, m) / (1 - _zeros(w, m) / m),
+    lambda w, m: _averages(w, lambda n: m, 0 * w[0]) / (1 - _zeros(w, m) / m),
     "the corrected average is fed back; keep the plain one, and divide only what you hand out",
     lambda w, m: _averages(w, lambda n: m, 0 * w[0], lambda n: 1 - m ** (n + 1)),
     "it is divided by the zeros' share m^n; divide by what is left for the weights, 1 - m^n",
-    lambda w, m: _plain(w, m) / _zeros(w, m),
+    lambda w, m: _averages(w, lambda n: m, 0 * w[0]) / _zeros(w, m),
     "it starts at the first weights, which then keep the share of the zeros: start at zero",
     lambda w, m: _averages(w, lambda n: m, w[0]),
     "it starts at the first weights and is divided all the same: start at zero",
@@ -294,4 +276,5 @@ def corrected_average(weights: Tensor, decay: float) -> Tensor:
 
     They start at zero, and are divided by the share that the zeros don't have.
     """
-    return _plain(weights, decay) / (1 - _zeros(weights, decay))
+    average = _averages(weights, lambda n: decay, 0 * weights[0])
+    return average / (1 - _zeros(weights, decay))
