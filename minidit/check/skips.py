@@ -119,20 +119,24 @@ def _of_tokens(concat: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Te
 _LAYER = waves(3, 3, start=11), torch.tensor([0.5, -1.0, 2.0])
 
 
-def _concat(left: Tensor, right: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.cat([left, right], dim=1), bias
+def _exchanged(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    return weight.roll(len(bias), dims=1), bias
+
+
+def _no_straight_path(kind: str, m: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    if kind == "add_linear":
+        return torch.cat([0 * m, m], dim=1), bias
+    return as_concat.right(kind, m, bias)
 
 
 @against(
     {f"skip={kind!r}": (kind, *_LAYER) for kind in ("add", "add_linear", "linear_add", "none")},
     "the halves are exchanged: x comes first, so its half is the left one",
-    lambda kind, m, bias: _concat(*as_concat.right(kind, m, bias)[0].chunk(2, dim=1)[::-1], bias),
+    lambda kind, m, bias: _exchanged(*as_concat.right(kind, m, bias)),
     "the weight is transposed; F.linear does that itself, x @ weight.T",
     lambda kind, m, bias: as_concat.right(kind, m.T, bias),
     "add_linear has a left half of zeros; x itself goes on, so it is the identity",
-    lambda kind, m, bias: (
-        _concat(0 * m, m, bias) if kind == "add_linear" else as_concat.right(kind, m, bias)
-    ),
+    _no_straight_path,
     "linear_add has the identity on the left; its matrix stands before the sum, for both",
     lambda kind, m, bias: as_concat.right(kind.replace("linear_add", "add_linear"), m, bias),
     "none has the identity on the right; early must not count",
@@ -150,7 +154,7 @@ def as_concat(kind: str, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     eye, none = torch.eye(len(weight)), torch.zeros_like(weight)
     left = weight if kind == "linear_add" else eye
     right = {"add": eye, "none": none}.get(kind, weight)
-    return _concat(left, right, bias * ("linear" in kind))
+    return torch.cat([left, right], dim=1), bias * ("linear" in kind)
 
 
 def taken_apart(net: UViT) -> SimpleNamespace:

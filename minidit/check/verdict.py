@@ -94,8 +94,8 @@ class Fault(Exception):
 
 _APART = (Fault, NameError, AttributeError)  # a name mistyped explains nothing else
 _SHAPES = (
-    "two shapes don't fit: [:, None] makes what is (b, d), one row for each image, meet tokens "
-    "(b, n, d), and what is (b,) meet points (b, d)"
+    "two shapes don't fit: what is (b, d), one row for each image, takes [:, None] to meet tokens "
+    "(b, n, d), and so does (b,) to meet points (b, d)"
 )
 
 

@@ -1,0 +1,63 @@
+"""Checks of a student's own training: right ones pass, and what is strange is told."""
+
+import students
+import torch
+from torch import nn
+
+from minidit import check
+from minidit.train import step_generator
+
+# --- right, written in other ways than the package's ----------------------------------------------
+
+
+def summed(net, optimizer, x, y, loss_of, most):
+    """The parts' sums, divided at the end; the gradient zeroed after the step."""
+    losses = []
+    for k in range(0, len(x), most):
+        losses.append(loss_of(net, x[k : k + most], y[k : k + most]).sum() / len(x))
+        losses[-1].backward()
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return sum(losses).item()
+
+
+def repaired(net, average, optimizer, images, labels, process, steps):
+    """With `copy_`, and the network's own null label."""
+    for step in range(steps):
+        rng = step_generator(0, step)
+        rows = torch.randint(len(images), (32,), generator=rng)
+        x0 = 2 * (images[rows] / 255) - 1
+        y = torch.where(torch.rand(32, generator=rng) < 0.1, net.null_label, labels[rows])
+        t = torch.randint(1000, (32,), generator=rng)
+        loss = process.loss(net, x0, t, torch.randn(x0.shape, generator=rng), y).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        for slow, quick in zip(average.parameters(), net.parameters()):
+            slow.data.copy_(0.99 * slow + 0.01 * quick)
+
+
+def as_a_sum(weights, decay):
+    """Every average as a weighted mean of all weights so far."""
+    n = len(weights)
+    age = torch.arange(n)[:, None] - torch.arange(n)
+    shares = torch.where(age < 0, 0.0, decay ** age.clamp(min=0).float())
+    return shares / shares.sum(dim=1, keepdim=True) @ weights
+
+
+RIGHT = [
+    ("accumulated_step", summed),
+    ("repaired_loop", repaired),
+    ("corrected_average", as_a_sum),
+]
+
+test_right_ones_pass = students.right(RIGHT)
+
+
+def test_a_batch_that_is_too_large_for_memory_is_told():
+    def whole(net, optimizer, x, y, loss_of, most):
+        return summed(net, optimizer, x, y, loss_of, len(x))
+
+    assert "12 images at once" in repr(check.accumulated_step(whole))
+    assert "return the mean loss" in repr(check.accumulated_step(lambda *a: None))
