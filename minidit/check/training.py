@@ -16,7 +16,9 @@ from minidit.diffusion import Diffusion
 from minidit.schedule import straight
 from minidit.train import step_generator
 
-# --- a step in parts ------------------------------------------------------------------------------
+
+def _row(values: list[Tensor]) -> Tensor:
+    return torch.cat([value.detach().flatten() for value in values])
 
 
 def _two_steps(step: Callable) -> Callable[[Tensor, Tensor, int], Tensor]:
@@ -35,8 +37,7 @@ def _two_steps(step: Callable) -> Callable[[Tensor, Tensor, int], Tensor]:
         losses = [step(net, optimizer, x, y, loss_of, most) for _ in range(2)]
         if not all(isinstance(loss, Tensor | float) for loss in losses):
             raise Fault(f"returns {losses[0]!r}; return the mean loss of the batch")
-        values = [*net.parameters(), *map(torch.as_tensor, losses)]
-        return torch.cat([value.detach().flatten() for value in values])
+        return _row([*net.parameters(), *map(torch.as_tensor, losses)])
 
     return run
 
@@ -119,9 +120,6 @@ def accumulated_step(
     return returned(losses, mean)
 
 
-# --- a loop with planted mistakes -----------------------------------------------------------------
-
-
 class _Toy(nn.Module):
     """A network as small as can be: (x, t, y) → (b, c, h, w), with a label table."""
 
@@ -146,8 +144,7 @@ def _weights_after(loop: Callable) -> Callable[[Tensor, Tensor, int], Tensor]:
         process = Diffusion(straight(), "x0", weight="v", max_weight=25.0)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
         loop(net, average, optimizer, images, labels, process, steps)
-        both = [*average.parameters(), *net.parameters()]
-        return torch.cat([p.detach().flatten() for p in both])
+        return _row([*average.parameters(), *net.parameters()])
 
     return run
 
@@ -220,9 +217,6 @@ def repaired_loop(
         with torch.no_grad():
             for slow, quick in zip(average.parameters(), net.parameters()):
                 move(slow, quick)
-
-
-# --- an average without its start -----------------------------------------------------------------
 
 
 def _averages(

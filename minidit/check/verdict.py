@@ -170,11 +170,11 @@ def network(right: Callable[[], type], *sizes: int) -> Callable[[Callable], Call
         def answer(*inputs: object) -> object:
             with torch.random.fork_rng(devices=[]):
                 net, wanted = _made(make, sizes), dict(right()(*sizes).named_parameters())
-            mine = dict(sorted(net.requires_grad_(False).named_parameters()))
+            mine = dict(net.requires_grad_(False).named_parameters())
             for key in {**mine, **wanted}:
                 if fault := _fault(key, mine.get(key), wanted.get(key)):
                     raise Fault(f"{fault}; wanted are {', '.join(wanted)}")
-            for k, p in enumerate(mine.values()):
+            for k, (_, p) in enumerate(sorted(mine.items())):
                 p.copy_(waves(*p.shape, start=1 + 7 * k) * 2 / p.shape[-1] ** 0.5)
             found = net(*inputs)
             return torch.stack(list(found)) if isinstance(found, tuple | list) else found
