@@ -188,7 +188,8 @@ _ZEROS = (
     f"a frozen table isn't learned, so leave it out; and {_ZEROS}",
     {"listed": lambda p: p.grad is None or not p.grad.any()},
     seen=_names,
-    otherwise="what the answer doesn't depend on keeps the gradient None after backward()",
+    otherwise="what the answer doesn't depend on keeps the gradient None after backward(); the "
+    "zeros of a fresh network are gradients, and a frozen table needs none",
 )
 def unused_parameters(
     net: nn.Module,
