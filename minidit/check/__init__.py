@@ -6,7 +6,6 @@ tells what happened. Each topic has a file.
 """
 # ruff: noqa: F401 - one public place for all checks
 
-from minidit.check.assembly import ancestral_sampler, as_concat, gaussian_score, uvit_forward
 from minidit.check.blocks import (
     adaln_step,
     adaln_zero_step,
@@ -20,7 +19,9 @@ from minidit.check.blocks import (
 from minidit.check.classifier_free import guidance, guidance_w, negative_guidance, ramped_guidance
 from minidit.check.conditions import label_dropout, mirrored_layout, word_numbers
 from minidit.check.diffusion import (
+    best_fraction,
     ema_update,
+    gaussian_score,
     learned_log_variance,
     normal_kl,
     posterior_mean,
@@ -36,17 +37,17 @@ from minidit.check.latents import (
     token_count,
     with_mirrors,
 )
-from minidit.check.likelihood import grey_probability, variational_term
+from minidit.check.likelihood import grey_probability, hybrid_loss, variational_term
 from minidit.check.network import final_layer, parallel_block, unused_parameters
 from minidit.check.property import property_test
-from minidit.check.sampling import ancestral_step, ddim_step, derivatives, respaced_betas
-from minidit.check.skips import inner_width, long_skip, u_walk
-from minidit.check.tokens import patchify, positions, timestep_embedding, unpatchify
-from minidit.check.training import (
-    accumulated_step,
-    best_fraction,
-    corrected_average,
-    hybrid_loss,
-    repaired_loop,
+from minidit.check.sampling import (
+    ancestral_sampler,
+    ancestral_step,
+    ddim_step,
+    derivatives,
+    respaced_betas,
 )
+from minidit.check.skips import as_concat, inner_width, long_skip, u_walk, uvit_forward
+from minidit.check.tokens import patchify, positions, timestep_embedding, unpatchify
+from minidit.check.training import accumulated_step, corrected_average, repaired_loop
 from minidit.check.verdict import Verdict

@@ -8,6 +8,7 @@ from minidit.check.verdict import NOISE, POINTS, against
 from minidit.schedule import linear
 
 _BETAS = linear(100).betas.float()
+_ERROR = torch.tensor([[1e-4, 3e-3], [2e-2, 5e-4]])
 _FRACTION = torch.tensor([[-1.0, 0.5], [1.0, -0.25]])
 _LOGS = (NOISE.flip(0), POINTS.flip(0))  # of variances
 
@@ -177,3 +178,76 @@ def learned_log_variance(fraction: Tensor, t: Tensor, betas: Tensor) -> Tensor:
 def normal_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) -> Tensor:
     """The divergence in nats, all (b, d) → (b, d)."""
     return diffusion.normal_kl(mean1, log_var1, mean2, log_var2)
+
+
+@against(
+    {
+        "steps 3 and 50": (_ERROR, torch.tensor([3, 50]), _BETAS),
+        "step 1": (_ERROR, torch.tensor([1, 1]), _BETAS),
+        "no error": (0 * _ERROR, torch.tensor([2, 20]), _BETAS),
+    },
+    "Σ is the error alone; what even x0 can't tell, β̃, comes on top",
+    lambda error, t, b: best_fraction.right(error - _small(b)[t, None], t, b),
+    "Σ lies between the ends in the logarithm, not as it is",
+    lambda error, t, b: 2 * error / (b - _small(b))[t, None] - 1,
+    "that is v, from 0 to 1; the network's number o runs from -1 to 1, and v = (o + 1)/2",
+    lambda error, t, b: (best_fraction.right(error, t, b) + 1) / 2,
+    "that is v read the wrong way: v = (o + 1)/2, so o = 2v - 1",
+    lambda error, t, b: (best_fraction.right(error, t, b) + 3) / 4,
+    "the ends are exchanged: o = -1 is the small variance",
+    lambda error, t, b: -best_fraction.right(error, t, b),
+    "the error is a square already",
+    lambda error, t, b: best_fraction.right(error**2, t, b),
+    "o is clamped to -1 … 1; nothing holds the network there, and the best may lie outside",
+    lambda error, t, b: best_fraction.right(error, t, b).clamp(-1, 1),
+    tolerance=0.01,
+)
+def best_fraction(error: Tensor, t: Tensor, betas: Tensor) -> Tensor:
+    """The outputs o that cost least; (b, d), (b,), (T,) → (b, d).
+
+    `error` are mean squares of μ̃ - μ̂, and t > 0.
+    """
+    small, large = _small(betas)[t, None], betas[t, None]
+    return 2 * ((small + error) / small).log() / (large / small).log() - 1
+
+
+def _variance(t: Tensor, std: float, bar: Tensor) -> Tensor:
+    """That of x_t, (b, 1)."""
+    return bar[t, None] * std**2 + 1 - bar[t, None]
+
+
+_CENTRE, _CLOUD = torch.tensor([1.0, -2.0]), _bar(_BETAS)
+
+
+@against(
+    {
+        "three points at three steps": (POINTS, torch.tensor([5, 20, 60]), _CENTRE, 0.5, _CLOUD),
+        "two points, a wide cloud": (POINTS[:2], torch.tensor([30, 10]), -_CENTRE, 2.0, _CLOUD),
+    },
+    "the sign: the score leads back to the middle",
+    lambda *cloud: -gaussian_score.right(*cloud),
+    "the middle of the cloud at t is √ᾱ·mean; it moves to zero with the data",
+    lambda x, t, mean, std, bar: gaussian_score.right(x, t, mean / bar[t, None].sqrt(), std, bar),
+    "the middle lacks its root: it is √ᾱ·mean",
+    lambda x, t, mean, std, bar: gaussian_score.right(x, t, mean * bar[t, None].sqrt(), std, bar),
+    "the noise is left out of the variance, ᾱ·std² + 1 - ᾱ",
+    lambda x, t, mean, std, bar: (bar[t, None].sqrt() * mean - x) / (bar[t, None] * std**2),
+    "the data's own spread is left out of the variance, ᾱ·std² + 1 - ᾱ",
+    lambda x, t, mean, std, bar: gaussian_score.right(x, t, mean, 0, bar),
+    "std isn't squared in the variance, ᾱ·std² + 1 - ᾱ",
+    lambda x, t, mean, std, bar: gaussian_score.right(x, t, mean, std**0.5, bar),
+    "std² isn't multiplied by ᾱ: the data's cloud shrinks while the noise grows",
+    lambda x, t, mean, std, bar: gaussian_score.right(x, t, mean, std / bar[t, None].sqrt(), bar),
+    "it is divided by a standard deviation; the score of a normal is -(x - middle) / variance",
+    lambda *cloud: gaussian_score.right(*cloud) * _variance(cloud[1], *cloud[3:]).sqrt(),
+    "this is the noise ε̂; the score is -ε̂ / √(1 - ᾱ)",
+    lambda *cloud: -(1 - cloud[4][cloud[1], None]).sqrt() * gaussian_score.right(*cloud),
+)
+def gaussian_score(
+    x_t: Tensor, t: Tensor, mean: Tensor, std: float, alphas_cumprod: Tensor
+) -> Tensor:
+    """The score at x_t; (b, d), (b,), (d,), std, (T,) → (b, d).
+
+    The data are normal, with this mean and this standard deviation in every direction.
+    """
+    return (alphas_cumprod[t, None].sqrt() * mean - x_t) / _variance(t, std, alphas_cumprod)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from minidit.check.verdict import NOISE, POINTS, against
+from minidit.check.verdict import NOISE, POINTS, Fault, against, waves
 from minidit.schedule import linear
 
 _TABLE = linear(100).alphas_cumprod.float()
@@ -129,3 +129,79 @@ def _parabola(
 def derivatives(d0: Tensor, d1: Tensor, d2: Tensor, r0: float, r1: float) -> Tensor:
     """Values (b, d) at 0, -r0, -(r0 + r1) → d', d'' at 0 of their parabola, (2, b, d)."""
     return _parabola(d0, d1, d2, r0, r1, on=1, factor=2)
+
+
+def _predict(x: Tensor, t: Tensor) -> Tensor:
+    """What stands for the network, (b, d), (b,) → (b, d)."""
+    if not isinstance(t, Tensor) or t.shape != (len(x),):
+        got = tuple(t.shape) if isinstance(t, Tensor) else t
+        raise Fault(f"gives predict {got} for t; it wants a step for each point, ({len(x)},)")
+    return (x + 0.1 * t[:, None]).sin()
+
+
+@against(
+    {
+        "three points, five steps": (
+            _predict,
+            POINTS,
+            waves(5, 3, 2),
+            linear(40).betas[:5].float(),
+        ),
+        "one point, a single step": (_predict, POINTS[:1], waves(1, 1, 2), torch.tensor([0.3])),
+        "two points, two steps": (_predict, POINTS[1:], waves(2, 2, 2), torch.tensor([0.1, 0.4])),
+    },
+    "at t = 0 the table is read at -1, its last entry; before the first step ᾱ is 1",
+    {"before": lambda bar: bar.roll(1)},
+    "at t = 0 the index is held at 0, so ᾱ_0 stands where ᾱ of the step before belongs; "
+    "before the first step ᾱ is 1",
+    {"before": lambda bar: torch.cat([bar[:1], bar[:-1]])},
+    "ᾱ_t stands where ᾱ of the step before belongs, at every step",
+    {"before": lambda bar: bar},
+    "the noise is multiplied by its variance β̃; the factor is the root, √β̃",
+    {"factor": lambda small, beta: small},
+    "the noise has the variance β, and β after the last step, too; here it is β̃, 0 at t = 0",
+    {"factor": lambda small, beta: beta.sqrt()},
+    "the noise has the variance β, as in the text; here it is β̃",
+    {"factor": lambda small, beta: beta.sqrt() * (small > 0)},
+    "no noise is added",
+    {"factor": lambda small, beta: 0 * beta},
+    "the steps are walked from 0 up; start with the noisiest, T - 1",
+    {"order": 1},
+    "the network is told t - 1 instead of t",
+    lambda predict, *rest: ancestral_sampler.right(
+        lambda x, t: predict(x, (t - 1).clamp(min=0)), *rest
+    ),
+    "noises[0] is taken for the first step of the walk; noises[t] belongs to step t",
+    lambda predict, x, noises, betas: ancestral_sampler.right(predict, x, noises.flip(0), betas),
+    "the factors of x̂_0 and x_t are exchanged in the mean",
+    {"mean": lambda x0, x, of_x0, of_x: of_x * x0 + of_x0 * x},
+    "x̂_0 lacks the roots: it is (x_t - √(1 - ᾱ)·ε̂) / √ᾱ",
+    {"x0_from": lambda x, eps, a: (x - (1 - a) * eps) / a},
+    "x̂_0 lacks its division by √ᾱ",
+    {"x0_from": lambda x, eps, a: x - (1 - a).sqrt() * eps},
+    "ε̂ is taken for x̂_0; solve x_t = √ᾱ·x_0 + √(1 - ᾱ)·ε for x_0",
+    {"x0_from": lambda x, eps, a: eps},
+)
+def ancestral_sampler(
+    predict: Callable,
+    x: Tensor,
+    noises: Tensor,
+    betas: Tensor,
+    *,
+    before: Callable[[Tensor], Tensor] = lambda bar: torch.cat([torch.ones(1), bar[:-1]]),
+    factor: Callable[[Tensor, Tensor], Tensor] = lambda small, beta: small.sqrt(),
+    x0_from: Callable[[Tensor, Tensor, Tensor], Tensor] = _x0,
+    mean: Callable[..., Tensor] = lambda x0, x, of_x0, of_x: of_x0 * x0 + of_x * x,
+    order: int = -1,
+) -> Tensor:
+    """All steps of DDPM, with noise of variance β̃; (b, d), (T, b, d), (T,) → x_0, (b, d).
+
+    `predict(x, t)` gives ε̂, (b, d), for t (b,).
+    """
+    bar = (1 - betas).cumprod(dim=0)
+    for k in range(len(betas))[::order]:
+        a, last, beta = bar[k], before(bar)[k], betas[k]
+        x0 = x0_from(x, predict(x, torch.full((len(x),), k)), a)
+        x = mean(x0, x, last.sqrt() * beta / (1 - a), (1 - beta).sqrt() * (1 - last) / (1 - a))
+        x = x + factor((1 - last) / (1 - a) * beta, beta) * noises[k]
+    return x

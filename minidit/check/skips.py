@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from itertools import chain
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minidit.check.verdict import against, waves
+from minidit.check.verdict import Fault, against, waves
+from minidit.embed import timestep_embedding
+from minidit.patches import patchify, unpatchify
 from minidit.training.presets import without_skips
+from minidit.uvit import UViT
 
 
 def _join(b: int, n: int, d: int) -> tuple[Tensor, ...]:
@@ -97,3 +102,156 @@ def u_walk(x: Tensor, blocks: Sequence[Callable], skips: Sequence[Callable]) -> 
 def inner_width(d: int, depth: int) -> int:
     """Features inside the MLPs that make up for skips left out: a number."""
     return int(d * without_skips({"hidden_size": d, "depth": depth})["mlp_ratio"])
+
+
+def _of_tokens(concat: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
+    """What the weight and the bias do to tokens."""
+
+    def skip(kind: str, weight: Tensor, bias: Tensor) -> Tensor:
+        found = concat(kind, weight, bias)
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise Fault("gives something else, and two tensors are expected: a weight and a bias")
+        return long_skip.right(waves(1, 3, 3), waves(1, 3, 3, start=40), *found)
+
+    return skip
+
+
+_LAYER = waves(3, 3, start=11), torch.tensor([0.5, -1.0, 2.0])
+
+
+def _exchanged(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    return weight.roll(len(bias), dims=1), bias
+
+
+def _no_straight_path(kind: str, m: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    if kind == "add_linear":
+        return torch.cat([0 * m, m], dim=1), bias
+    return as_concat.right(kind, m, bias)
+
+
+@against(
+    {f"skip={kind!r}": (kind, *_LAYER) for kind in ("add", "add_linear", "linear_add", "none")},
+    "the halves are exchanged: x comes first, so its half is the left one",
+    lambda kind, m, bias: _exchanged(*as_concat.right(kind, m, bias)),
+    "the weight is transposed; F.linear does that itself, x @ weight.T",
+    lambda kind, m, bias: as_concat.right(kind, m.T, bias),
+    "add_linear has a left half of zeros; x itself goes on, so it is the identity",
+    _no_straight_path,
+    "linear_add has the identity on the left; its matrix stands before the sum, for both",
+    lambda kind, m, bias: as_concat.right(kind.replace("linear_add", "add_linear"), m, bias),
+    "none has the identity on the right; early must not count",
+    lambda kind, m, bias: as_concat.right(kind.replace("none", "add"), m, bias),
+    "the bias is left out where there is a linear layer",
+    lambda kind, m, bias: as_concat.right(kind, m, 0 * bias),
+    "add and none get a bias; they have no linear layer",
+    lambda kind, m, bias: (as_concat.right(kind, m, bias)[0], bias),
+    "the weight isn't (d, 2·d): the halves stand side by side, torch.cat(…, dim=1)",
+    lambda kind, m, bias: (torch.cat(as_concat.right(kind, m, bias)[0].chunk(2, dim=1)), bias),
+    seen=_of_tokens,
+)
+def as_concat(kind: str, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """(d, d), (d,) → the (d, 2d) and (d,) of a concat that equals; applied to tokens."""
+    eye, none = torch.eye(len(weight)), torch.zeros_like(weight)
+    left = weight if kind == "linear_add" else eye
+    right = {"add": eye, "none": none}.get(kind, weight)
+    return torch.cat([left, right], dim=1), bias * ("linear" in kind)
+
+
+def taken_apart(net: UViT) -> SimpleNamespace:
+    """The parts of a U-ViT whose time is a token; what it hasn't got is None."""
+    return SimpleNamespace(
+        patch_size=net.patch_size,
+        grid=net.grid,
+        d=net.config["hidden_size"],
+        patch_embed=net.patch_embed.proj,
+        label_embed=net.label_embed,
+        pos_embed=net.pos_embed,
+        blocks=[lambda x, block=block: block(x, None) for block in net.blocks],
+        skips=list(net.skips),
+        norm=net.final.norm,
+        last=net.final.proj,
+        conv=net.conv_after,
+    )
+
+
+def _of_network(forward: Callable) -> Callable[..., Tensor]:
+    """What it makes of the parts of a network in which nothing is random, and nothing zero."""
+
+    def run(config: dict, size: tuple[int, int], labels: bool) -> Tensor:
+        config = {"in_channels": 1, "num_classes": 3 * labels, "depth": 4, **config}
+        net = UViT(size, patch_size=2, hidden_size=8, num_heads=2, **config).requires_grad_(False)
+        for k, p in enumerate(net.parameters()):
+            p.copy_((torch.arange(p.numel()) * 1.7 + k).sin().reshape(p.shape) * 0.6)
+        x, y = waves(2, config["in_channels"], *size), torch.tensor([2, 0]) if labels else None
+        return forward(taken_apart(net), x, torch.tensor([3, 700]), y)
+
+    return run
+
+
+def _no_middle(net: SimpleNamespace) -> dict:
+    half = len(net.skips)
+    return {"blocks": [*net.blocks[:half], lambda x: x, *net.blocks[half + 1 :]]}
+
+
+@against(
+    {
+        "labels and five blocks": ({}, (4, 4), True),
+        "a wide image without labels": (
+            {"in_channels": 3, "depth": 6, "conv": "none", "skip": "add_linear"},
+            (4, 6),
+            False,
+        ),
+        "no positions": ({"pos_embed": "none", "skip": "linear_add"}, (4, 4), True),
+        "a single block": ({"depth": 1}, (2, 4), True),
+    },
+    "label and time are exchanged; the order is label, time, patches",
+    {"extras": lambda extras: extras[::-1]},
+    "the time's token is missing",
+    {"extras": lambda extras: extras[:-1]},
+    "the positions are left out",
+    {"change": lambda net: {"pos_embed": None}},
+    "two tokens are dropped at the end, also where there is no label; keep the last n",
+    {"patches": lambda x, n: x[:, 2:]},
+    "one token is dropped at the end, also where there is a label; keep the last n",
+    {"patches": lambda x, n: x[:, 1:]},
+    "the first n tokens become the image; the patches are the last n",
+    {"patches": lambda x, n: x[:, :n]},
+    "the skips are taken in reverse; skips[0] belongs to the first block after the middle",
+    {"change": lambda net: {"skips": net.skips[::-1]}},
+    "the middle block is left out",
+    {"change": _no_middle},
+    "early and late are exchanged; a skip is called skip(x, early)",
+    {"change": lambda net: {"skips": [lambda x, e, skip=skip: skip(e, x) for skip in net.skips]}},
+    "the normalisation before the last layer is left out",
+    {"change": lambda net: {"norm": lambda x: x}},
+    "the convolution at the end is left out",
+    {"change": lambda net: {"conv": None}},
+    "height and width of the grid are exchanged",
+    {"change": lambda net: {"grid": net.grid[::-1]}},
+    *chain(*((hint, {"walk": walk}) for hint, walk in u_walk.mistakes.items())),
+    "a shape doesn't fit; look at x.shape after every line: label and time are (b, 1, d), and all "
+    "tokens are joined along dim=1",
+    lambda net, x, t, y: torch.cat([t, x]),
+    seen=_of_network,
+)
+def uvit_forward(
+    net: SimpleNamespace,
+    x: Tensor,
+    t: Tensor,
+    y: Tensor | None,
+    *,
+    change: Callable[[SimpleNamespace], dict] = lambda net: {},
+    extras: Callable[[list[Tensor]], list[Tensor]] = lambda extras: extras,
+    patches: Callable[[Tensor, int], Tensor] = lambda x, n: x[:, -n:],
+    walk: Callable[..., Tensor] = u_walk.right,
+) -> Tensor:
+    """A U-ViT's forward pass with what `taken_apart` gives; (b, c, h, w), (b,), (b,) or None."""
+    net = SimpleNamespace(**{**vars(net), **change(net)})
+    tokens = net.patch_embed(patchify(x, net.patch_size))  # (b, n, d)
+    before = [] if y is None else [net.label_embed(y)[:, None]]  # (b, 1, d)
+    before = extras([*before, timestep_embedding(t, net.d)[:, None]])
+    x = torch.cat([*before, tokens], dim=1)  # (b, extras + n, d)
+    x = walk(x if net.pos_embed is None else x + net.pos_embed, net.blocks, net.skips)
+    x = net.last(net.norm(patches(x, tokens.shape[1])))  # (b, n, p·p·c)
+    image = unpatchify(x, net.patch_size, net.grid)  # (b, c, h, w)
+    return image if net.conv is None else net.conv(image)

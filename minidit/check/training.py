@@ -1,133 +1,123 @@
-"""Checks of a student's own training: whole steps and loops, averages, and the loss that learns Σ.
+"""A student's own training: a step in parts, a loop with planted mistakes, Adam's average.
 
 A step or a loop is played on a toy network, and judged by the weights that it leaves behind.
 """
 
-import copy
-import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import combinations
+from collections import ChainMap
+from collections.abc import Callable
+from copy import deepcopy
+from itertools import chain, combinations
 
 import torch
 from torch import Tensor, nn
 
-from minidit.check.verdict import Verdict, judge
-from minidit.diffusion import Diffusion, discretized_log_likelihood
-from minidit.diffusion import normal_kl as divergence
-from minidit.schedule import Schedule, linear, straight
+from minidit.check.verdict import Fault, against, waves
+from minidit.diffusion import Diffusion
+from minidit.schedule import straight
 from minidit.train import step_generator
 
-# --- a step in parts ------------------------------------------------------------------------------
 
-_START = {"weight": torch.tensor([[2.0, -3.0, 1.0]]), "bias": torch.tensor([4.0])}
-
-
-def accumulated_step(fn: Callable) -> Verdict:
-    """Check `fn(net, optimizer, x, y, loss_of, most)`: a step on (b, …) in parts of at most `most`.
-
-    `loss_of(net, x, y)` are the losses, (b,); `fn` clips the gradient's norm to 1 and returns the
-    mean loss. Each case shows the weights after two steps, and the two losses.
-    """
-    x, y = torch.arange(36.0).reshape(12, 3).sin(), torch.arange(12.0).cos()
-    near = x @ _START["weight"][0] + _START["bias"] + 0.1 * y
-    cases = {
-        "12 images in parts of 4": (x, y, 4),
-        "10 images in parts of 4, the last part smaller": (x[:10], y[:10], 4),
-        "gradients that need no clipping": (x, near, 4),
-        "one part": (x[:4], y[:4], 4),
-    }
-    wrong = {hint: partial(_two_steps, mistake) for hint, mistake in ACCUMULATED_STEP.items()}
-    mine, right = partial(_two_steps, fn), partial(_two_steps, _step())
-    return judge("accumulated_step", mine, right, cases, wrong, tolerance=1e-5)
+def _row(values: list[Tensor]) -> Tensor:
+    return torch.cat([value.detach().flatten() for value in values])
 
 
-def _two_steps(step: Callable, x: Tensor, y: Tensor, most: int) -> Tensor:
+def _two_steps(step: Callable) -> Callable[[Tensor, Tensor, int], Tensor]:
     """The weights of a linear network after two steps, then the losses that were returned."""
-    net = nn.Linear(3, 1)
-    net.load_state_dict(_START)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
 
-    def loss_of(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        if len(x) > most:
-            raise ValueError(f"the network saw {len(x)} images at once; memory is for {most}")
-        return (net(x)[:, 0] - y).square()
+    def run(x: Tensor, y: Tensor, most: int) -> Tensor:
+        net = nn.Linear(3, 1)
+        net.load_state_dict({"weight": _LINE[None, :3], "bias": _LINE[3:]})
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
 
-    losses = [step(net, optimizer, x, y, loss_of, most) for _ in range(2)]
-    if not all(isinstance(loss, (Tensor, float)) for loss in losses):
-        raise TypeError(f"the step returns {losses[0]!r}; return the mean loss of the batch")
-    values = [torch.as_tensor(loss).detach().flatten() for loss in losses]
-    return torch.cat([*(p.detach().flatten() for p in net.parameters()), *values])
+        def loss_of(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            if len(x) > most:
+                raise Fault(f"shows the network {len(x)} images at once; memory is for {most}")
+            return (net(x)[:, 0] - y).square()
 
+        losses = [step(net, optimizer, x, y, loss_of, most) for _ in range(2)]
+        if not all(isinstance(loss, Tensor | float) for loss in losses):
+            raise Fault(f"returns {losses[0]!r}; return the mean loss of the batch")
+        return _row([*net.parameters(), *map(torch.as_tensor, losses)])
 
-def _step(
-    share: Callable[[int, int, int], float] = lambda part, batch, parts: part / batch,
-    clip: str = "once",
-    zero: str = "before",
-    steps: str = "once",
-    returned: str = "mean",
-) -> Callable:
-    """A step whose parts count `share(size of part, size of batch, number of parts)` each."""
-
-    def step(
-        net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss_of, most: int
-    ) -> Tensor:
-        pairs, total = list(zip(x.split(most), y.split(most), strict=True)), torch.zeros(())
-        if zero == "before":
-            optimizer.zero_grad()
-        for part, wanted in pairs:
-            if zero == "in the loop":
-                optimizer.zero_grad()
-            mean = loss_of(net, part, wanted).mean()
-            loss = mean * share(len(part), len(x), len(pairs))
-            loss.backward()
-            total = total + loss.detach()
-            if clip == "in the loop":
-                nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            if steps == "in the loop":
-                nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-        if clip == "once":
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        if steps == "once":
-            optimizer.step()
-        return {"mean": total, "last": loss.detach(), "last mean": mean.detach()}[returned]
-
-    return step
+    return run
 
 
-_SLIPS: dict[str, dict] = {
+_STEPS = {
     "each part adds the gradient of its own mean, so that k parts count k times; a part's share is "
-    "its number of images over that of the batch": {"share": lambda part, batch, parts: 1.0},
+    "its number of images over that of the batch": {"share": lambda share, parts: 1.0},
     "the parts count alike, though the last one is smaller: its images weigh too much": {
-        "share": lambda part, batch, parts: 1 / parts
+        "share": lambda share, parts: 1 / parts
     },
     "the gradient is zeroed before each part, so that only the last part's is left": {
-        "zero": "in the loop"
+        "part": "zero backward"
     },
-    "the optimiser steps after each part; the whole batch is one step": {"steps": "in the loop"},
-    "the gradient is never zeroed: the second step still holds the first one's": {"zero": "no"},
-    "the gradient is clipped after each part; clip the sum, once": {"clip": "in the loop"},
-    "the gradient isn't clipped": {"clip": "no"},
+    "the optimiser steps after each part; the whole batch is one step": {
+        "part": "backward clip step zero",
+        "after": "",
+    },
+    "the gradient is never zeroed: the second step still holds the first one's": {"before": ""},
+    "the gradient is clipped after each part; clip the sum, once": {"part": "backward clip"},
+    "the gradient isn't clipped": {"after": "step"},
 }
-_LAST = {
-    "the last part's loss is returned; add up the parts": {"returned": "last"},
-    "the last part's own mean is returned; the mean of the batch is due": {"returned": "last mean"},
+_RETURNED = {
+    "the last part's loss is returned; add up the parts": {"returned": lambda loss, mean: loss[-1]},
+    "the last part's own mean is returned; the mean of the batch is due": {
+        "returned": lambda loss, mean: mean
+    },
 }
-ACCUMULATED_STEP: dict[str, Callable] = (
-    {hint: _step(**slip) for hint, slip in _SLIPS.items()}
-    | {hint: _step(**last) for hint, last in _LAST.items()}
-    | {
-        f"{hint}; and {also}": _step(**slip, **last)
-        for hint, slip in _SLIPS.items()
-        for also, last in list(_LAST.items())[: 1 if "k times" in hint else 2]  # there, they agree
-    }
+_BOTH = {
+    f"{hint}; and {also}": slip | last
+    for hint, slip in _STEPS.items()
+    for also, last in list(_RETURNED.items())[: 1 if "k times" in hint else 2]  # there, they agree
+}
+_X, _Y, _LINE = waves(12, 3), torch.arange(12.0).cos(), torch.tensor([2.0, -3.0, 1.0, 4.0])
+
+
+@against(
+    {
+        "12 images in parts of 4": (_X, _Y, 4),
+        "10 images in parts of 4, the last part smaller": (_X[:10], _Y[:10], 4),
+        "gradients that need no clipping": (_X, _X @ _LINE[:3] + _LINE[3] + 0.1 * _Y, 4),
+        "one part": (_X[:4], _Y[:4], 4),
+    },
+    *chain(*(_STEPS | _RETURNED | _BOTH).items()),
+    tolerance=1e-5,
+    seen=_two_steps,
 )
+def accumulated_step(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    loss_of: Callable[..., Tensor],
+    most: int,
+    *,
+    before: str = "zero",
+    part: str = "backward",
+    after: str = "clip step",
+    share: Callable[[float, int], float] = lambda share, parts: share,
+    returned: Callable[[list[Tensor], Tensor], Tensor] = lambda losses, mean: sum(losses),
+) -> Tensor:
+    """A step on (b, …) in parts of at most `most`; the gradient's norm is clipped to 1.
 
-# --- a loop with planted mistakes -----------------------------------------------------------------
-
-_BATCH = 32
+    `loss_of(net, x, y)` are the losses, (b,); their mean is returned. Each case shows the weights
+    after two steps, and the two losses.
+    """
+    losses, parts = [], list(zip(x.split(most), y.split(most)))
+    tasks = {
+        "zero": optimizer.zero_grad,
+        "backward": lambda: losses[-1].backward(),
+        "clip": lambda: nn.utils.clip_grad_norm_(net.parameters(), 1.0),
+        "step": optimizer.step,
+    }
+    do = lambda names: [tasks[name]() for name in names.split()]  # noqa: E731
+    do(before)
+    for few, wanted in parts:
+        mean = loss_of(net, few, wanted).mean()
+        losses.append(mean * share(len(few) / len(x), len(parts)))
+        do(part)
+    do(after)
+    return returned(losses, mean)
 
 
 class _Toy(nn.Module):
@@ -136,8 +126,7 @@ class _Toy(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.classes = self.null_label = 10
-        self.table = nn.Embedding(11, 2)
-        self.table.weight.data = torch.arange(22.0).reshape(11, 2).sin()
+        self.table = nn.Embedding.from_pretrained(waves(11, 2), freeze=False)
         self.scale = nn.Parameter(torch.tensor([0.5, 0.1, -0.2]))
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -146,316 +135,140 @@ class _Toy(nn.Module):
         return self.scale[0] * x * (1 + gain) + self.scale[1] * time + self.scale[2] + shift
 
 
-def repaired_loop(fn: Callable) -> Verdict:
-    """Check `fn(net, average, optimizer, images, labels, process, steps)`: the loop, repaired.
+def _weights_after(loop: Callable) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """The averaged weights after some steps, then the network's."""
 
-    images (n, c, h, w) uint8, labels (n,); random numbers as in the notebook's broken loop, in its
-    order. Each case shows the averaged weights, then the network's.
-    """
-    images = (torch.arange(640) * 37 % 256).reshape(40, 1, 4, 4).to(torch.uint8)
-    labels = torch.arange(40) % 10
-    cases = {"one step": (images, labels, 1), "six steps": (images, labels, 6)}
-    wrong = {hint: partial(_weights_after, mistake) for hint, mistake in REPAIRED_LOOP.items()}
-    mine, right = partial(_weights_after, fn), partial(_weights_after, _loop())
-    return judge("repaired_loop", mine, right, cases, wrong, tolerance=1e-5)
+    def run(images: Tensor, labels: Tensor, steps: int) -> Tensor:
+        net = _Toy()
+        average = deepcopy(net)
+        process = Diffusion(straight(), "x0", weight="v", max_weight=25.0)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+        loop(net, average, optimizer, images, labels, process, steps)
+        return _row([*average.parameters(), *net.parameters()])
 
-
-def _weights_after(loop: Callable, images: Tensor, labels: Tensor, steps: int) -> Tensor:
-    net = _Toy()
-    average, process = copy.deepcopy(net), Diffusion(straight(), "x0", weight="v", max_weight=25.0)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
-    loop(net, average, optimizer, images, labels, process, steps)
-    both = [*average.parameters(), *net.parameters()]
-    return torch.cat([p.detach().flatten() for p in both])
+    return run
 
 
-def _move(slow: Tensor, quick: Tensor) -> None:
-    slow.lerp_(quick, 0.01)
-
-
-def _loop(
-    unit: Callable[[Tensor], Tensor] = lambda x: x / 127.5 - 1,
-    null: int = 10,
-    shared_time: bool = False,
-    move: Callable[[Tensor, Tensor], object] = _move,
-    zero: bool = True,
-) -> Callable:
-    def loop(net, average, optimizer, images, labels, process, steps) -> None:
-        for step in range(steps):
-            rng = step_generator(0, step)
-            rows = torch.randint(len(images), (_BATCH,), generator=rng)
-            dropped = torch.rand(_BATCH, generator=rng) < 0.1
-            y = labels[rows].masked_fill(dropped, null)
-            x0, n = unit(images[rows].float()), 1 if shared_time else _BATCH
-            t = torch.randint(len(process), (n,), generator=rng).expand(_BATCH)
-            noise = torch.randn(x0.shape, generator=rng)
-            if zero:
-                optimizer.zero_grad()
-            process.loss(net, x0, t, noise, y).mean().backward()
-            optimizer.step()
-            with torch.no_grad():
-                for slow, quick in zip(average.parameters(), net.parameters(), strict=True):
-                    move(slow, quick)
-
-    return loop
-
-
-_PLANTED: dict[str, dict] = {
+_PLANTED = {
     "pixels lie in 0 … 1, where the noise is centred on 0: the process wants -1 … 1": {
         "unit": lambda x: x / 255
     },
     "a dropped label becomes 0, a class of its own; the null label is one past the last, 10": {
         "null": 0
     },
-    "all images of a batch share one t; draw as many as there are images": {"shared_time": True},
+    "all images of a batch share one t; draw as many as there are images": {"times": 1},
     "`slow = …` gives the name a new tensor and leaves the weights alone; write into them, as "
     "`slow.lerp_(quick, 0.01)` does": {"move": lambda slow, quick: None},
 }
-
-
-def _left(names: Sequence[str]) -> str:
-    """The hint for several planted mistakes that are left."""
-    return names[0] if len(names) == 1 else f"{len(names)} mistakes are left: " + "; ".join(names)
-
-
-REPAIRED_LOOP: dict[str, Callable] = {
-    _left(names): _loop(**{key: value for n in names for key, value in _PLANTED[n].items()})
-    for size in range(1, len(_PLANTED) + 1)
-    for names in combinations(_PLANTED, size)
-} | {
-    "pixels are divided by 127.5 but 1 isn't subtracted: they lie in 0 … 2": (
-        _loop(unit=lambda x: x / 127.5)
-    ),
-    "the average is a copy of the weights": _loop(move=lambda slow, quick: slow.copy_(quick)),
-    "the shares of the average are exchanged: it keeps 0.99 of itself": (
-        _loop(move=lambda slow, quick: slow.lerp_(quick, 0.99))
-    ),
-    "gradients are never zeroed, so that each step adds all the steps before": _loop(zero=False),
+_LEFT = {  # several are left
+    f"{size} mistakes are left: " * (size > 1) + "; ".join(hints): dict(
+        ChainMap(*(_PLANTED[hint] for hint in hints))
+    )
+    for size in range(1, 5)
+    for hints in combinations(_PLANTED, size)
 }
+_IMAGES = (torch.arange(640) * 37 % 256).reshape(40, 1, 4, 4).to(torch.uint8)
+_LABELS = torch.arange(40) % 10
 
-# --- an average without its start -----------------------------------------------------------------
 
+@against(
+    {"one step": (_IMAGES, _LABELS, 1), "six steps": (_IMAGES, _LABELS, 6)},
+    *chain(*_LEFT.items()),
+    "pixels are divided by 127.5 but 1 isn't subtracted: they lie in 0 … 2",
+    {"unit": lambda x: x / 127.5},
+    "the average is a copy of the weights",
+    {"move": lambda slow, quick: slow.copy_(quick)},
+    "the shares of the average are exchanged: it keeps 0.99 of itself",
+    {"move": lambda slow, quick: slow.lerp_(quick, 0.99)},
+    "gradients are never zeroed, so that each step adds all the steps before",
+    {"zero": lambda optimizer: None},
+    tolerance=1e-5,
+    seen=_weights_after,
+)
+def repaired_loop(
+    net: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    process: Diffusion,
+    steps: int,
+    *,
+    unit: Callable[[Tensor], Tensor] = lambda x: x / 127.5 - 1,
+    null: int = 10,
+    times: int = 32,
+    zero: Callable[[torch.optim.Optimizer], None] = torch.optim.Optimizer.zero_grad,
+    move: Callable[[Tensor, Tensor], object] = lambda slow, quick: slow.lerp_(quick, 0.01),
+) -> None:
+    """The loop, repaired; images (n, c, h, w) uint8, labels (n,).
 
-def corrected_average(fn: Callable[[Tensor, float], Tensor]) -> Verdict:
-    """Check `fn(weights, decay)`: weights after each step, (n, d) → their averages, (n, d).
-
-    Averages that start at zero and are divided by the share that the zeros don't have, as in Adam.
+    Random numbers are drawn as in the notebook's broken loop, in its order. Each case shows the
+    averaged weights, then the network's.
     """
-    weights = torch.tensor([[1.0, -2.0], [2.0, 0.5], [-1.0, 3.0], [0.5, 0.25], [4.0, -1.0]])
-    cases = {
-        "five steps, decay 0.9": (weights, 0.9),
-        "five steps, decay 0.5": (weights, 0.5),
-        "weights that stay as they are": (torch.ones(4, 3), 0.99),
-        "a single step": (weights[:1], 0.999),
-    }
-    right = _averages(lambda m, n: 1 - m ** (n + 1))
-    return judge("corrected_average", fn, right, cases, CORRECTED_AVERAGE, tolerance=1e-4)
+    for step in range(steps):
+        rng = step_generator(0, step)
+        rows = torch.randint(len(images), (32,), generator=rng)
+        y = labels[rows].masked_fill(torch.rand(32, generator=rng) < 0.1, null)
+        x0 = unit(images[rows].float())
+        t = torch.randint(len(process), (times,), generator=rng).expand(32)
+        zero(optimizer)
+        process.loss(net, x0, t, torch.randn(x0.shape, generator=rng), y).mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            for slow, quick in zip(average.parameters(), net.parameters()):
+                move(slow, quick)
 
 
 def _averages(
-    divisor: Callable[[float, int], float],
-    keep: Callable[[float, int], float] = lambda m, n: m,
-    first: bool = False,
-    back: bool = False,
-) -> Callable[[Tensor, float], Tensor]:
-    """Averages divided by `divisor(decay, n)`; `first`: they start at the first weights."""
-
-    def averages(weights: Tensor, decay: float) -> Tensor:
-        average, found = weights[0] if first else torch.zeros_like(weights[0]), []
-        for n, now in enumerate(weights):
-            share = keep(decay, n)
-            average = share * average + (1 - share) * now
-            found.append(average / divisor(decay, n))
-            average = found[-1] if back else average
-        return torch.stack(found)
-
-    return averages
+    weights: Tensor,
+    keep: Callable[[int], float],
+    average: Tensor,
+    divisor: Callable[[int], float] = lambda n: 1.0,
+) -> Tensor:
+    """(n, d) and the average at the start, (d,) → the averages, (n, d)."""
+    found = []
+    for n, now in enumerate(weights):
+        average = now.lerp(average, keep(n)) / divisor(n)
+        found.append(average)
+    return torch.stack(found)
 
 
-CORRECTED_AVERAGE: dict[str, Callable] = {
-    "nothing is divided: the average is still full of the zeros that it starts with": (
-        _averages(lambda m, n: 1.0)
-    ),
-    "the exponent is one too small: after the first step the zeros have the share m, not 1": (
-        _averages(lambda m, n: (1 - m**n) or math.inf)
-    ),
-    "the corrected average is fed back; keep the plain one, and divide only what you hand out": (
-        _averages(lambda m, n: 1 - m ** (n + 1), back=True)
-    ),
-    "it is divided by the zeros' share m^n; divide by what is left for the weights, 1 - m^n": (
-        _averages(lambda m, n: m ** (n + 1))
-    ),
-    "it starts at the first weights, which then keep the share of the zeros: start at zero": (
-        _averages(lambda m, n: 1.0, first=True)
-    ),
-    "it starts at the first weights and is divided all the same: start at zero": (
-        _averages(lambda m, n: 1 - m ** (n + 1), first=True)
-    ),
-    "the shares are exchanged: the average keeps m of itself": (
-        _averages(lambda m, n: 1 - (1 - m) ** (n + 1), keep=lambda m, n: 1 - m)
-    ),
-    "that is the ramp; here the decay stays as it is, and the average is divided": (
-        _averages(lambda m, n: 1.0, keep=lambda m, n: min(m, (1 + n) / (10 + n)), first=True)
-    ),
-}
-
-# --- the loss that learns the variance ------------------------------------------------------------
+def _zeros(w: Tensor, m: float) -> Tensor:
+    """The share of the zeros that the average starts with, after each step, (n, 1)."""
+    return m ** torch.arange(1, len(w) + 1)[:, None]
 
 
-def _schedule(betas: Tensor) -> Schedule:
-    alpha = (1 - betas.double()).cumprod(dim=0).sqrt()
-    sigma = (1 - alpha**2).sqrt()
-    return Schedule(alpha, sigma, torch.arange(len(betas)), "variance_preserving")
+_WEIGHTS = torch.tensor([[1.0, -2.0], [2.0, 0.5], [-1.0, 3.0], [0.5, 0.25], [4.0, -1.0]])
 
 
-def _ends(t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-    """log β̃_t and log β_t, (b, 1) each, for t > 0."""
-    now = (1 - betas.double()).cumprod(dim=0)
-    small = betas[t] * (1 - now[t - 1]) / (1 - now[t])
-    return small.log()[:, None].to(betas.dtype), betas[t].log()[:, None]
+@against(
+    {
+        "five steps, decay 0.9": (_WEIGHTS, 0.9),
+        "five steps, decay 0.5": (_WEIGHTS, 0.5),
+        "weights that stay as they are": (torch.ones(4, 3), 0.99),
+        "a single step": (_WEIGHTS[:1], 0.999),
+    },
+    "nothing is divided: the average is still full of the zeros that it starts with",
+    lambda w, m: _averages(w, lambda n: m, 0 * w[0]),
+    "the exponent is one too small: after the first step the zeros have the share m, not 1",
+    lambda w, m: _averages(w, lambda n: m, 0 * w[0]) / (1 - _zeros(w, m) / m),
+    "the corrected average is fed back; keep the plain one, and divide only what you hand out",
+    lambda w, m: _averages(w, lambda n: m, 0 * w[0], lambda n: 1 - m ** (n + 1)),
+    "it is divided by the zeros' share m^n; divide by what is left for the weights, 1 - m^n",
+    lambda w, m: _averages(w, lambda n: m, 0 * w[0]) / _zeros(w, m),
+    "it starts at the first weights, which then keep the share of the zeros: start at zero",
+    lambda w, m: _averages(w, lambda n: m, w[0]),
+    "it starts at the first weights and is divided all the same: start at zero",
+    lambda w, m: _averages(w, lambda n: m, w[0]) / (1 - _zeros(w, m)),
+    "the shares are exchanged: the average keeps m of itself",
+    lambda w, m: corrected_average.right(w, 1 - m),
+    "that is the ramp; here the decay stays as it is, and the average is divided",
+    lambda w, m: _averages(w, lambda n: min(m, (1 + n) / (10 + n)), w[0]),
+)
+def corrected_average(weights: Tensor, decay: float) -> Tensor:
+    """Weights after each step, (n, d), → their averages, (n, d), as in Adam.
 
-
-def best_fraction(fn: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
-    """Check `fn(error, t, betas)`: (b, d), (b,), (T,) → the outputs o that cost least, (b, d).
-
-    `error` are mean squares of μ̃ - μ̂, and t > 0.
+    They start at zero, and are divided by the share that the zeros don't have.
     """
-    betas = linear(100).betas.float()
-    error = torch.tensor([[1e-4, 3e-3], [2e-2, 5e-4]])
-    cases = {
-        "steps 3 and 50": (error, torch.tensor([3, 50]), betas),
-        "step 1": (error, torch.tensor([1, 1]), betas),
-        "no error": (0 * error, torch.tensor([2, 20]), betas),
-    }
-    return judge("best_fraction", fn, _fraction(), cases, BEST_FRACTION, tolerance=0.01)
-
-
-def _fraction(
-    of: Callable[[Tensor, Tensor], Tensor] = lambda small, error: small + error,
-    logarithm: Callable[[Tensor], Tensor] = Tensor.log,
-    last: Callable[[Tensor], Tensor] = lambda v: 2 * v - 1,
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    def fraction(error: Tensor, t: Tensor, betas: Tensor) -> Tensor:
-        small, large = (end.exp() for end in _ends(t, betas))
-        low, high, best = (logarithm(z) for z in (small, large, of(small, error)))
-        return last((best - low) / (high - low))
-
-    return fraction
-
-
-BEST_FRACTION: dict[str, Callable] = {
-    "Σ is the error alone; what even x0 can't tell, β̃, comes on top": (
-        _fraction(of=lambda small, error: error)
-    ),
-    "Σ lies between the ends in the logarithm, not as it is": _fraction(logarithm=lambda z: z),
-    "that is v, from 0 to 1; the network's number o runs from -1 to 1, and v = (o + 1)/2": (
-        _fraction(last=lambda v: v)
-    ),
-    "that is v read the wrong way: v = (o + 1)/2, so o = 2v - 1": (
-        _fraction(last=lambda v: (v + 1) / 2)
-    ),
-    "the ends are exchanged: o = -1 is the small variance": _fraction(last=lambda v: 1 - 2 * v),
-    "the error is a square already": _fraction(of=lambda small, error: small + error**2),
-    "o is clamped to -1 … 1; nothing holds the network there, and the best may lie outside": (
-        _fraction(last=lambda v: (2 * v - 1).clamp(-1, 1))
-    ),
-}
-
-
-def hybrid_loss(fn: Callable[..., Tensor]) -> Verdict:
-    """Check `fn(output, x0, noise, t, betas, scale)`: L_simple + scale · L_t in bits, (b,).
-
-    output (b, 2d): the noise predicted and the numbers of the variance; x0, noise (b, d); t > 0.
-    Each case shows, for each point, its loss and then the gradient of `output`.
-    """
-    betas = linear(100).betas.float()
-    x0 = torch.tensor([[0.5, -1.0], [0.25, 0.75], [-0.5, 1.0]])
-    noise = torch.tensor([[0.1, -0.7], [1.2, 0.3], [-0.4, 0.9]])
-    off = torch.tensor([[0.3, -0.2], [-0.5, 0.1], [0.2, 0.4]])
-    output = torch.cat([noise + off, torch.tensor([[0.5, -1.0], [0.0, 0.25], [1.0, -0.5]])], dim=1)
-    cases = {
-        "steps 3, 20 and 80": (output, x0, noise, torch.tensor([3, 20, 80]), betas, 1.0),
-        "scale 5": (output, x0, noise, torch.tensor([2, 5, 50]), betas, 5.0),
-    }
-    wrong = {hint: partial(_with_gradient, mistake) for hint, mistake in HYBRID_LOSS.items()}
-    mine, right = partial(_with_gradient, fn), partial(_with_gradient, _hybrid())
-    return judge("hybrid_loss", mine, right, cases, wrong, tolerance=1e-3)
-
-
-def _with_gradient(loss_of: Callable[..., Tensor], output: Tensor, *rest: object) -> Tensor:
-    """Every point's loss and the gradient of its output, (b, 1 + 2d)."""
-    leaf = output.clone().requires_grad_()
-    loss = loss_of(leaf, *rest)
-    if not isinstance(loss, Tensor) or loss.shape != output.shape[:1]:
-        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(f"the loss is {shape}; one number for each point, {len(output)}, is due")
-    (gradient,) = torch.autograd.grad(loss.sum(), leaf, allow_unused=True)
-    gradient = torch.zeros_like(output) if gradient is None else gradient
-    return torch.cat([loss.detach()[:, None], gradient], dim=1)
-
-
-def _hybrid(
-    prediction: Callable[[Tensor], Tensor] = Tensor.detach,
-    fraction: Callable[[Tensor], Tensor] = lambda o: (o + 1) / 2,
-    exchanged: bool = False,
-    linear_share: bool = False,
-    turned: bool = False,
-    unit: float = math.log(2),
-    reduce: Callable[..., Tensor] = Tensor.mean,
-    factor: Callable[[float], float] = lambda scale: scale,
-    everywhere: bool = False,
-    simple: bool = True,
-) -> Callable[..., Tensor]:
-    """L_simple + the bound's term; `prediction`: what is done to ε̂ before it enters the bound."""
-
-    def loss(
-        output: Tensor, x0: Tensor, noise: Tensor, t: Tensor, betas: Tensor, scale: float
-    ) -> Tensor:
-        process = Diffusion(_schedule(betas))
-        x_t, (eps, o) = process.q_sample(x0, t, noise), output.chunk(2, dim=1)
-        guess = process.to_x0(x_t, t, prediction(eps))
-        mean, true = (process.q_posterior_mean(x, x_t, t) for x in (guess, x0))
-        low, high = _ends(t, betas)
-        small, v = low, fraction(o)
-        if exchanged:
-            low, high = high, low
-        log_var = v * high + (1 - v) * low
-        if linear_share:
-            log_var = (v * high.exp() + (1 - v) * low.exp()).log()
-        pair = (true, small.expand_as(log_var)), (mean, log_var)
-        one, other = pair[::-1] if turned else pair
-        nats = divergence(*one, *other)
-        if everywhere:
-            nats = -discretized_log_likelihood(x0, mean, log_var / 2)
-        squared = (eps - noise).square().mean(dim=1) if simple else 0.0
-        return squared + factor(scale) * reduce(nats, dim=1) / unit
-
-    return loss
-
-
-HYBRID_LOSS: dict[str, Callable] = {
-    "the prediction isn't detached before it enters the bound, so that both losses teach it": (
-        _hybrid(prediction=lambda eps: eps)
-    ),
-    "the variance is detached, not the prediction: Σ learns nothing": (
-        _hybrid(prediction=lambda eps: eps, fraction=lambda o: (o.detach() + 1) / 2)
-    ),
-    "both halves are detached: Σ learns nothing": (
-        _hybrid(fraction=lambda o: (o.detach() + 1) / 2)
-    ),
-    "the share is o itself; o runs from -1 to 1, and v = (o + 1)/2": _hybrid(fraction=lambda o: o),
-    "the ends are exchanged: v = 0 is the small variance": _hybrid(exchanged=True),
-    "Σ is interpolated as it is; it lies between the ends in the logarithm": (
-        _hybrid(linear_share=True)
-    ),
-    "it is the divergence the other way round: of the network's normal from the true one": (
-        _hybrid(turned=True)
-    ),
-    "the bound's term is in nats; divide it by ln 2 for bits": _hybrid(unit=1.0),
-    "the bound's term is summed over the numbers of a point; it is their mean": (
-        _hybrid(reduce=Tensor.sum)
-    ),
-    "`scale` is left out": _hybrid(factor=lambda scale: 1.0),
-    "the likelihood of pixels is for t = 0; here it is the divergence": _hybrid(everywhere=True),
-    "L_simple, the squared error of the noise, is missing": _hybrid(simple=False),
-}
+    average = _averages(weights, lambda n: decay, 0 * weights[0])
+    return average / (1 - _zeros(weights, decay))

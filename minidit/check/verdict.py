@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,25 +27,32 @@ class Verdict:
 
 def against(
     cases: dict[str, tuple],
-    *mistakes: str | Callable,
+    *mistakes: str | Callable | dict,
     tolerance: float = 1e-4,
     seen: Callable[[Callable], Callable] = lambda fn: fn,
+    otherwise: str = "",
 ) -> Callable[[Callable], Callable[[Callable], Verdict]]:
     """Make the right function that it decorates a check `check(fn)` of a student's version.
 
     `cases`: a name → the arguments that fn is tried on. `mistakes`: a hint, a function that makes
-    this mistake, the next hint, …; one that does the same as fn in every case is its likeliest
-    cause. Compared are values of seen(fn), so that more than the values of fn may count.
+    this mistake, the next hint, …; or, instead of a function, what to change in the right one: its
+    keyword arguments, or, of a class, its pieces. One that does the same as fn in every case is its
+    likeliest cause, `otherwise` if none is. Compared are values of seen(fn), so that more than the
+    values of fn may count; it raises Fault for what no comparison tells.
     The check keeps what it knows: `check.right`, and `check.mistakes`, from hints to functions.
     """
-    causes = dict(zip(mistakes[::2], mistakes[1::2], strict=True))
     same = partial(alike, tolerance=tolerance)
 
     def outcomes(fn: Callable) -> list:
         return [outcome(seen(fn), case) for case in cases.values()]
 
     def decorate(right: Callable) -> Callable[[Callable], Verdict]:
-        name = right.__name__
+        def changed(change: dict) -> Callable:
+            is_class = isinstance(right, type)
+            return type("Wrong", (right,), change) if is_class else partial(right, **change)
+
+        made = (m if callable(m) else changed(m) for m in mistakes[1::2])
+        name, causes = right.__name__, dict(zip(mistakes[::2], made, strict=True))
 
         def check(fn: Callable) -> Verdict:
             got = outcomes(fn)
@@ -53,20 +60,23 @@ def against(
                 if isinstance(g, NotImplementedError):
                     return unwritten(name, g)
                 if not same(g, w):
-                    message = f"✗ {name} is not right yet. With {case} it {difference(g, w, same)}."
-                    for hint, mistake in causes.items():
-                        if all(map(same, got, outcomes(mistake))):
-                            return Verdict(False, f"{message}\n  The likeliest cause: {hint}.")
-                    return Verdict(False, message)
+                    where = ": it" if isinstance(g, Fault) else f". With {case} it"
+                    message = f"✗ {name} is not right yet{where} {difference(g, w, same)}."
+                    hints = (h for h, fn in causes.items() if all(map(same, got, outcomes(fn))))
+                    last = _SHAPES if "must match the size" in str(g) else otherwise
+                    hint = next(hints, "" if isinstance(g, Fault) else last)
+                    return Verdict(
+                        False, message + (f"\n  The likeliest cause: {hint}." if hint else "")
+                    )
             return Verdict(
                 True, f"✓ {name} is right, on all {len(cases)} inputs: {'; '.join(cases)}."
             )
 
         check.__name__ = check.__qualname__ = name
         check.__module__ = right.__module__
-        check.__doc__ = (
-            f"Check `fn({', '.join(inspect.signature(right).parameters)})`: {right.__doc__}"
-        )
+        taken = inspect.signature(right).parameters.values()
+        names = [p.name for p in taken if p.kind is not p.KEYWORD_ONLY]
+        check.__doc__ = f"Check `fn({', '.join(names)})`: {right.__doc__}"
         check.right, check.mistakes = right, causes
         return check
 
@@ -98,11 +108,15 @@ def unwritten(name: str, error: NotImplementedError) -> Verdict:
     return Verdict(False, f"○ {name} is still to be written: {error}")
 
 
-class _Changed(Exception):
-    """The function changed its input in place."""
+class Fault(Exception):
+    """What is wrong with a student's version, as the end of a sentence: it …"""
 
 
-_APART = (_Changed, NameError, AttributeError)  # a name mistyped explains nothing else
+_APART = (Fault, NameError, AttributeError)  # a name mistyped explains nothing else
+_SHAPES = (
+    "two shapes don't fit: what is (b, d), one row for each image, takes [:, None] to meet tokens "
+    "(b, n, d), and so does (b,) to meet points (b, d)"
+)
 
 
 def outcome(fn: Callable, case: tuple) -> object:
@@ -113,12 +127,14 @@ def outcome(fn: Callable, case: tuple) -> object:
     except Exception as error:
         return error
     if any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in zip(case, arguments)):
-        return _Changed()
+        return Fault("changes its input in place; work on a new tensor, or on a clone")
     return torch.as_tensor(result) if isinstance(result, int | float) else result
 
 
 def alike(a: object, b: object, tolerance: float = 0.0) -> bool:
     """Tell whether two outcomes are equal: tensors in shape and value, errors in being errors."""
+    if isinstance(a, frozenset):  # of names
+        return a == b
     if isinstance(a, Exception) or isinstance(b, Exception):
         both = isinstance(a, Exception) and isinstance(b, Exception)
         return both and all(isinstance(a, kind) == isinstance(b, kind) for kind in _APART)
@@ -128,12 +144,15 @@ def alike(a: object, b: object, tolerance: float = 0.0) -> bool:
     return torch.allclose(a.double(), b.double(), rtol=0, atol=tolerance, equal_nan=True)
 
 
-def difference(got: object, wanted: Tensor, same: Callable) -> str:
+def difference(got: object, wanted: Tensor | frozenset, same: Callable) -> str:
     """What is wrong with an outcome, as the end of a sentence on it. wanted: of any shape."""
-    if isinstance(got, _Changed):
-        return "changes its input in place; work on a new tensor, or on a clone"
+    if isinstance(got, Fault):
+        return str(got)
     if isinstance(got, Exception):
         return f"raises {type(got).__name__}: {str(got).strip().partition(chr(10))[0]}"
+    if isinstance(got, frozenset):
+        names = {"lists": sorted(got - wanted)[:3], "lacks": sorted(wanted - got)[:3]}
+        return " and ".join(f"{verb} {', '.join(few)}" for verb, few in names.items() if few)
     if not isinstance(got, Tensor):
         expected = f"tensor {tuple(wanted.shape)}" if wanted.dim() else "number"
         return f"returns a {type(got).__name__}, and a {expected} is expected"
@@ -159,3 +178,56 @@ def waves(*shape: int, start: int = 0) -> Tensor:
 # points of the plane and noise for them, (3, 2)
 POINTS = torch.tensor([[1.5, -0.5], [0.25, 2.0], [-1.0, 0.75]])
 NOISE = torch.tensor([[0.5, -1.25], [2.0, 0.75], [-0.5, 1.0]])
+
+
+def network(right: Callable[[], type], *sizes: int) -> Callable[[Callable], Callable]:
+    """What `against` sees of a class: whether it starts as right()(*sizes) does, then its answers.
+
+    Parameters of the same name and shape get the same numbers. Two tensors are compared as one.
+    """
+
+    def seen(make: Callable) -> Callable:
+        def answer(*inputs: object) -> object:
+            with torch.random.fork_rng(devices=[]):
+                net, wanted = _made(make, sizes), dict(right()(*sizes).named_parameters())
+            mine = dict(net.requires_grad_(False).named_parameters())
+            for key in {**mine, **wanted}:
+                if fault := _fault(key, mine.get(key), wanted.get(key)):
+                    raise Fault(f"{fault}; wanted are {', '.join(wanted)}")
+            for k, (_, p) in enumerate(sorted(mine.items())):
+                p.copy_(waves(*p.shape, start=1 + 7 * k) * 2 / p.shape[-1] ** 0.5)
+            found = net(*inputs)
+            return torch.stack(list(found)) if isinstance(found, tuple | list) else found
+
+        return answer
+
+    return seen
+
+
+def _made(make: Callable, sizes: tuple) -> nn.Module:
+    try:
+        net = make(*sizes)
+    except (TypeError, AttributeError) as error:
+        hint = "super().__init__() must come first"
+        if "__init__() call" not in str(error):
+            hint = f"it must take {len(sizes)} numbers and be a class of nn.Module"
+        raise Fault(f"raises {type(error).__name__}, made with {sizes}: {error}; {hint}") from error
+    if not isinstance(net, nn.Module):
+        raise Fault(f"makes a {type(net).__name__}, and a network (nn.Module) is expected")
+    return net
+
+
+def _fault(key: str, mine: Tensor | None, wanted: Tensor | None) -> str:
+    """What is wrong with a parameter of a network as it was made; either may be missing."""
+    if mine is None:
+        return f"has no parameter {key}"
+    if wanted is None:
+        why = (
+            ": the normalisation must have no scale and shift of its own, they come from the "
+            "condition; elementwise_affine=False"
+        )
+        return f"has a parameter {key} too many" + why * ("norm" in key)
+    if mine.shape != wanted.shape:
+        return f"has {key} of the shape {tuple(mine.shape)}, and {tuple(wanted.shape)} is expected"
+    is_loud = mine.any() and not wanted.any()
+    return f"has {key} that doesn't start at zero, so a fresh network isn't silent" * bool(is_loud)

@@ -52,7 +52,8 @@ def experiment(args: Namespace) -> None:
         file.write(page.encode())
     panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow
     log = [key for key in ("frechet",) if key in panels and _wide(panels[key])]
-    plot.dots(panels, log=log, title=results["question"], out=path.with_suffix(".png"))
+    if panels:  # costs have none
+        plot.dots(panels, log=log, title=results["question"], out=path.with_suffix(".png"))
     print(page)
 
 
