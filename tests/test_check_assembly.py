@@ -114,6 +114,7 @@ def test_strange_answers_are_told_what_is_missing():
         for answer in (None, 3, (1, 2), torch.zeros(())):
             verdict = getattr(check, name)(lambda *arguments, answer=answer: answer)
             assert not verdict and f"✗ {name} is not right yet" in repr(verdict)
-    assert "two tensors" in repr(check.as_concat(lambda kind, weight, bias: weight))
+    one = repr(check.as_concat(lambda kind, weight, bias: weight))
+    assert "two tensors" in one and "likeliest" not in one
     number = check.ancestral_sampler(lambda predict, x, noises, betas: predict(x, 3))
     assert "a step for each point" in repr(number)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minidit.check._verdict import Verdict, judge
+from minidit.check._verdict import Verdict, judge, outcome
 from minidit.embed import timestep_embedding
 from minidit.patches import patchify, unpatchify
 from minidit.schedule import linear
@@ -113,9 +113,10 @@ def _score(
     middle: Callable = lambda mean, a: a.sqrt() * mean,
     variance: Callable = lambda std, a: a * std**2 + 1 - a,
     after: Callable = lambda score, a: score,
+    factor: Callable = lambda table, t: table[t][:, None],
 ) -> Callable:
     def score(x: Tensor, t: Tensor, mean: Tensor, std: float, alphas_cumprod: Tensor) -> Tensor:
-        a = alphas_cumprod[t][:, None]  # (b, 1)
+        a = factor(alphas_cumprod, t)  # (b, 1)
         return after(-(x - middle(mean, a)) / variance(std, a), a)
 
     return score
@@ -141,6 +142,9 @@ _SCORE_MISTAKES = {
     ),
     "it is divided by a standard deviation; the score of a normal is -(x - middle) / variance": (
         _score(variance=lambda std, a: (a * std**2 + 1 - a).sqrt())
+    ),
+    "ᾱ_t (b,) meets points (b, d) on the wrong axis; make it (b, 1) with [:, None]": (
+        _score(factor=lambda table, t: table[t])
     ),
     "this is the noise ε̂; the score is -ε̂ / √(1 - ᾱ)": (
         _score(after=lambda score, a: -(1 - a).sqrt() * score)
@@ -223,14 +227,19 @@ def as_concat(fn: Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Ver
 
     def applied(fn: Callable) -> Callable:
         def skip(kind: str, weight: Tensor, bias: Tensor) -> Tensor:
-            found = fn(kind, weight, bias)
-            if not (isinstance(found, tuple) and len(found) == 2):
-                raise TypeError("two tensors are expected: a weight and a bias")
-            return F.linear(torch.cat([x, early], dim=-1), *found)
+            return F.linear(torch.cat([x, early], dim=-1), *fn(kind, weight, bias))
 
         return skip
 
     weight, bias = torch.arange(9).reshape(3, 3).float().cos(), torch.tensor([0.5, -1.0, 2.0])
+    first = outcome(fn, ("add", weight, bias))
+    pair = isinstance(first, tuple) and [isinstance(z, Tensor) for z in first] == [True, True]
+    if not (pair or isinstance(first, Exception)):
+        return Verdict(
+            False,
+            f"✗ as_concat is not right yet: it returns a {type(first).__name__}, and two tensors "
+            "are expected, a weight (d, 2·d) and a bias (d,).",
+        )
     cases = {
         f"skip={kind!r}": (kind, weight, bias) for kind in ("add", "add_linear", "linear_add")
     } | {"skip='none'": ("none", weight, bias)}
@@ -261,7 +270,7 @@ def taken_apart(net: UViT) -> SimpleNamespace:
 def _forward(
     order: int = 1,
     time: bool = True,
-    positions: bool = True,
+    positions: bool | str = True,
     patches_of: Callable = lambda x, n: x[:, -n:],
     skips: int = 1,
     pop: int = -1,
@@ -280,7 +289,8 @@ def _forward(
         tokens = net.patch_embed(patchify(x, net.patch_size))  # (b, n, d)
         n = tokens.shape[1]
         x = torch.cat([*extras[::order], tokens], dim=1)  # (b, extras + n, d)
-        x = x if net.pos_embed is None or not positions else x + net.pos_embed
+        if positions == "always" or (positions and net.pos_embed is not None):
+            x = x + net.pos_embed
         half, kept, waiting = len(net.blocks) // 2, [], net.skips[::skips]
         for k, block in enumerate(net.blocks):
             if k == half and not middle:
@@ -298,7 +308,9 @@ def _forward(
         x = patches_of(x, n)
         x = net.last(x if without == "norm" else net.norm(x))  # (b, n, p·p·c)
         image = unpatchify(x, net.patch_size, net.grid[::tall])  # (b, c, h, w)
-        return image if net.conv is None or without == "conv" else net.conv(image)
+        if without == "conv" or (net.conv is None and without != "None"):
+            return image
+        return net.conv(image)
 
     return forward
 
@@ -311,9 +323,8 @@ _FORWARD_MISTAKES = {
     "label and time are exchanged; the order is label, time, patches": _forward(order=-1),
     "the time's token is missing": _forward(time=False),
     "the positions are left out": _forward(positions=False),
-    "two tokens are dropped at the end, also where there is no label; keep the last n": (
-        _forward(patches_of=lambda x, n: x[:, 2:])
-    ),
+    "where there is no label there is one token less: none is made of it at the start, and at the "
+    "end the last n are kept, not all but two": (_forward(patches_of=lambda x, n: x[:, 2:])),
     "one token is dropped at the end, also where there is a label; keep the last n": (
         _forward(patches_of=lambda x, n: x[:, 1:])
     ),
@@ -334,6 +345,10 @@ _FORWARD_MISTAKES = {
     "the normalisation before the last layer is left out": _forward(without="norm"),
     "the convolution at the end is left out": _forward(without="conv"),
     "height and width of the grid are exchanged": _forward(tall=-1),
+    "conv is called where it is None; then the image stays as it is": _forward(without="None"),
+    "pos_embed is added where it is None; then the tokens stay as they are": (
+        _forward(positions="always")
+    ),
     "a shape doesn't fit; look at x.shape after every line: label and time are (b, 1, d), and all "
     "tokens are joined along dim=1": _shapes,
 }
@@ -356,7 +371,7 @@ def uvit_forward(fn: Callable[[SimpleNamespace, Tensor, Tensor, Tensor | None], 
     configs = {
         "labels and five blocks": (grey | {"input_size": 4, "depth": 4}, image(1, 4, 4), t, y),
         "a wide image without labels": (
-            colour | {"input_size": (4, 6), "depth": 6, "conv": "none", "skip": "add_linear"},
+            colour | {"input_size": (4, 6), "depth": 6, "skip": "add_linear"},
             image(3, 4, 6),
             t,
             None,
@@ -367,7 +382,12 @@ def uvit_forward(fn: Callable[[SimpleNamespace, Tensor, Tensor, Tensor | None], 
             t,
             y,
         ),
-        "a single block": (grey | {"input_size": (2, 4), "depth": 1}, image(1, 2, 4), t, y),
+        "a single block, no convolution": (
+            grey | {"input_size": (2, 4), "depth": 1, "conv": "none"},
+            image(1, 2, 4),
+            t,
+            y,
+        ),
     }
 
     def of_config(fn: Callable) -> Callable:
