@@ -90,8 +90,8 @@ TIME_EMBEDDERS: dict[str, Callable[[int], nn.Module]] = {"sinusoidal": TimestepE
 class LabelEmbedder(nn.Module):
     """A table of label vectors; with dropout, one more row: the null label of guidance.
 
-    `std` is the scale of the table at the start. The paper's code uses 0.02; with 1 the label is
-    heard from the first step, which matters when training is short.
+    `std` is the scale of the table at the start. The paper's code uses 0.02; with 1 the label has
+    an effect from the first step, which matters when training is short.
     """
 
     def __init__(

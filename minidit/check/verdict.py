@@ -83,26 +83,6 @@ def against(
     return decorate
 
 
-def judge(
-    name: str,
-    fn: Callable,
-    reference: Callable,
-    cases: dict[str, tuple],
-    mistakes: dict,
-    tolerance: float = 1e-4,
-) -> Verdict:
-    """`against`, where what is compared differs from check to check."""
-
-    def right(*arguments):
-        """The reference."""
-        return reference(*arguments)
-
-    right.__name__ = name
-    return against(
-        cases, *(part for pair in mistakes.items() for part in pair), tolerance=tolerance
-    )(right)(fn)
-
-
 def unwritten(name: str, error: NotImplementedError) -> Verdict:
     """The verdict on a stub: neither right nor wrong."""
     return Verdict(False, f"○ {name} is still to be written: {error}")

@@ -24,11 +24,11 @@ def add(subparsers) -> None:
     add_shared(p, "threads", "device")
     p.set_defaults(run=encode)
 
-    told = "encode and decode test images, and judge what is left of them"
+    told = "encode and decode test images, and measure what is left of them"
     p = subparsers.add_parser("reconstruct", help=told)
     p.add_argument("--weights", default="kl-mnist", help="an autoencoder's (%(default)s)")
     p.add_argument("--data", default="mnist", help="whose classifier and images (%(default)s)")
-    p.add_argument("--images", type=int, default=10_000, help="how many to judge (%(default)s)")
+    p.add_argument("--images", type=int, default=10_000, help="how many to measure (%(default)s)")
     p.add_argument("--out", default="reconstructions.png", help="the picture (%(default)s)")
     add_shared(p, "store", "threads")
     p.set_defaults(run=reconstruct)
@@ -63,15 +63,15 @@ def encode(args: Namespace) -> None:
 
 
 def reconstruct(args: Namespace) -> None:
-    """Encode and decode test images, and judge what is left of them."""
+    """Encode and decode test images, and measure what is left of them."""
     out = writable(args.out, ".png")
     check_positive(images=args.images)
-    stage, judge = latent.first_stage(args.weights), evaluate.classifier(args.data)
+    stage, classifier = latent.first_stage(args.weights), evaluate.classifier(args.data)
     test = data.load(args.data, "test")
     if args.images <= 64:
-        raise ValueError(f"--images {args.images} is too few to judge; try 1000")
+        raise ValueError(f"--images {args.images} is too few to measure; try 1000")
     images, labels = data.to_unit(test.images[: args.images]), test.labels[: args.images]
-    found = evaluate.reconstruction(judge, stage.model, images, labels)
+    found = evaluate.reconstruction(classifier, stage.model, images, labels)
     rounded = {k: round(v, 4) for k, v in found._asdict().items() if v is not None}
     figures = {"images": len(images), "data": args.data} | rounded
     for name, value in figures.items():

@@ -1,4 +1,4 @@
-"""What `classifier` does: train the network that judges samples; of scenes it is a detector."""
+"""What `classifier` does: train the network that reads samples; of scenes it is a detector."""
 
 from argparse import Namespace
 
@@ -22,7 +22,7 @@ def add(subparsers) -> None:
 
 
 def classifier(args: Namespace) -> None:
-    """Train a judge of samples, and store it with what it gets right of the test images."""
+    """Train a classifier or the detector, and store it with what it gets right of test images."""
     path = writable(args.out, ".safetensors")
     check_positive(steps=args.steps)
     test = data.load(args.data, "test")
@@ -30,14 +30,14 @@ def classifier(args: Namespace) -> None:
     with bar(args.steps) as progress:
         how = facts | {"report": lambda step, loss: progress.update()}
         if args.data == "scenes":
-            judge = detector.make_detector(**how)
-            right = alignment.layout_alignment(judge, images, test.objects)
+            model = detector.make_detector(**how)
+            right = alignment.layout_alignment(model, images, test.objects)
             facts["test"] = {name: round(value, 4) for name, value in right.items()}
             told = f"finds all objects of {right['scenes']:.2%}"
         else:
             train, photographs = data.load(args.data), data.DATASETS[args.data].photographs
-            judge = train_classifier(train.images, train.labels, photographs=photographs, **how)
-            right = evaluate.accuracy(judge, images, test.labels)
+            model = train_classifier(train.images, train.labels, photographs=photographs, **how)
+            right = evaluate.accuracy(model, images, test.labels)
             facts["test accuracy"], told = round(right, 4), f"recognises {right:.2%}"
-    weights.save(judge, path, info={"data": args.data, **facts, "command": command_of(args)})
+    weights.save(model, path, info={"data": args.data, **facts, "command": command_of(args)})
     print(f"wrote {path}; it {told} of the test images")

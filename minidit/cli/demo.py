@@ -29,7 +29,7 @@ def add(subparsers) -> None:
 
 
 def run_demo(args: Namespace) -> None:
-    """Train on drawn digits, sample, judge, and write a picture."""
+    """Train on drawn digits, sample, measure, and write a picture."""
     out, how = writable(args.out, ".png"), HOW | {"seed": args.seed}
     train = data.load("digits")
     model, diffusion, recipe = presets.build("demo", (1, 28, 28), 10, args.seed)

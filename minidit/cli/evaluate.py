@@ -1,4 +1,4 @@
-"""What the command line does to judge samples: figures beside those of real images.
+"""What the command line does to measure samples: figures beside those of real images.
 
 Real images are test images with the samples' labels. Precision, recall, density and coverage hold
 both to other test images. A near-copy is nearer to a training image than all of those but 1 %;
@@ -25,7 +25,7 @@ MOST = 2000  # test images that tell how near to a training image is suspicious
 
 def add(subparsers) -> None:
     """The options of `evaluate`."""
-    p = subparsers.add_parser("evaluate", help="judge samples beside as many real images")
+    p = subparsers.add_parser("evaluate", help="measure samples beside as many real images")
     add_sampling(p, 100, "of each class, or of scenes with seen and held-out pairs (%(default)s)")
     p.add_argument("--data", help="whose classifier and images (default: what they trained on)")
     file = "of photographs, the usual FID as well: the file of InceptionV3's weights"
@@ -35,7 +35,7 @@ def add(subparsers) -> None:
 
 
 def evaluate(args: Namespace) -> None:
-    """Judge samples of some weights, beside as many real images."""
+    """Measure samples of some weights, beside as many real images."""
     painter = Painter(args)
     encoder, num_classes = painter.model.label_embed, painter.model.config["num_classes"]
     if isinstance(encoder, ConditionEncoder):
@@ -47,7 +47,7 @@ def evaluate(args: Namespace) -> None:
         raise ValueError(f"--inception is for photographs, not for {args.data}; leave it out")
     network = inception(args.inception) if args.inception is not None else None
     if args.per_class * num_classes <= 64:
-        raise ValueError(f"--per-class {args.per_class} is too few to judge; try 100")
+        raise ValueError(f"--per-class {args.per_class} is too few to measure; try 100")
     data.load(args.data, "test")  # what can't be had is said before the work begins
     labels = torch.arange(num_classes).repeat(args.per_class)
     began = time.perf_counter()

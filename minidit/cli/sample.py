@@ -19,7 +19,7 @@ from minidit.train import replacing
 from minidit.training.generate import generate
 
 HOW = ("guidance", "sampler", "steps", "seed", "clip")  # options of how to sample, and its record
-AT_ONCE = 1000  # samples that are drawn to be judged
+AT_ONCE = 1000  # samples that are drawn to be measured
 
 
 def add(subparsers) -> None:

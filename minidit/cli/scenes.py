@@ -1,4 +1,4 @@
-"""What the command line does with scenes: prompts and boxes are read, and alignment is judged."""
+"""What the command line does with scenes: prompts and boxes are read, and alignment is measured."""
 
 import math
 from argparse import Namespace

@@ -107,10 +107,10 @@ def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path)
             "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "
             "out, an autoencoder trains from nothing in one process"
         )
-    judge, images = evaluate.classifier(preset["classifier"]), data.load(args.data).images
+    classifier, images = evaluate.classifier(preset["classifier"]), data.load(args.data).images
     model, terms = autoencoder_presets.build(args.preset, images.shape[1], args.seed)
     flips = data.DATASETS[args.data].photographs
-    run = AutoencoderRun(model.to(args.device), images, recipe, terms, judge, flips)
+    run = AutoencoderRun(model.to(args.device), images, recipe, terms, classifier, flips)
     average = _go(run, args)
     average.set_scale(images)
     facts = {"terms": asdict(terms), "judge": f"classifier-{preset['classifier']}"}
