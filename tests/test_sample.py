@@ -9,6 +9,8 @@ from minidit import (
     Schedule,
     ddim,
     ddpm,
+    dpm_adaptive,
+    dpm_solver,
     guided,
     linear,
     sample,
@@ -333,3 +335,10 @@ def test_a_schedule_may_end_with_no_signal(sampler, predict):
     assert out.std() == pytest.approx(STD, abs=0.02)
     with pytest.raises(ValueError, match="ends with no signal"):
         Diffusion(diffusion.schedule, "eps")
+    for run in (
+        lambda: dpm_adaptive(exact_denoiser(diffusion), diffusion, x),
+        lambda: dpm_solver(exact_denoiser(diffusion), diffusion, x, spacing="logsnr"),
+        lambda: sampler(exact_denoiser(diffusion), diffusion, x, steps="logsnr20"),
+    ):
+        with pytest.raises(ValueError, match="can't be walked from"):
+            sample(run())

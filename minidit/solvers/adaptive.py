@@ -10,7 +10,7 @@ from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.sampling import Denoiser, State
 from minidit.solvers.dpm import Walk
-from minidit.solvers.spacing import log_snr, position
+from minidit.solvers.spacing import ends, position
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def dpm_adaptive(
     if not (rtol >= 0 and atol > 0 and first > 0):
         raise ValueError(f"rtol={rtol}, atol={atol}, first={first}: atol, first > 0 and rtol ≥ 0")
     schedule = diffusion.schedule
-    lam, end = log_snr(schedule)[[-1, 0]].tolist()
+    end, lam = ends(schedule)
     h, before = min(first, end - lam), x
     known = None  # the prediction at this x, kept if a step fails
     parts = torch.arange(order + 1, dtype=torch.float64) / order  # even in λ

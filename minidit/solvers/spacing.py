@@ -22,8 +22,18 @@ def logsnr_steps(schedule: Schedule, count: int) -> list[int]:
 
 def even_log_snr(schedule: Schedule, count: int) -> Tensor:
     """(count,) rising positions from end to end, evenly spaced in λ = log(α/σ)."""
-    clean, noisy = log_snr(schedule)[[0, -1]].tolist()
+    clean, noisy = ends(schedule)
     return position(schedule, torch.linspace(clean, noisy, count, dtype=torch.float64))
+
+
+def ends(schedule: Schedule) -> tuple[float, float]:
+    """λ at the first and at the last step. Raises ValueError where the last has no signal left."""
+    if not schedule.alpha[-1] > 0:
+        raise ValueError(
+            "the schedule ends with no signal (alpha 0), where λ = log(α/σ) is -∞ and can't be "
+            "walked from; use ddim or ddpm with even steps"
+        )
+    return tuple(log_snr(schedule)[[0, -1]].tolist())
 
 
 def log_snr(schedule: Schedule) -> Tensor:
