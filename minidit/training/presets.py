@@ -14,6 +14,7 @@ _SMALL = dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0
 _LINEAR = dict(schedule="linear", predict="x0", weight="v", max_weight=25.0)
 _LINE = dict(schedule="straight", predict="x0", weight="v", max_weight=400.0)
 _SHORT = dict(optimizer="muon", times="logit_normal", warmup=20)
+_FINE = dict(steps=9000, batch_size=64, muon_lr=0.01, cooldown=0.9, ema_decay=0.9995)
 _LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup=100, cooldown=0.7)
 
 _LATENT = _SMALL | {"patch_size": 2}
@@ -25,10 +26,10 @@ _LAYOUT = dict(encoder="layout", kinds=list(scenes.KINDS), colours=list(scenes.C
 _LAYOUT |= dict(length=scenes.SLOTS)
 
 # "demo": a minute or two on two cores. "speedrun": as soon as possible; experiment "speedrun"
-# undoes it part by part. "mnist": the shipped weights. "mnist-fine": the same with smaller patches,
-# half the rate, and half as many steps again. "mnist-sigma": noise and variance predicted on DDPM's
-# schedule, as in the paper, but with a recipe for one core: errors of the noise weigh more where
-# there is much of it. "uvit-mnist": "mnist" for a U-ViT whose positions start as large
+# undoes it part by part. "mnist": the shipped weights. "mnist-fine" and "uvit-mnist-fine": smaller
+# patches, half the rate, half as many steps again. "mnist-sigma": noise and variance predicted on
+# DDPM's schedule, as in the paper, but with a recipe for one core: errors of the noise weigh more
+# where there is much of it. "uvit-mnist": "mnist" for a U-ViT whose positions start as large
 # as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in an autoencoder's latents.
 # "scenes-text", "scenes-layout": "mnist" for networks that attend to a caption's words, or to
 # boxes; about an hour. The first starts from what the second has learnt about drawing (from nothing
@@ -45,11 +46,12 @@ PRESETS: dict[str, dict] = {
         recipe=_SHORT | dict(steps=1600, batch_size=32, lr=5e-3, cooldown=0.8),
     ),
     "mnist": dict(model=_SMALL, diffusion=_LINE, recipe=_LONG),
-    "mnist-fine": dict(
-        model=_SMALL | {"patch_size": 4},
+    "mnist-fine": dict(model=_SMALL | {"patch_size": 4}, diffusion=_LINE, recipe=_LONG | _FINE),
+    "uvit-mnist-fine": dict(
+        network="UViT",
+        model=_SMALL | {"patch_size": 4, "pos_std": 0.7},
         diffusion=_LINE,
-        recipe=_LONG
-        | dict(steps=9000, batch_size=64, muon_lr=0.01, cooldown=0.9, ema_decay=0.9995),
+        recipe=_LONG | _FINE,
     ),
     "mnist-sigma": dict(
         model=_SMALL,
