@@ -177,7 +177,8 @@ def _check_steps(t: Tensor, batch: int, T: int) -> None:
 
 def _from_betas(betas: Tensor, name: str) -> Schedule:
     if betas.max() >= 1:
-        raise ValueError(f"T={len(betas)} makes β reach 1; use more steps, then respace")
+        least = round(len(betas) * betas.max().item()) + 1  # β goes with 1/T
+        raise ValueError(f"T={len(betas)} makes β reach 1; use at least {least} steps and respace")
     alphas_cumprod = (1 - betas).cumprod(dim=0)
     return Schedule(
         alphas_cumprod.sqrt(),

@@ -129,7 +129,7 @@ def test_a_changed_copy_does_not_share_what_was_looked_up():
 @pytest.mark.parametrize(
     "call, sentence",
     [
-        (lambda: scaled_linear(12), "T=12 makes β reach 1; use more steps"),
+        (lambda: scaled_linear(12), "T=12 makes β reach 1; use at least 13"),
         (lambda: scaled_linear(first=2), "first=2 is unknown"),
         (lambda: vp_sde(0), "T=0 must be at least 1"),
     ],

@@ -203,7 +203,7 @@ CASES = {
         "leave y out",
     ),
     # schedules
-    "T too small": (lambda: linear(20), "T=20", "use more steps"),
+    "T too small": (lambda: linear(20), "T=20", "at least 21"),
     "T 0": (lambda: minidit.cosine(0), "T=0 must be at least 1"),
     "T float": (lambda: minidit.straight(10.0), TypeError, "T=10.0 must be an integer"),
     "path": (
