@@ -1,5 +1,7 @@
 """Checks of what is put together: right ones pass, and strange answers end in no traceback."""
 
+from types import SimpleNamespace
+
 import pytest
 import students
 import torch
@@ -67,7 +69,16 @@ def of_the_package(output, x0, noise, t, betas, scale):
     return process.loss(lambda x, t, y: output, x0, t, noise)
 
 
+def by_search(d, depth):
+    """The width at which the parameters come nearest."""
+    half = depth // 2
+    with_skips = half * d * (2 * d + 1) + (2 * half + 1) * 4 * d * (2 * d + 1)
+    total = lambda inner: (2 * half + 1) * inner * (2 * d + 1)  # noqa: E731
+    return min(range(4 * d, 6 * d), key=lambda inner: abs(total(inner) - with_skips))
+
+
 RIGHT = [
+    ("inner_width", by_search),
     ("ancestral_sampler", by_tables),
     ("gaussian_score", by_autograd),
     ("as_concat", by_columns),
@@ -125,3 +136,31 @@ def test_what_is_missing_is_told():
     assert "two tensors" in repr(check.as_concat(lambda kind, weight, bias: weight))
     number = check.ancestral_sampler(lambda predict, x, noises, betas: predict(x, 3))
     assert "a step for each point" in repr(number)
+
+
+def test_a_mistyped_name_gets_no_hint():
+    verdict = check.as_concat(lambda kind, weight, bias: wieght)  # noqa: F821
+    assert "NameError" in repr(verdict) and "likeliest cause" not in repr(verdict)
+
+
+def test_a_part_that_is_missing_and_called_all_the_same_is_told():
+    def always(net, x, t, y):
+        image = recursive(SimpleNamespace(**{**vars(net), "conv": None}), x, t, y)
+        return net.conv(image)
+
+    assert "conv is called where it is None" in repr(check.uvit_forward(always))
+
+
+def test_lists_that_a_student_empties_are_whole_for_the_next():
+    def emptied(net, x, t, y):
+        while net.skips:
+            net.skips.pop()
+        return recursive(net, x, t, y)
+
+    assert not check.uvit_forward(emptied) and check.uvit_forward(recursive)
+
+
+def test_a_width_that_is_no_whole_number_or_rounded_down_is_not_right():
+    exact = lambda d, depth: 4 * d + (2 * d * d + d) * (depth // 2) / ((depth + 1) * (2 * d + 1))  # noqa: E731
+    assert not check.inner_width(exact)
+    assert not check.inner_width(lambda d, depth: int(exact(d, depth)))

@@ -16,31 +16,6 @@ from minidit.training.presets import without_skips
 from minidit.uvit import UViT
 
 
-def _join(b: int, n: int, d: int) -> tuple[Tensor, ...]:
-    return waves(b, n, d), waves(b, n, d, start=50), waves(d, 2 * d), waves(d)
-
-
-@against(
-    {
-        "two images of three tokens": _join(2, 3, 4),
-        "one token": _join(1, 1, 2),
-        "as many tokens as channels": _join(1, 4, 4),
-    },
-    "early comes before x; the late tokens are first, then the early ones",
-    lambda x, early, weight, bias: long_skip.right(early, x, weight, bias),
-    "the bias is forgotten",
-    lambda x, early, weight, bias: long_skip.right(x, early, weight, 0 * bias),
-    "x is added once more; the linear layer is all there is",
-    lambda x, early, weight, bias: x + long_skip.right(x, early, weight, bias),
-    "the layer gets d channels and takes 2·d: x and early are joined along the tokens, or added; "
-    "join them along the channels, dim=-1",
-    lambda x, early, weight, bias: F.linear(torch.cat([x, early], dim=1), weight, bias),
-)
-def long_skip(x: Tensor, early: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Linear([x, early]); (b, n, d), (b, n, d), (d, 2d), (d,) → (b, n, d)."""
-    return F.linear(torch.cat([x, early], dim=-1), weight, bias)
-
-
 def _walk(
     partners: Callable[[list[Tensor]], list[Tensor]],
     joined: Callable[..., Tensor] = lambda x, early, block, skip: block(skip(x, early)),
@@ -59,31 +34,21 @@ def _walk(
     return walk
 
 
-_BLOCKS = [lambda x, k=k: x + torch.sin(x * (k + 1)) for k in range(7)]
-_SKIPS = [lambda x, early, k=k: 0.5 * x - early * (k + 1) for k in range(3)]
-
-
-@against(
-    {
-        "three blocks": (waves(1, 2, 2), _BLOCKS[:3], _SKIPS[:1]),
-        "seven blocks": (waves(2, 3, 2), _BLOCKS, _SKIPS),
-        "one block, and no skip": (waves(1, 1, 2), _BLOCKS[:1], []),
-    },
+_up_and_down = _walk(lambda walked: walked[-2:0:-1])
+_WALKS = {
     "the first that was kept is the first that is taken; take the last one, so that blocks at the "
-    "same height meet",
-    _walk(lambda walked: walked[1:-1]),
-    "what goes into a block is kept; keep what comes out of it",
-    _walk(lambda walked: walked[-3::-1]),
-    "a skip joins after its block; it comes before, so that the block works on both",
-    _walk(lambda walked: walked[-2:0:-1], lambda x, early, block, skip: skip(block(x), early)),
-    "the middle block keeps its output, too; it has no partner",
-    _walk(lambda walked: walked[:1:-1]),
-    "the skips are left out",
-    lambda x, blocks, skips: reduce(lambda x, block: block(x), blocks, x),
-)
-def u_walk(x: Tensor, blocks: Sequence[Callable], skips: Sequence[Callable]) -> Tensor:
-    """2k + 1 functions of x (b, n, d), k of (x, early), in the order of use → (b, n, d)."""
-    return _walk(lambda walked: walked[-2:0:-1])(x, blocks, skips)
+    "same height meet": _walk(lambda walked: walked[1:-1]),
+    "what goes into a block is kept; keep what comes out of it": _walk(
+        lambda walked: walked[-3::-1]
+    ),
+    "a skip joins after its block; it comes before, so that the block works on both": _walk(
+        lambda walked: walked[-2:0:-1], lambda x, early, block, skip: skip(block(x), early)
+    ),
+    "the middle block keeps its output, too; it has no partner": _walk(
+        lambda walked: walked[:1:-1]
+    ),
+    "the skips are left out": lambda x, blocks, skips: reduce(lambda x, f: f(x), blocks, x),
+}
 
 
 # a skip has 2·d² + d parameters, one more feature in an MLP 2·d + 1
@@ -111,7 +76,7 @@ def _of_tokens(concat: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Te
         found = concat(kind, weight, bias)
         if not (isinstance(found, tuple) and len(found) == 2):
             raise Fault("gives something else, and two tensors are expected: a weight and a bias")
-        return long_skip.right(waves(1, 3, 3), waves(1, 3, 3, start=40), *found)
+        return F.linear(torch.cat([waves(1, 3, 3), waves(1, 3, 3, start=40)], dim=-1), *found)
 
     return skip
 
@@ -188,6 +153,10 @@ def _of_network(forward: Callable) -> Callable[..., Tensor]:
     return run
 
 
+def _is_none(x: Tensor) -> Tensor:
+    raise TypeError("'NoneType' object is not callable")
+
+
 def _no_middle(net: SimpleNamespace) -> dict:
     half = len(net.skips)
     return {"blocks": [*net.blocks[:half], lambda x: x, *net.blocks[half + 1 :]]}
@@ -201,7 +170,11 @@ def _no_middle(net: SimpleNamespace) -> dict:
             (4, 6),
             False,
         ),
-        "no positions": ({"pos_embed": "none", "skip": "linear_add"}, (4, 4), True),
+        "no positions": (
+            {"pos_embed": "none", "conv": "none", "skip": "linear_add"},
+            (4, 4),
+            True,
+        ),
         "a single block": ({"depth": 1}, (2, 4), True),
     },
     "label and time are exchanged; the order is label, time, patches",
@@ -228,7 +201,11 @@ def _no_middle(net: SimpleNamespace) -> dict:
     {"change": lambda net: {"conv": None}},
     "height and width of the grid are exchanged",
     {"change": lambda net: {"grid": net.grid[::-1]}},
-    *chain(*((hint, {"walk": walk}) for hint, walk in u_walk.mistakes.items())),
+    "conv is called where it is None; then the image stays as it is",
+    {"change": lambda net: {"conv": net.conv or _is_none}},
+    "pos_embed is added where it is None; then the tokens stay as they are",
+    {"change": lambda net: {"pos_embed": "None" if net.pos_embed is None else net.pos_embed}},
+    *chain(*((hint, {"walk": walk}) for hint, walk in _WALKS.items())),
     "a shape doesn't fit; look at x.shape after every line: label and time are (b, 1, d), and all "
     "tokens are joined along dim=1",
     lambda net, x, t, y: torch.cat([t, x]),
@@ -243,7 +220,7 @@ def uvit_forward(
     change: Callable[[SimpleNamespace], dict] = lambda net: {},
     extras: Callable[[list[Tensor]], list[Tensor]] = lambda extras: extras,
     patches: Callable[[Tensor, int], Tensor] = lambda x, n: x[:, -n:],
-    walk: Callable[..., Tensor] = u_walk.right,
+    walk: Callable[..., Tensor] = _up_and_down,
 ) -> Tensor:
     """A U-ViT's forward pass with what `taken_apart` gives; (b, c, h, w), (b,), (b,) or None."""
     net = SimpleNamespace(**{**vars(net), **change(net)})
