@@ -4,6 +4,7 @@ A sampler is a generator: it yields every state, so the caller owns pictures and
 `sample(ddim(…))` runs one to its end.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -260,9 +261,7 @@ SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {"ddpm": ddpm, "ddim": ddi
 
 def sample(states: Iterable[State]) -> Tensor:
     """Run a sampler to its end: the last x, (b, c, h, w)."""
-    state = None
-    for state in states:  # noqa: B007 - the last one is what remains
-        pass
-    if state is None:
+    last = deque(states, maxlen=1)
+    if not last:
         raise ValueError("the sampler yielded no state; give it at least one step")
-    return state.x
+    return last[0].x

@@ -1,4 +1,4 @@
-"""Training autoencoders: every term, the critic, revived codes, and stopping anywhere."""
+"""Training autoencoders: every term, revived codes, and stopping anywhere."""
 
 import copy
 
@@ -9,20 +9,13 @@ from torch.nn import functional as F
 
 from minidit import KLAutoencoder, Recipe, VQAutoencoder
 from minidit.evaluate.classifier import Classifier, feature_distance
-from minidit.latents.training import (
-    AutoencoderRun,
-    PatchDiscriminator,
-    Terms,
-    adaptive_weight,
-    fit_autoencoder,
-    hinge_loss,
-)
+from minidit.latents.training import AutoencoderRun, Terms, fit_autoencoder
 from minidit.train import read_checkpoint, step_generator
 
 SHORT = {"steps": 7, "batch_size": 4, "warmup": 2}
 SMALL = {"in_channels": 1, "latent_channels": 2, "width": 4, "multipliers": (1, 2)}
 PLAIN = Terms(feature=0.0)
-EVERY_KIND = pytest.mark.parametrize("kind", ["kl", "vq", "kl with critic", "vq with critic"])
+EVERY_KIND = pytest.mark.parametrize("kind", ["kl", "vq"])
 
 
 def data(n=12, side=8):
@@ -35,11 +28,6 @@ def fresh(kind):
     return KLAutoencoder(**SMALL) if "kl" in kind else VQAutoencoder(**SMALL, num_codes=16)
 
 
-def terms_of(kind):
-    critic = {"adversarial": 0.5, "adversarial_from": 3} if "critic" in kind else {}
-    return Terms(feature=0.0, patience=2, **critic)
-
-
 class Stopped(Exception):
     pass
 
@@ -49,7 +37,7 @@ def train(kind, out=None, stop=None, save_every=1, recipe=(), **changes):
         if step == stop:
             raise Stopped
 
-    options = {"terms": terms_of(kind), "flips": True} | changes
+    options = {"terms": Terms(feature=0.0, patience=2), "flips": True} | changes
     return fit_autoencoder(
         fresh(kind), data(), recipe=Recipe(**SHORT | dict(recipe)), out=out,
         save_every=save_every, report=report, **options,
@@ -145,56 +133,6 @@ def test_features_decide_when_they_weigh(tmp_path):
     assert found[20.0] < 0.9 * found[0.0]
 
 
-# --- the critic -----------------------------------------------------------------------------------
-
-
-def test_the_hinge_loss_counts_what_does_not_pass_one():
-    real, false = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 2.0])
-    assert hinge_loss(real, false) == pytest.approx(0.5 * (2.5 / 3 + 4 / 3))
-
-
-def test_the_adaptive_weight_makes_both_gradients_as_long():
-    last = torch.tensor([1.0, 2.0], requires_grad=True)
-    a, b = (3 * last).sum(), (last * torch.tensor([0.1, 0.2])).sum()
-    weight = adaptive_weight(a, b, last)
-    expected = 18**0.5 / (0.05**0.5 + 1e-4)
-    assert weight.item() == pytest.approx(expected) and not weight.requires_grad
-    assert adaptive_weight(a, 0 * b, last) == 1e4
-
-
-def test_the_critic_learns_to_tell_real_from_false():
-    torch.manual_seed(0)
-    critic = PatchDiscriminator(1, width=4)
-    optimizer = torch.optim.Adam(critic.parameters(), 1e-2)
-    real, false = torch.randn(8, 1, 8, 8), torch.zeros(8, 1, 8, 8)
-    assert critic(real).shape == (8, 1, 2, 2)
-    for _ in range(40):
-        optimizer.zero_grad()
-        hinge_loss(critic(real), critic(false)).backward()
-        optimizer.step()
-    assert critic(real).mean() > 0.5 > -0.5 > critic(false).mean()
-
-
-def test_the_critic_waits_for_its_step_and_then_changes_the_result():
-    without, waiting = (train(k, recipe={"steps": 3}) for k in ("kl", "kl with critic"))
-    assert equal(without.state_dict(), waiting.state_dict())  # it starts after step 3
-    assert not equal(train("kl").state_dict(), train("kl with critic").state_dict())
-
-
-def test_the_autoencoders_step_leaves_no_gradient_in_the_critics():
-    run = AutoencoderRun(fresh("kl"), data(), Recipe(**SHORT), Terms(feature=0.0, adversarial=1.0))
-    before = [p.detach().clone() for p in run.critic.parameters()]
-    run.step()
-    gradients = [p.grad.clone() for p in run.critic.parameters()]
-    assert any(not torch.equal(p, old) for p, old in zip(run.critic.parameters(), before))
-    for p, old in zip(run.critic.parameters(), before):
-        p.data.copy_(old)
-    run.critic.zero_grad()
-    hinge_loss(run.critic(run.real), run.critic(run.false)).backward()
-    for p, gradient in zip(run.critic.parameters(), gradients):
-        torch.testing.assert_close(p.grad, gradient)
-
-
 # --- stopping and going on ------------------------------------------------------------------------
 
 
@@ -208,7 +146,7 @@ def test_a_stopped_run_resumes_to_the_bit(kind, stops, save_every, tmp_path):
     torch.rand(3)  # the global generator has no part in it
     resumed = train(kind, tmp_path / "cut", save_every=save_every)
     states = [read_checkpoint(tmp_path / n / "checkpoint.pt") for n in ("whole", "cut")]
-    assert states[0]["done"] == 7 and ("critic" in states[0]) == ("critic" in kind)
+    assert states[0]["done"] == 7
     assert equal(*states)
     assert equal(whole.state_dict(), resumed.state_dict()) and whole.scale != 1
     assert [p.name for p in (tmp_path / "cut").iterdir()] == ["checkpoint.pt"]
@@ -236,7 +174,7 @@ def test_a_checkpoint_of_another_run_is_refused(changes, words, tmp_path):
 def test_another_network_is_another_run(tmp_path):
     train("kl", tmp_path)
     with pytest.raises(ValueError, match="another run: its network"):
-        train("vq", tmp_path, terms=terms_of("kl"))
+        train("vq", tmp_path, terms=Terms(feature=0.0, patience=2))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

@@ -1,5 +1,6 @@
-"""Training an autoencoder (LDM, arXiv 2112.10752, section 3.1): pixels, features, a little order
-among the latents, and, if wanted, a critic of patches, for crispness (VQGAN, arXiv 2012.09841).
+"""Training an autoencoder (LDM, arXiv 2112.10752, section 3.1): pixels, features, a little order.
+
+The paper's adversarial term, which sharpens texture, is left out.
 """
 
 import copy
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import check_choice, check_images, check_positive
+from minidit._validate import check_choice
 from minidit.evaluate.classifier import Classifier, feature_distance
 from minidit.latents.autoencoder import Autoencoder, VQAutoencoder
 from minidit.train import Loop, Recipe, check_training_images
@@ -21,59 +22,21 @@ PIXELS = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 @dataclass(frozen=True)
 class Terms:
-    """The weights of an autoencoder's loss; the critic's own learning rate is the recipe's `lr`."""
+    """The weights of an autoencoder's loss."""
 
     pixel: str = "l1"  # or "l2": the mean over all numbers of the images, at weight 1
     feature: float = 1.0  # of `feature_distance`
     kl: float = 1e-6  # of the nats for each number of the image, as in latent diffusion
     codebook: float = 1.0  # of the quantizer's loss
-    adversarial: float = 0.0  # of the critic's opinion, times `adaptive_weight` …
-    adversarial_from: int = 0  # … from this step on
     patience: int = 50  # steps until a code that no latent was nearest to moves to a random one
 
     def __post_init__(self) -> None:
         check_choice("pixel", self.pixel, PIXELS)
-        for name in ("feature", "kl", "codebook", "adversarial", "adversarial_from"):
+        for name in ("feature", "kl", "codebook"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 is none")
         if self.patience < 1:
             raise ValueError(f"patience={self.patience} must be at least 1 step")
-
-
-class PatchDiscriminator(nn.Module):
-    """Images (b, c, h, w) → a grid of opinions (b, 1, h', w'), above zero for "real".
-
-    As in pix2pix (arXiv 1611.07004), but with normalisations that don't mix images: a batch of
-    real ones and one of false ones see the same network.
-    """
-
-    def __init__(self, in_channels: int, width: int = 32) -> None:
-        super().__init__()
-        check_positive(in_channels=in_channels, width=width)
-        self.in_channels = in_channels
-        layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, 2, padding=1)]
-        for k, (size, stride) in ((2, (4, 2)), (4, (3, 1))):
-            conv = nn.Conv2d(k // 2 * width, k * width, size, stride, padding=1)
-            layers += [nn.LeakyReLU(0.2), conv, nn.GroupNorm(1, k * width)]
-        last = nn.Conv2d(4 * width, 1, 3, padding=1)
-        self.layers = nn.Sequential(*layers, nn.LeakyReLU(0.2), last)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(b, c, h, w) → (b, 1, h/4, w/4)."""
-        check_images(images, self.in_channels)
-        return self.layers(images)
-
-
-def hinge_loss(real: Tensor, false: Tensor) -> Tensor:
-    """The critic's loss, a scalar, from opinions (b, 1, h, w): real and false should pass ±1."""
-    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + false).mean())
-
-
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
-    """‖∇ reconstruction‖ / ‖∇ adversarial‖, a scalar, by the decoder's `last` weights."""
-    (ours,) = torch.autograd.grad(reconstruction, last, retain_graph=True)
-    (its,) = torch.autograd.grad(adversarial, last, retain_graph=True)
-    return (ours.norm() / (its.norm() + 1e-4)).clamp(max=1e4).detach()
 
 
 class AutoencoderRun(Loop):
@@ -99,15 +62,6 @@ class AutoencoderRun(Loop):
             self.classifier.requires_grad_(False)
         # For how many steps each code was nearest to nothing, (num_codes,); a KL's has no codes.
         self.idle = torch.zeros(model.config.get("num_codes", 0), device=self.device)
-        self.critic, self.its_state = None, {}
-        if terms.adversarial:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(recipe.seed)
-                self.critic = PatchDiscriminator(model.in_channels).to(self.device)
-            self.critic_optimizer = torch.optim.AdamW(
-                self.critic.parameters(), recipe.lr, (0.5, 0.9), weight_decay=0.0
-            )
-            self.its_state = {"critic": self.critic, "critic_optimizer": self.critic_optimizer}
 
     def loss(self, rng: torch.Generator) -> Tensor:
         """The weighted sum of a batch's terms."""
@@ -116,16 +70,10 @@ class AutoencoderRun(Loop):
             flip = torch.rand(len(self.real), 1, 1, 1, generator=rng, device=self.device) < 0.5
             self.real = torch.where(flip, self.real.flip(3), self.real)
         restored, order = self._restore_images(rng)
-        self.false = restored.detach()
         loss = PIXELS[self.terms.pixel](restored, self.real)
         if self.classifier is not None:
             distance = feature_distance(self.classifier, restored, self.real)
             loss = loss + self.terms.feature * distance
-        self.critic_acts = self.critic is not None and self.done >= self.terms.adversarial_from
-        if self.critic_acts:
-            opinion = -self.critic(restored).mean()
-            weight = adaptive_weight(loss, opinion, self.model.decoder.conv_out.weight)
-            loss = loss + self.terms.adversarial * weight * opinion
         return loss + order
 
     def _restore_images(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -137,17 +85,11 @@ class AutoencoderRun(Loop):
         kl = found.kl().mean() / self.real[0].numel()
         return self.model.decode(found.sample(rng)), self.terms.kl * kl
 
-    def after(self, rng: torch.Generator) -> None:
-        """The critic's step, and new places for dead codes."""
-        if self.critic_acts:
-            self.critic_optimizer.zero_grad()  # what the autoencoder's loss left behind
-            hinge_loss(self.critic(self.real), self.critic(self.false)).backward()
-            self.critic_optimizer.step()
-        if len(self.idle):
-            self._revive(rng)
-
     @torch.no_grad()
-    def _revive(self, rng: torch.Generator) -> None:
+    def after(self, rng: torch.Generator) -> None:
+        """New places for dead codes."""
+        if not len(self.idle):
+            return
         self.idle += 1
         self.idle[self.indices.unique()] = 0
         dead = self.idle >= self.terms.patience
@@ -166,15 +108,12 @@ class AutoencoderRun(Loop):
 
     def state(self) -> dict:
         """Everything that a resumed run needs, as tensors and plain values."""
-        more = {name: part.state_dict() for name, part in self.its_state.items()}
-        return super().state() | more | {"idle": self.idle}
+        return super().state() | {"idle": self.idle}
 
     def restore(self, state: dict) -> None:
         """Continue where `state` was taken. Raises ValueError if it is of another run."""
         super().restore(state)
         self.idle.copy_(state.get("idle", self.idle))
-        for name, part in self.its_state.items():
-            part.load_state_dict(state[name])
 
 
 def fit_autoencoder(
