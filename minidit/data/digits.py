@@ -1,10 +1,11 @@
-"""A stand-in for MNIST that needs no download: digits drawn from the fonts matplotlib ships.
+"""A stand-in for MNIST that needs no download: digits of the fonts that come with matplotlib.
 
-Each of the 230 glyphs (23 faces, 10 digits) is drawn once, large, and turned into a signed distance
+Each of the 230 glyphs (23 faces, 10 digits) lies in `SHEET`, large, and becomes a signed distance
 field: how far, in pixels of the image, a point lies from the outline, negative in the ink. Bending
 its coordinates changes the hand, adding a number the pen; a soft threshold at zero gives the greys.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +18,26 @@ from minidit.data.cache import drawn
 VERSION = 1  # of the recipe below; part of the cache's name, so that an old cache is not read
 COUNTS = {"train": 60_000, "test": 10_000}
 
+# A row for each face, ten digits in cells of one size, white on black; tests/glyphs.py draws it. No
+# font is opened here: which of them a matplotlib has depends on its version.
+SHEET = Path(__file__).with_name("glyphs.png")
+CELL = (104, 80)  # pixels of the sheet: height, width
 # STIX sans is left out: its 1 has no foot, and slanted it is a 7.
-_FILES = """
+FACES = tuple(
+    """
     DejaVuSans       DejaVuSans-Bold       DejaVuSans-Oblique       DejaVuSans-BoldOblique
     DejaVuSansMono   DejaVuSansMono-Bold   DejaVuSansMono-Oblique   DejaVuSansMono-BoldOblique
     DejaVuSerif      DejaVuSerif-Bold      DejaVuSerif-Italic       DejaVuSerif-BoldItalic
     STIXGeneral      STIXGeneralBol        STIXGeneralItalic        STIXGeneralBolIta
-    cmr10 cmb10 cmss10 cmti10 cmtt10 cmmi10
-"""
-# (font file, code point of its zero); the last is the monospaced face inside STIX.
-FACES = (*((f"{name}.ttf", 0x30) for name in _FILES.split()), ("STIXGeneral.ttf", 0x1D7F6))
+    cmr10 cmb10 cmss10 cmti10 cmtt10 cmmi10 STIXGeneral-Mono
+    """.split()
+)
 
 SIZE = 28  # the image, in pixels
 BOX = 20  # a digit's longer side before it varies, as in MNIST
 FIELD = 56  # samples along a side of the distance field ...
 REACH = 14.0  # ... which covers -REACH..REACH pixels around the glyph's centre of mass
 EDGE = 1.3  # width of the grey seam, in pixels
-DRAWN_AT = 120  # font size of the large drawing
 
 
 def load(folder: Path, split: str, seed: int) -> list[Tensor]:
@@ -54,36 +58,22 @@ def render(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def glyph_fields(faces: tuple[tuple[str, int], ...] | None = None) -> Tensor:
+def glyph_fields(faces: tuple[str, ...] = FACES) -> Tensor:
     """Signed distance fields of every face and digit, (faces, 10, 56, 56) float32, in pixels."""
-    faces = FACES if faces is None else faces
     # NumPy up to here: in thousands of tiny steps torch's threads cost more than they bring.
-    fields = [_distance_field(ink) for face in faces for ink in _large_glyphs(*face)]
+    fields = [_distance_field(ink) for face in faces for ink in _glyphs(FACES.index(face))]
     return torch.from_numpy(np.stack(fields)).float().unflatten(0, (len(faces), 10))
 
 
-def _large_glyphs(file: str, zero: int) -> list[np.ndarray]:
-    """The ten digits of one face as boolean (h, w): the ink with a rim of one empty pixel."""
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
+def _glyphs(row: int) -> Iterator[np.ndarray]:
+    """The ten digits of a face as boolean (h, w): the ink with a rim of one empty pixel."""
+    from PIL import Image
 
-    def draw(digit: int) -> np.ndarray:
-        # The zero of DejaVu Sans Mono has a dot that would fill its hole; that of Sans has none.
-        name = file.replace("SansMono", "Sans") if digit == 0 else file
-        path = Path(matplotlib.get_data_path(), "fonts", "ttf", name)
-        font = ImageFont.truetype(str(path), DRAWN_AT, layout_engine=ImageFont.Layout.BASIC)
-        paper = Image.new("L", (2 * DRAWN_AT, 2 * DRAWN_AT))
-        ImageDraw.Draw(paper).text((DRAWN_AT // 2,) * 2, chr(zero + digit), fill=255, font=font)
-        ink = np.asarray(paper) >= 128
-        return np.pad(ink[ink.any(1)][:, ink.any(0)], 1)
-
-    try:
-        return [draw(digit) for digit in range(10)]
-    except OSError as error:
-        raise RuntimeError(
-            f"digits are drawn with matplotlib's fonts, and {file} can't be opened ({error}): "
-            "reinstall matplotlib, or use 'mnist'"
-        ) from error
+    height, width = CELL
+    with Image.open(SHEET) as sheet:
+        cells = np.asarray(sheet.crop((0, row * height, 10 * width, (row + 1) * height)))
+    for ink in np.split(cells, 10, axis=1):
+        yield np.pad(ink[ink.any(1)][:, ink.any(0)], 1)
 
 
 def _distance_field(ink: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidit.data.cache import drawn
-from minidit.data.digits import BOX, FACES, FIELD, REACH, glyph_fields
+from minidit.data.digits import BOX, FIELD, REACH, glyph_fields
 
 VERSION = 1  # of the recipe below; part of the cache's name, so that an old cache is not read
 COUNTS = {"train": 40_000, "test": 4_000}
@@ -37,7 +37,7 @@ SMALL, LARGE = (9.0, 11.0), (13.5, 16.0)  # an object's longer side, in pixels, 
 THRESHOLD = 12 / SIZE  # a box whose longer side exceeds it is that of a large object
 GAP = 1.0  # pixels between boxes, at least
 
-_BOLD = ("DejaVuSans-Bold.ttf", "DejaVuSansMono-Bold.ttf", "DejaVuSerif-Bold.ttf")
+_FACES = ("DejaVuSans-Bold", "DejaVuSansMono-Bold", "DejaVuSerif-Bold")
 
 
 def load(folder: Path, split: str, seed: int) -> list[Tensor]:
@@ -68,7 +68,7 @@ def render(n: int, seed: int, novel: float = 0.0) -> tuple[Tensor, Tensor, Tenso
 
 def _fields() -> Tensor:
     """Signed distance fields of all kinds in each face, (faces, 13, 56, 56), a side of 20 each."""
-    digits = glyph_fields(tuple(face for face in FACES if face[0] in _BOLD))
+    digits = glyph_fields(_FACES)
     steps, half = torch.linspace(-REACH, REACH, FIELD), BOX / 2
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     circle = (x**2 + y**2).sqrt() - half
