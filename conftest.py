@@ -2,9 +2,6 @@
 
 import os
 
-# Notebooks are compared at the scale that their stored outputs have; see `tasks.py notebooks`.
-os.environ.setdefault("MINIDIT_SCALE", "smoke")
-
 # Workers share the processor, and each has a notebook's kernel beside it: one thread for each.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

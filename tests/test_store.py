@@ -104,7 +104,6 @@ def test_unknown_notebook_is_one_sentence(shelf, capsys):
 def test_a_notebook_is_stored_only_if_it_ran(shelf, monkeypatch, capsys):
     checks = []
     monkeypatch.setattr(store.subprocess, "call", lambda command, cwd: checks.append(command) or 4)
-    monkeypatch.setenv("MINIDIT_SCALE", "smoke")
     before = {path.name: path.read_bytes() for path in shelf.iterdir()}
     assert store.main(["00", "01"]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err and checks == []

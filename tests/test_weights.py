@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minidit import Diffusion, linear, load, save, straight, weights
+from minidit import Diffusion, evaluate, linear, load, sample, save, straight, weights
 from minidit.evaluate.classifier import Classifier
+from minidit.training.generate import generate
 
 
 @pytest.fixture
@@ -245,3 +246,11 @@ def test_a_start_from_weights_of_which_nothing_fits_is_refused(tiny_dit, tmp_pat
     save(Classifier(), path)
     with pytest.raises(ValueError, match="start=.*classifier.*leave it out"):
         weights.start_from(tiny_dit(), path)
+
+
+@pytest.mark.parametrize("name", ["dit-mnist", "uvit-mnist"])
+def test_shipped_weights_draw_digits_that_are_recognised(name):
+    model, diffusion = load(name)
+    labels = torch.arange(100) % 10
+    images = sample(generate(model, diffusion, labels, guidance=2.0, steps=10))
+    assert evaluate.accuracy(evaluate.classifier("mnist"), images, labels) > 0.95

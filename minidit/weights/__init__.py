@@ -44,6 +44,11 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in shipped_folder().glob("*.safetensors"))
 
 
+def results(name: str) -> dict:
+    """What `data/results` of a clone, or of an installed package, holds of an experiment."""
+    return json.loads((shipped_folder().parent / "results" / f"{name}.json").read_text("utf-8"))
+
+
 def save(
     model: nn.Module,
     path: str | Path,

@@ -1,7 +1,6 @@
 """Execute notebooks and store them in place, then check what was stored: all, or those named.
 
-`python3 tasks.py notebooks 00 02_patchify` calls this. The scale is `smoke` unless MINIDIT_SCALE
-says otherwise: the one that the tests compare with.
+`python3 tasks.py notebooks 00 02_patchify` calls this.
 """
 
 import os
@@ -24,7 +23,6 @@ WIDGET = "application/vnd.jupyter.widget-view+json"  # alive; a stored notebook 
 
 def main(names: list[str]) -> int:
     """Execute, store and check; a notebook whose execution fails stays as it was."""
-    os.environ.setdefault("MINIDIT_SCALE", "smoke")
     try:
         paths = choose(names)
         for number, path in enumerate(paths, 1):
