@@ -20,14 +20,14 @@ POWER = 0.8  # how often the smallest difference that can be found is found
 
 
 class Comparison(NamedTuple):
-    """A variant's mean less that of the baseline, and what chance makes of it."""
+    """A difference of two means, and what chance makes of it."""
 
     difference: float
     p: float  # Holm's: a verdict holds if it is at most ALPHA
-    seeds: int  # of the variant
+    seeds: int  # of the first of the two
     error: float  # the standard error of the difference …
     dof: float  # … and its degrees of freedom
-    level: float  # ALPHA, divided by the number of comparisons
+    comparisons: int  # in the whole table
 
     @property
     def told(self) -> bool:
@@ -37,40 +37,42 @@ class Comparison(NamedTuple):
     @property
     def smallest(self) -> float:
         """The difference that would be told in `POWER` of all cases, with spreads like these."""
-        return (quantile(self.level, self.dof) + quantile(2 * (1 - POWER), self.dof)) * self.error
+        far = quantile(ALPHA / self.comparisons, self.dof) + quantile(2 * (1 - POWER), self.dof)
+        return far * self.error
 
 
-def compare(values: dict[str, Sequence[float]], base: str | None = None) -> dict[str, Comparison]:
-    """Every variant against `base`, the first one unless named; values: {variant: one a seed}.
+def compare(
+    values: dict[str, Sequence[float]], pairs: dict[str, tuple[str, str]] | None = None
+) -> dict[str, Comparison]:
+    """What one variant's mean has more than the other's, for {label: (one, other)}.
 
-    Raises ValueError for fewer than two seeds: one run is a picture, not a verdict.
+    values: {variant: one a seed}; without `pairs` every variant is held against the first. Raises
+    ValueError for fewer than two seeds: one run is a picture, not a verdict.
     """
-    base = next(iter(values)) if base is None else base
-    if few := [name for name, runs in values.items() if len(runs) < 2]:
-        raise ValueError(f"{few[0]!r} has {len(values[few[0]])} seed; a verdict needs two at least")
-    others = [name for name in values if name != base]
-    found = {name: _welch(values[name], values[base]) for name in others}
+    first, *others = values
+    pairs = {name: (name, first) for name in others} if pairs is None else pairs
+    for name in dict.fromkeys(name for pair in pairs.values() for name in pair):
+        if len(values[name]) < 2:
+            raise ValueError(f"{name!r} has {len(values[name])} seed; a verdict needs two at least")
+    found = {label: _welch(values[one], values[other]) for label, (one, other) in pairs.items()}
     adjusted, largest = {}, 0.0
-    for k, name in enumerate(sorted(others, key=lambda name: found[name][0])):
-        largest = max(largest, min(1.0, (len(others) - k) * found[name][0]))
-        adjusted[name] = largest
-    center, level = statistics.fmean(values[base]), ALPHA / max(1, len(others))
+    for k, label in enumerate(sorted(found, key=lambda label: found[label][0])):
+        largest = max(largest, min(1.0, (len(found) - k) * found[label][0]))
+        adjusted[label] = largest
     return {
-        name: Comparison(
-            statistics.fmean(values[name]) - center, adjusted[name], len(values[name]), *rest, level
-        )
-        for name, (_, *rest) in found.items()
+        label: Comparison(gap, adjusted[label], len(values[pairs[label][0]]), *rest, len(found))
+        for label, (_, gap, *rest) in found.items()
     }
 
 
-def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    """p of equal means, the standard error of their difference, its degrees of freedom."""
+def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float, float]:
+    """p of equal means, the difference, its standard error, and its degrees of freedom."""
     parts = [statistics.variance(runs) / len(runs) for runs in (a, b)]
-    gap, error = abs(statistics.fmean(a) - statistics.fmean(b)), math.sqrt(sum(parts))
+    gap, error = statistics.fmean(a) - statistics.fmean(b), math.sqrt(sum(parts))
     if error == 0:  # seeds that make no difference at all
-        return float(gap == 0), 0.0, 1.0
+        return float(gap == 0), gap, 0.0, 1.0
     dof = sum(parts) ** 2 / sum(v**2 / (len(runs) - 1) for v, runs in zip(parts, (a, b)))
-    return tails(gap / error, dof), error, dof
+    return tails(abs(gap) / error, dof), gap, error, dof
 
 
 def tails(t: float, dof: float) -> float:
@@ -92,31 +94,33 @@ def quantile(p: float, dof: float) -> float:
 
 
 def verdicts(
-    results: dict, measure: str = "frechet", base: str | None = None, scale: str | None = None
+    results: dict,
+    measure: str = "frechet",
+    pairs: dict[str, tuple[str, str]] | None = None,
+    scale: str = "cpu",
 ) -> dict[str, Comparison]:
-    """`compare` the logarithms of a measure in an experiment's results, see `runner`.
+    """`compare` the logarithms of a measure in the results of an experiment.
 
     Variants with a value that isn't finite and above zero, as after divergence, are left out.
     """
-    runs = measures(results, scale)[measure]
-    sound = {k: v for k, v in runs.items() if all(0 < x < math.inf for x in v)}
-    return compare({name: [math.log(x) for x in v] for name, v in sound.items()}, base)
+    runs = measures(results, scale)[measure].items()
+    logs = {name: [math.log(x) if 0 < x < math.inf else math.nan for x in v] for name, v in runs}
+    sound = {name: v for name, v in logs.items() if not any(map(math.isnan, v))}
+    if pairs is not None:
+        pairs = {label: pair for label, pair in pairs.items() if {*pair} <= sound.keys()}
+    return compare(sound, pairs)
 
 
-def page(
-    results: dict, measure: str = "frechet", base: str | None = None, scale: str | None = None
-) -> str:
-    """What can be said of `verdicts`, as Markdown: a table, and under what rule it was made."""
-    found = verdicts(results, measure, base, scale)
-    base = base or next(iter(measures(results, scale)[measure]))
+def page(found: dict[str, Comparison], measure: str = "frechet") -> str:
+    """The verdicts on logarithms of a measure as a Markdown table, and by what rule it is made."""
     lines = []
-    for name, one in found.items():
-        word = ("smaller" if one.difference < 0 else "larger") if one.told else "not told from it"
-        cells = f"× {math.exp(one.difference):.2f}", f"{one.p:.3f}", word
-        lines.append([name, str(one.seeds), *cells, f"× {math.exp(one.smallest):.2f}"])
-    titles = ["variant", "seeds", f"{measure}, times that of “{base}”", "p", "verdict"]
+    for label, one in found.items():
+        word = ("smaller" if one.difference < 0 else "larger") if one.told else "open"
+        factor, least = math.exp(one.difference), math.exp(one.smallest)
+        lines.append([label, str(one.seeds), f"{factor:.2f}", f"{one.p:.3f}", word, f"{least:.2f}"])
+    titles = ["", "seeds", f"factor of {measure}", "p", "verdict", "factor that could be found"]
     rule = (
-        f"Welch's t-test of log {measure}; p by Holm for {len(found)} comparisons, a verdict up to "
-        f"{ALPHA:g}. The last column: the factor that would be found in {POWER:.0%} of cases."
+        f"Welch's t-test of log {measure}, p by Holm for {len(found)} comparisons; a verdict up to "
+        f"p = {ALPHA:g}, else it is open. The last column would be found in {POWER:.0%} of cases."
     )
-    return markdown([*titles, "could be found"], lines) + f"\n\n{rule}\n"
+    return markdown(titles, lines) + f"\n\n{rule}\n"
