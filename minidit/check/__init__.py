@@ -17,6 +17,7 @@ from minidit.check.diffusion import (
     q_sample,
     x0_from_v,
 )
+from minidit.check.evidence import permutation_share, scaling_slopes
 from minidit.check.latents import (
     kl_from_standard,
     latent_scale,
