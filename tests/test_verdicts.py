@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minidit import weights
-from minidit.lab.verdicts import ALPHA, POWER, compare, page, quantile, tails, verdicts
+from minidit.lab.verdicts import ALPHA, POWER, compare, quantile, table, tails, verdicts
 
 SIMULATIONS = 2000
 
@@ -84,10 +84,17 @@ def test_results_are_compared_by_their_logarithms_and_diverged_runs_left_out():
     assert list(found) == ["twice"] and found["twice"].told
     assert math.exp(found["twice"].difference) == pytest.approx(2)
     assert verdicts(results, pairs={"a": ("twice", "plain"), "b": ("odd", "plain")}).keys() == {"a"}
-    text = page(found)
-    assert (
-        "| twice | 3 | 2.00 | 0." in text and "| larger |" in text and "for 1 comparisons" in text
-    )
+    text = table(found)
+    assert "| twice | 3 | ×2.00 | +" in text and "| larger |" in text
+    assert text.startswith("| 1 comparisons |")
+
+
+def test_differences_seed_by_seed_are_told_where_seeds_differ_more():
+    a, b = [1.0, 5.0, 9.0], [1.5, 5.6, 9.4]
+    assert not compare({"a": a, "b": b})["b"].told
+    one = compare({"a": a, "b": b}, paired=True)["b"]
+    assert one.told and one.difference == pytest.approx(0.5) and one.dof == 2
+    assert one.p == pytest.approx(tails(0.5 / (0.1 / 3**0.5), 2))
 
 
 def test_one_run_is_no_verdict():

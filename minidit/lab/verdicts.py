@@ -42,19 +42,23 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    values: dict[str, Sequence[float]], pairs: dict[str, tuple[str, str]] | None = None
+    values: dict[str, Sequence[float]],
+    pairs: dict[str, tuple[str, str]] | None = None,
+    paired: bool = False,
 ) -> dict[str, Comparison]:
     """What one variant's mean has more than the other's, for {label: (one, other)}.
 
-    values: {variant: one a seed}; without `pairs` every variant is held against the first. Raises
-    ValueError for fewer than two seeds: one run is a picture, not a verdict.
+    values: {variant: one a seed}; without `pairs` every variant is held against the first.
+    `paired`: where a seed gives both the same weights and noise, differences count seed by seed.
+    Raises ValueError for fewer than two seeds: one run is a picture, not a verdict.
     """
     first, *others = values
     pairs = {name: (name, first) for name in others} if pairs is None else pairs
     for name in dict.fromkeys(name for pair in pairs.values() for name in pair):
         if len(values[name]) < 2:
             raise ValueError(f"{name!r} has {len(values[name])} seed; a verdict needs two at least")
-    found = {label: _welch(values[one], values[other]) for label, (one, other) in pairs.items()}
+    test = _paired if paired else _welch
+    found = {label: test(values[one], values[other]) for label, (one, other) in pairs.items()}
     adjusted, largest = {}, 0.0
     for k, label in enumerate(sorted(found, key=lambda label: found[label][0])):
         largest = max(largest, min(1.0, (len(found) - k) * found[label][0]))
@@ -73,6 +77,11 @@ def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float,
         return float(gap == 0), gap, 0.0, 1.0
     dof = sum(parts) ** 2 / sum(v**2 / (len(runs) - 1) for v, runs in zip(parts, (a, b)))
     return tails(abs(gap) / error, dof), gap, error, dof
+
+
+def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float, float]:
+    """The same for differences seed by seed, which vary like one variant held against zero."""
+    return _welch([x - y for x, y in zip(a, b, strict=True)], [0.0] * len(a))
 
 
 def tails(t: float, dof: float) -> float:
@@ -98,6 +107,7 @@ def verdicts(
     measure: str = "frechet",
     pairs: dict[str, tuple[str, str]] | None = None,
     scale: str = "cpu",
+    paired: bool = False,
 ) -> dict[str, Comparison]:
     """`compare` the logarithms of a measure in the results of an experiment.
 
@@ -108,19 +118,19 @@ def verdicts(
     sound = {name: v for name, v in logs.items() if not any(map(math.isnan, v))}
     if pairs is not None:
         pairs = {label: pair for label, pair in pairs.items() if {*pair} <= sound.keys()}
-    return compare(sound, pairs)
+    return compare(sound, pairs, paired)
 
 
-def page(found: dict[str, Comparison], measure: str = "frechet") -> str:
-    """The verdicts on logarithms of a measure as a Markdown table, and by what rule it is made."""
+def table(found: dict[str, Comparison]) -> str:
+    """Verdicts on logarithms as a Markdown table: factors, and in how many SE of their logarithm.
+
+    The last column: the factor that would be found in `POWER` of all cases.
+    """
     lines = []
     for label, one in found.items():
         word = ("smaller" if one.difference < 0 else "larger") if one.told else "open"
-        factor, least = math.exp(one.difference), math.exp(one.smallest)
-        lines.append([label, str(one.seeds), f"{factor:.2f}", f"{one.p:.3f}", word, f"{least:.2f}"])
-    titles = ["", "seeds", f"factor of {measure}", "p", "verdict", "factor that could be found"]
-    rule = (
-        f"Welch's t-test of log {measure}, p by Holm for {len(found)} comparisons; a verdict up to "
-        f"p = {ALPHA:g}, else it is open. The last column would be found in {POWER:.0%} of cases."
-    )
-    return markdown(titles, lines) + f"\n\n{rule}\n"
+        far = f"{one.difference / one.error:+.1f}" if one.error else "–"
+        cells = f"×{math.exp(one.difference):.2f}", far, f"{one.p:.3f}", word
+        lines.append([label, str(one.seeds), *cells, f"×{math.exp(one.smallest):.2f}"])
+    titles = [f"{len(found)} comparisons", "seeds", "factor", "SE", "p", "verdict"]
+    return markdown([*titles, "could be found"], lines)
