@@ -16,7 +16,12 @@ from minidit.check.blocks import (
     key_mask,
     modulate,
 )
-from minidit.check.classifier_free import guidance, guidance_w, negative_guidance, ramped_guidance
+from minidit.check.classifier_free import (
+    guidance,
+    limited_guidance,
+    negative_guidance,
+    ramped_guidance,
+)
 from minidit.check.conditions import label_dropout, mirrored_layout, word_numbers
 from minidit.check.diffusion import (
     best_fraction,
@@ -42,12 +47,11 @@ from minidit.check.network import final_layer, parallel_block, unused_parameters
 from minidit.check.property import property_test
 from minidit.check.sampling import (
     ancestral_sampler,
-    ancestral_step,
-    ddim_step,
+    ddim_sampler,
     derivatives,
     respaced_betas,
 )
 from minidit.check.skips import as_concat, inner_width, long_skip, u_walk, uvit_forward
-from minidit.check.tokens import patchify, positions, timestep_embedding, unpatchify
+from minidit.check.tokens import clock, patchify, positions, timestep_embedding, unpatchify
 from minidit.check.training import accumulated_step, corrected_average, repaired_loop
 from minidit.check.verdict import Verdict
