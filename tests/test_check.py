@@ -66,6 +66,22 @@ def positions_by_loops(dim, grid):
     return torch.tensor(rows)
 
 
+def by_the_sine(vectors):
+    """The slowest of an even dim turns by less than a right angle."""
+    half = vectors.shape[1] // 2
+    return vectors[:, -1].asin() * math.exp(math.log(10_000) * (half - 1) / half)
+
+
+def by_slices(tokens, patch, grid):
+    b, n, d = tokens.shape
+    images = torch.zeros(b, d // patch**2, grid[0] * patch, grid[1] * patch)
+    for k in range(n):
+        top, left = k // grid[1] * patch, k % grid[1] * patch
+        square = tokens[:, k].reshape(b, patch, patch, -1).movedim(3, 1)
+        images[:, :, top : top + patch, left : left + patch] = square
+    return images
+
+
 def drop(y, null_label, probability):
     return torch.where(torch.rand(len(y)) < probability, null_label, y)
 
@@ -87,6 +103,8 @@ RIGHT = [
     ("positions", positions_by_loops),
     ("timestep_embedding", timestep_embedding),
     ("timestep_embedding", complex_times),
+    ("clock", by_the_sine),
+    ("unpatchify", by_slices),
     ("label_dropout", drop),
     ("label_dropout", package_drop),
 ]
@@ -156,7 +174,28 @@ def column_by_column(dim, grid):
     return rows.transpose(0, 1).reshape(-1, dim)
 
 
+def by_axes(dim, column, row):
+    return torch.cat([one_axis(axis, dim, dim / 4) for axis in (column, row)], 1)
+
+
+def runs(n, times):
+    return torch.arange(n).repeat(times)
+
+
+def held(n, times):
+    return torch.arange(n).repeat_interleave(times)
+
+
+def on_a_square(dim, grid):
+    return by_axes(dim, runs(grid[0], grid[0]), held(grid[0], grid[0]).reshape(grid).flatten())
+
+
 POSITIONS = {
+    "repeated as a whole": lambda d, g: by_axes(d, runs(g[1], g[0]), runs(g[0], g[1])),
+    "the columns are held": lambda d, g: by_axes(d, held(g[1], g[0]), held(g[0], g[1])),
+    "taken to be square": on_a_square,
+    "tell the column": lambda d, g: by_axes(d, runs(g[1], g[0]), runs(g[1], g[0])),
+    "tell the row": lambda d, g: by_axes(d, held(g[0], g[1]), held(g[0], g[1])),
     "the row comes first": lambda dim, grid: two_axes(dim, grid, first="row"),
     "cos comes before sin": lambda dim, grid: two_axes(dim, grid, cos_first=True),
     "sin and cos alternate": alternating_positions,
@@ -275,6 +314,7 @@ DROPS = {
     "instead of 0.25": lambda y, null, p: drop(y, null, p / 2),
     "with probability 0": never_quite,
     "in place": in_place,
+    "became floats": lambda y, null, p: drop(y, null, p).float(),
     "returns shape (1, 1000)": lambda y, null, p: drop(y, null, p)[None],
     "returns a list": lambda y, null, p: drop(y, null, p).tolist(),
 }

@@ -6,32 +6,19 @@ import numpy as np
 import students
 import torch
 
-from minidit import check, ddim, linear
+from minidit import Schedule, check, ddim, linear, sample
 from minidit.diffusion import Diffusion
 
 # --- right, written in other ways than the package's ----------------------------------------------
 
 
-def by_the_package(x_t, eps, now, after):
-    """`ddim` itself, over a schedule of two levels."""
-    rows = []
-    for x, e, a, b in zip(x_t, eps, now, after):
-        process = Diffusion(linear())
-        alpha = torch.stack([b, a]).double().sqrt()
-        sigma = (1 - alpha**2).sqrt()
-        schedule = type(process.schedule)(alpha, sigma, torch.arange(2), "variance_preserving")
-        first = next(
-            ddim(lambda x, t, y, e=e: e[None], replace(process, schedule=schedule), x[None])
-        )
-        rows.append(first.x[0])
-    return torch.stack(rows)
-
-
-def point_by_point(mean, log_variance, noise, t):
-    normals = torch.distributions.Normal(mean, log_variance.exp().sqrt())
-    quantile = torch.distributions.Normal(0, 1).cdf(noise.double())
-    steps = torch.distributions.Normal(mean.double(), normals.scale.double()).icdf(quantile)
-    return torch.stack([m if k == 0 else s.float() for m, s, k in zip(mean, steps, t)])
+def by_the_package(predict, x, noises, steps, alphas_cumprod, eta):
+    """`ddim` itself; the stand-in for a network is told steps as they are, and no label."""
+    alpha, number = alphas_cumprod.double().sqrt(), torch.arange(len(alphas_cumprod))
+    schedule = Schedule(alpha, (1 - alpha**2).sqrt(), number, "variance_preserving")
+    process = replace(Diffusion(linear()), schedule=schedule)
+    options = dict(steps=steps, eta=eta, noise=list(noises.flip(0)))
+    return sample(ddim(lambda x, t, y: predict(x, t.long()), process, x, **options))
 
 
 def stride_by_stride(alphas_cumprod, steps):
@@ -52,17 +39,10 @@ def fitted(d0, d1, d2, r0, r1):
 
 
 RIGHT = [
-    ("ancestral_step", point_by_point),
+    ("ddim_sampler", by_the_package),
     ("respaced_betas", stride_by_stride),
     ("derivatives", fitted),
 ]
-
-
-def test_the_packages_ddim_passes_where_its_levels_are_between_image_and_noise():
-    x, eps = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0))
-    now, after = torch.tensor([0.1, 0.4, 0.8]), torch.tensor([0.3, 0.5, 0.9])
-    mine = check.ddim_step.right(x, eps, now, after)
-    assert torch.allclose(by_the_package(x, eps, now, after), mine, atol=1e-5)
 
 
 def test_betas_are_those_of_a_respaced_schedule():
@@ -73,6 +53,15 @@ def test_betas_are_those_of_a_respaced_schedule():
 
 
 # --- wrong, each with the words that its hint must hold -------------------------------------------
+
+
+def without_its_axis(predict, x, noises, steps, alphas_cumprod, eta):
+    t = torch.full((len(x),), steps[-1])
+    return alphas_cumprod[t].sqrt() * x
+
+
+def test_levels_that_lack_an_axis_are_told():
+    assert "takes [:, None]" in repr(check.ddim_sampler(without_its_axis))
 
 
 def products(a, steps, change=lambda share: 1 - share, start=1.0):
@@ -90,10 +79,13 @@ RESPACED_BETAS = {
         [single(a)[i + 1 : k + 1].sum() for i, k in zip([-1, *steps], steps)]
     ),
     "the root of": lambda a, steps: products(a, steps, lambda share: 1 - share**0.5),
-    "the first stride": lambda a, steps: products(
+    "so its β' is 1 - ᾱ": lambda a, steps: products(
         a, steps, start=1.0 if steps[0] == 0 else a[steps[0] - 1].item()
     ),
     "since the image": lambda a, steps: 1 - a[list(steps)],
+    "first entry is missing": lambda a, steps: 1 - a[steps[1:]] / a[steps[:-1]],
+    "squared once more": lambda a, steps: products(a, steps, lambda share: 1 - share**2),
+    "upside down": lambda a, steps: products(a, steps, lambda share: 1 - 1 / share),
 }
 
 

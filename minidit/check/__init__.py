@@ -6,17 +6,15 @@ tells what happened. Each topic has a file.
 """
 # ruff: noqa: F401 - one public place for all checks
 
-from minidit.check.blocks import (
-    block_parameters,
-    key_mask,
+from minidit.check.blocks import block_parameters, key_mask
+from minidit.check.classifier_free import (
+    guidance,
+    limited_guidance,
+    negative_guidance,
+    ramped_guidance,
 )
-from minidit.check.classifier_free import guidance, guidance_w, negative_guidance, ramped_guidance
 from minidit.check.conditions import label_dropout, mirrored_layout, word_numbers
-from minidit.check.diffusion import (
-    gaussian_score,
-    q_sample,
-    x0_from_v,
-)
+from minidit.check.diffusion import gaussian_score, q_sample, x0_from_v
 from minidit.check.evidence import permutation_share, scaling_slopes
 from minidit.check.latents import (
     kl_from_standard,
@@ -32,12 +30,11 @@ from minidit.check.network import final_layer, parallel_block, unused_parameters
 from minidit.check.property import property_test
 from minidit.check.sampling import (
     ancestral_sampler,
-    ancestral_step,
-    ddim_step,
+    ddim_sampler,
     derivatives,
     respaced_betas,
 )
 from minidit.check.skips import as_concat, inner_width, uvit_forward
-from minidit.check.tokens import patchify, positions, timestep_embedding, unpatchify
+from minidit.check.tokens import clock, patchify, positions, timestep_embedding, unpatchify
 from minidit.check.training import accumulated_step, corrected_average, repaired_loop
 from minidit.check.verdict import Verdict

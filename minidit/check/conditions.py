@@ -39,6 +39,8 @@ def _dropout_problem(
     drawn: Tensor, never: Tensor, always: Tensor, y: Tensor, null: int, probability: float
 ) -> str | None:
     """The first thing wrong with label dropout, or None. drawn: (rounds, n); the others: (n,)."""
+    if drawn.is_floating_point():
+        return "the labels became floats; a table has whole rows only"
     changed = drawn != y  # (rounds, n)
     share = changed.float().mean().item()
     if not changed.any():

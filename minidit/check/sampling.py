@@ -9,70 +9,10 @@ from minidit.check.verdict import NOISE, POINTS, Fault, against, waves
 from minidit.schedule import linear
 
 _TABLE = linear(100).alphas_cumprod.float()
-_LOGS = torch.tensor([[-1.0, -2.5], [-0.5, -3.0], [-4.0, -1.5]])
-
-
-@against(
-    {
-        "three points in the middle": (POINTS, _LOGS, NOISE, torch.tensor([40, 7, 1])),
-        "one of three at the end": (POINTS, _LOGS, NOISE, torch.tensor([9, 0, 2])),
-        "the last step": (POINTS[:1], _LOGS[:1], NOISE[:1], torch.tensor([0])),
-    },
-    "the noise is multiplied by the variance; its factor is the standard deviation, e^(½ log Σ)",
-    lambda mean, logs, noise, t: ancestral_step.right(mean, 2 * logs, noise, t),
-    "the noise is multiplied by the logarithm itself; its factor is e^(½ log Σ)",
-    lambda mean, logs, noise, t: mean + (t > 0)[:, None] * logs * noise,
-    "the last step, t = 0, adds noise, too; it ends at the mean",
-    lambda mean, logs, noise, t: ancestral_step.right(mean, logs, noise, t + 1),
-    "no step adds noise; only the last one, t = 0, has none",
-    lambda mean, logs, noise, t: mean + 0,
-    "t[0] decides for all; each point has a t of its own",
-    lambda mean, logs, noise, t: ancestral_step.right(mean, logs, noise, t[:1]),
-    "t = 1 has no noise either; the last step is t = 0",
-    lambda mean, logs, noise, t: ancestral_step.right(mean, logs, noise, t - 1),
-)
-def ancestral_step(mean: Tensor, log_variance: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """A step of DDPM, without noise at t = 0, the last; three times (b, d), (b,) → (b, d)."""
-    return mean + (t > 0)[:, None] * (0.5 * log_variance).exp() * noise
 
 
 def _x0(x_t: Tensor, eps: Tensor, a: Tensor) -> Tensor:
     return (x_t - (1 - a).sqrt() * eps) / a.sqrt()
-
-
-def _ddim(step: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Callable:
-    """A step from step(x_t, ε, ᾱ_t, ᾱ_s), with both ᾱ (b, 1)."""
-    return lambda x_t, eps, now, after: step(x_t, eps, now[:, None], after[:, None])
-
-
-@against(
-    {
-        "three points": (
-            POINTS,
-            NOISE,
-            torch.tensor([0.1, 0.4, 0.8]),
-            torch.tensor([0.3, 0.5, 0.9]),
-        ),
-        "two points": (POINTS[:2], NOISE[:2], torch.tensor([0.2, 0.6]), torch.tensor([0.7, 0.64])),
-        "the last step, to the image": (POINTS[2:], NOISE[2:], torch.tensor([0.9]), torch.ones(1)),
-    },
-    "x̂_0 is not divided by √ᾱ_t; x_t minus its noise is the image times √ᾱ_t",
-    _ddim(lambda x, e, a, b: b.sqrt() * (x - (1 - a).sqrt() * e) + (1 - b).sqrt() * e),
-    "the new x has the factors of the step it comes from; mix with ᾱ_s, where it goes",
-    lambda x_t, eps, now, after: ddim_step.right(x_t, eps, now, now),
-    "the image and the noise have each other's factors",
-    _ddim(lambda x, e, a, b: (1 - b).sqrt() * _x0(x, e, a) + b.sqrt() * e),
-    "the roots are missing; x̂_0 has the factor √ᾱ_s, and ε̂ has √(1 - ᾱ_s)",
-    _ddim(lambda x, e, a, b: b * _x0(x, e, a) + (1 - b) * e),
-    "x_t itself is mixed with the noise; mix x̂_0, which has none",
-    _ddim(lambda x, e, a, b: b.sqrt() * x + (1 - b).sqrt() * e),
-    "no noise is mixed in again; only the last step, to ᾱ_s = 1, ends at x̂_0",
-    _ddim(lambda x, e, a, b: b.sqrt() * _x0(x, e, a)),
-)
-def ddim_step(x_t: Tensor, eps: Tensor, now: Tensor, after: Tensor) -> Tensor:
-    """A step of DDIM; ᾱ where x is and where it goes are (b,), all others (b, d)."""
-    now, after = now[:, None], after[:, None]
-    return after.sqrt() * _x0(x_t, eps, now) + (1 - after).sqrt() * eps
 
 
 def _single(alphas_cumprod: Tensor) -> Tensor:
@@ -96,6 +36,12 @@ def _single(alphas_cumprod: Tensor) -> Tensor:
     lambda bar, steps: torch.cat([_single(bar)[steps[:1]], respaced_betas.right(bar, steps)[1:]]),
     "1 - ᾱ_t is all that is lost since the image; divide by ᾱ of the kept step before",
     lambda bar, steps: 1 - bar[steps],
+    "the first entry is missing; its stride starts at the clean image, where ᾱ is 1",
+    lambda bar, steps: respaced_betas.right(bar, steps)[1:],
+    "the table is squared once more; it holds ᾱ = α², so β' is 1 - ᾱ_t/ᾱ_s",
+    lambda bar, steps: respaced_betas.right(bar**2, steps),
+    "the fraction is upside down; the later step, with the smaller ᾱ, stands above",
+    lambda bar, steps: 1 - torch.cat([torch.ones(1), bar[steps][:-1]]) / bar[steps],
 )
 def respaced_betas(alphas_cumprod: Tensor, steps: Sequence[int]) -> Tensor:
     """ᾱ (T,) and k rising steps → β of the strides, (k,)."""
@@ -125,6 +71,14 @@ def _parabola(
     lambda *values: _parabola(*values, on=-1, factor=2),
     "the first derivative is not yet that of now, nor is the second one doubled",
     lambda *values: _parabola(*values, on=0, factor=1),
+    "from the middle of the last stride to now it is r0/2, not r0",
+    lambda *values: _parabola(*values, on=2, factor=2),
+    "the slopes belong to the middles of the strides, (r0 + r1)/2 apart, not r0 + r1",
+    lambda *values: _parabola(*values, on=0.5, factor=1),
+    "d0 is the latest value: a slope is (d0 - d1)/r0",
+    lambda *values: -derivatives.right(*values),
+    "r1 is the stride from d2 to d1, not the way from d2 to now",
+    lambda d0, d1, d2, r0, r1: derivatives.right(d0, d1, d1 + (d2 - d1) * r1 / (r0 + r1), r0, r1),
 )
 def derivatives(d0: Tensor, d1: Tensor, d2: Tensor, r0: float, r1: float) -> Tensor:
     """Values (b, d) at 0, -r0, -(r0 + r1) → d', d'' at 0 of their parabola, (2, b, d)."""
@@ -204,4 +158,92 @@ def ancestral_sampler(
         x0 = x0_from(x, predict(x, torch.full((len(x),), k)), a)
         x = mean(x0, x, last.sqrt() * beta / (1 - a), (1 - beta).sqrt() * (1 - last) / (1 - a))
         x = x + factor((1 - last) / (1 - a) * beta, beta) * noises[k]
+    return x
+
+
+@against(
+    {
+        "no fresh noise": (_predict, POINTS, waves(4, 3, 2), [0, 20, 40, 65], _TABLE, 0.0),
+        "half of it": (_predict, POINTS, waves(3, 3, 2), [10, 40, 60], _TABLE, 0.5),
+        "all of it": (_predict, POINTS[1:], waves(2, 2, 2), [5, 60], _TABLE, 1.0),
+        "one point, a single step": (_predict, POINTS[:1], waves(1, 1, 2), [30], _TABLE, 0.5),
+    },
+    "the last step is missing: from steps[0] it goes to the clean image, where ᾱ is 1",
+    {"level": lambda bar, steps: bar[[steps[0], *steps]]},
+    "at the last step steps[k - 1] is steps[-1], the noisiest; it goes to the image, where ᾱ is 1",
+    {"level": lambda bar, steps: bar[[steps[-1], *steps]]},
+    "the step goes to t - 1; it goes to the next of the steps that are kept",
+    {"target": lambda level, bar, k, t: bar[t - 1] if t else torch.tensor(1.0)},
+    "x̂_0 lacks its roots: it is (x - √(1 - ᾱ)·ε̂) / √ᾱ",
+    {"x0_from": lambda x, eps, a: (x - (1 - a) * eps) / a},
+    "x̂_0 is not divided by √ᾱ_t; x minus its noise is the image times √ᾱ_t",
+    {"x0_from": lambda x, eps, a: x - (1 - a).sqrt() * eps},
+    "x itself is mixed with the noise; mix x̂_0, which has none",
+    {"x0_from": lambda x, eps, a: x},
+    "the roots are missing in the new x; x̂_0 has the factor √ᾱ_s, and ε̂ a root, too",
+    {"factors": lambda to, v, now: (to, 1 - to - v)},
+    "all roots are missing: ᾱ is α², and the image has the factor α = √ᾱ",
+    {
+        "x0_from": lambda x, eps, a: (x - (1 - a) * eps) / a,
+        "factors": lambda to, v, now: (to, 1 - to - v),
+    },
+    "the table is squared once more; it holds ᾱ = α², so σ² is 1 - ᾱ",
+    {"level": lambda bar, steps: torch.cat([torch.ones(1), bar[steps] ** 2])},
+    "the wrong noise level: the fresh noise comes on top; ε̂ must give way, √(1 - ᾱ_s - η²β̃)",
+    {"factors": lambda to, v, now: (to.sqrt(), (1 - to).sqrt())},
+    "the wrong noise level: ε̂ gets that of the step where x comes from; take that where it goes",
+    {"factors": lambda to, v, now: (to.sqrt(), (1 - now - v).sqrt())},
+    "image and noise both get the level of the step where x comes from; take that where it goes",
+    {"target": lambda level, bar, k, t: level[k + 1]},
+    "η is not squared in the variance; it is η²β̃",
+    {"variance": lambda eta, now, to, t, bar: eta * (1 - to) / (1 - now) * (1 - now / to)},
+    "the variance is that of single steps; between kept steps β' is 1 - ᾱ_t/ᾱ_s",
+    {
+        "variance": lambda eta, now, to, t, bar: (
+            eta**2 * (1 - to) / (1 - now) * respaced_betas.right(bar, range(len(bar)))[t]
+        )
+    },
+    "the variance is β', the large one; β̃ has the factor (1 - ᾱ_s)/(1 - ᾱ_t)",
+    {"variance": lambda eta, now, to, t, bar: eta**2 * (1 - now / to)},
+    "the fresh noise is multiplied by its variance; the factor is the root, η·√β̃",
+    {"fresh": lambda v: v},
+    "no fresh noise is added",
+    {"fresh": lambda v: 0 * v},
+    "the network is told the index k; tell it the number of the step, steps[k]",
+    {"told": lambda k, t: k},
+    "the steps are walked from the image up; start with the noisiest, the last",
+    {"order": 1},
+    "noises[0] is taken for the first step of the walk; noises[k] belongs to steps[k]",
+    lambda predict, x, noises, *rest: ddim_sampler.right(predict, x, noises.flip(0), *rest),
+)
+def ddim_sampler(
+    predict: Callable,
+    x: Tensor,
+    noises: Tensor,
+    steps: Sequence[int],
+    alphas_cumprod: Tensor,
+    eta: float,
+    *,
+    level: Callable = lambda bar, steps: torch.cat([torch.ones(1), bar[steps]]),
+    target: Callable = lambda level, bar, k, t: level[k],
+    x0_from: Callable[[Tensor, Tensor, Tensor], Tensor] = _x0,
+    variance: Callable = lambda eta, now, to, t, bar: (
+        eta**2 * (1 - to) / (1 - now) * (1 - now / to)
+    ),
+    factors: Callable = lambda to, v, now: (to.sqrt(), (1 - to - v).sqrt()),
+    fresh: Callable[[Tensor], Tensor] = torch.sqrt,
+    told: Callable[[int, int], int] = lambda k, t: t,
+    order: int = -1,
+) -> Tensor:
+    """All steps of DDIM with η; (b, d), (k, b, d), k rising steps, (T,) → x_0, (b, d).
+
+    `predict(x, t)` gives ε̂, (b, d), for t (b,); noises[k] belongs to the step from steps[k].
+    """
+    levels = level(alphas_cumprod, list(steps))
+    for k, t in list(enumerate(steps))[::order]:
+        now, to = levels[k + 1], target(levels, alphas_cumprod, k, t)
+        eps = predict(x, torch.full((len(x),), told(k, t)))
+        v = variance(eta, now, to, t, alphas_cumprod)
+        of_x0, of_eps = factors(to, v, now)
+        x = of_x0 * x0_from(x, eps, now) + of_eps * eps + fresh(v) * noises[k]
     return x

@@ -84,16 +84,33 @@ def _joined(order: str) -> Callable:
     _joined("b (h p1) (w p2) c -> b (h w) (p1 p2 c)"),
     "the grid is taken to be square",
     lambda tokens, p, grid: patches.unpatchify(tokens, p, (grid[0], grid[0])),
+    "the axes are split as (w, h) and merged as (h, w); grid is (h, w), rows first",
+    lambda tokens, p, grid: patches.unpatchify(tokens, p, grid[::-1]).reshape(
+        len(tokens), -1, grid[0] * p, grid[1] * p
+    ),
+    "the axes aren't interleaved: bring them to c h p1 w p2 before you merge, not c h w p1 p2",
+    lambda tokens, p, grid: rearrange(tokens, "b n (q c) -> b c (n q)", q=p * p).reshape(
+        len(tokens), -1, grid[0] * p, grid[1] * p
+    ),
 )
 def unpatchify(tokens: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
     """(b, h·w, p·p·c), grid (h, w) → (b, c, h·p, w·p)."""
     return patches.unpatchify(tokens, patch, grid)
 
 
-def _places(grid: tuple[int, int], omega: Tensor, start: int = 0) -> Tensor:
-    """Sinusoids of positions from `start` with frequencies omega, (dim/4,): (h·w, dim)."""
-    row, column = torch.meshgrid(*(torch.arange(n) + start for n in grid), indexing="ij")
-    angles = [z.reshape(-1, 1) * omega for z in (column, row)]
+def _places(
+    dim: int,
+    grid: tuple[int, int],
+    column: Tensor | None = None,
+    row: Tensor | None = None,
+    exponent: float = -4.0,
+    start: int = 0,
+) -> Tensor:
+    """The table by positions from `start`, or columns and rows (n,) of one's own: (n, dim)."""
+    right = torch.meshgrid(*(torch.arange(n) + start for n in grid), indexing="ij")[::-1]
+    omega = 10_000 ** (exponent * torch.arange(dim // 4) / dim)
+    places = (own if z is None else z for z, own in zip((column, row), right))
+    angles = [z.reshape(-1, 1) * omega for z in places]
     return torch.cat([wave(a) for a in angles for wave in (torch.sin, torch.cos)], dim=1)
 
 
@@ -111,19 +128,29 @@ def _places(grid: tuple[int, int], omega: Tensor, start: int = 0) -> Tensor:
     "sin and cos alternate; in each half all sines come first, then all cosines",
     lambda dim, grid: embed.sincos_2d(dim, grid).unflatten(1, (2, 2, -1)).mT.flatten(1),
     "the exponent is divided by dim/2; each half has dim/4 frequencies, -k/(dim/4)",
-    lambda dim, grid: _places(grid, 10_000 ** (-torch.arange(dim // 4) / (dim / 2))),
+    lambda dim, grid: _places(dim, grid, exponent=-2),
     "the exponent is divided by dim; each half has dim/4 frequencies, -k/(dim/4)",
-    lambda dim, grid: _places(grid, 10_000 ** (-torch.arange(dim // 4) / dim)),
+    lambda dim, grid: _places(dim, grid, exponent=-1),
     "the frequencies grow; the exponent is negative, 10000^(-k/(dim/4))",
-    lambda dim, grid: _places(grid, 10_000 ** (torch.arange(dim // 4) / (dim / 4))),
+    lambda dim, grid: _places(dim, grid, exponent=4),
     "positions are counted from 1; they start at 0",
-    lambda dim, grid: _places(grid, 10_000 ** (-torch.arange(dim // 4) / (dim / 4)), start=1),
+    lambda dim, grid: _places(dim, grid, start=1),
     "grid is (h, w), rows first, and is read as (w, h)",
     lambda dim, grid: embed.sincos_2d(dim, grid[::-1]),
     "the positions are listed column by column; tokens are read row by row, (h w)",
     lambda dim, grid: rearrange(embed.sincos_2d(dim, grid), "(h w) d -> (w h) d", h=grid[0]),
     "the grid still has two axes; merge (h w) into one axis of tokens",
     lambda dim, grid: embed.sincos_2d(dim, grid).unflatten(0, grid),
+    "the rows are repeated as a whole, 0 1 0 1; each row lasts for w tokens, repeat_interleave",
+    lambda dim, grid: _places(dim, grid, row=torch.arange(grid[0]).repeat(grid[1])),
+    "the columns are held, 0 0 1 1; they run through anew in each row, repeat",
+    lambda dim, grid: _places(dim, grid, torch.arange(grid[1]).repeat_interleave(grid[0])),
+    "the grid is taken to be square: a row lasts for w tokens, and there are h rows",
+    lambda dim, grid: embed.sincos_2d(dim, grid).reshape(grid[0], grid[0], dim).flatten(0, 1),
+    "both halves tell the column; the second tells the row",
+    lambda dim, grid: _places(dim, grid, row=torch.arange(grid[1]).repeat(grid[0])),
+    "both halves tell the row; the first tells the column",
+    lambda dim, grid: _places(dim, grid, torch.arange(grid[0]).repeat_interleave(grid[1])),
 )
 def positions(dim: int, grid: tuple[int, int]) -> Tensor:
     """The table of `sincos_2d` for a grid (h, w) → (h·w, dim)."""
@@ -173,3 +200,44 @@ def _even(t: Tensor, dim: int) -> Tensor:
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """The sinusoids of a time; (b,) → (b, dim)."""
     return embed.timestep_embedding(t, dim)
+
+
+def _slowness(vectors: Tensor, k: int = -1) -> float:
+    """1/speed of hand k, counted from behind where it is negative, of sinusoids (b, dim)."""
+    half = vectors.shape[1] // 2
+    return 10_000 ** (k % half / half)
+
+
+def _hand(vectors: Tensor, k: int = -1) -> Tensor:
+    """The angle of hand k in -π … π; (b, dim) → (b,)."""
+    cosines, sines = vectors.chunk(2, dim=1)
+    return torch.atan2(sines[:, k], cosines[:, k])
+
+
+@against(
+    {
+        "64 numbers": (embed.timestep_embedding(torch.tensor([0.0, 1.0, 42.5, 999.0]), 64),),
+        "8 numbers": (embed.timestep_embedding(torch.tensor([3.0, 500.0, 720.25]), 8),),
+        "one step": (embed.timestep_embedding(torch.tensor([250.0]), 32),),
+    },
+    "the quickest hand, the first, has been round many times; the slowest hasn't",
+    lambda vectors: _hand(vectors, 0),
+    "sine and cosine are exchanged: atan2(sine, cosine), and the cosines are the first half",
+    lambda vectors: clock.right(vectors.roll(vectors.shape[1] // 2, 1)),
+    "that is the angle; it is t times the speed, so divide",
+    lambda vectors: _hand(vectors),
+    "the angle is multiplied by the speed; it is t times the speed, so divide",
+    lambda vectors: _hand(vectors) / _slowness(vectors),
+    "the slowest hand has k = half - 1, so it is a little quicker than 1/10000",
+    lambda vectors: _hand(vectors) * 10_000,
+    "the speed is that of another hand; of the last one it is 10000^(-(half - 1)/half)",
+    lambda vectors: _hand(vectors) * _slowness(vectors, -2),
+    "the cosine is that of the quickest hand; the slowest has the last of each half",
+    lambda vectors: torch.atan2(vectors[:, -1], vectors[:, 0]) * _slowness(vectors),
+    "the time is rounded; it may lie between two steps",
+    lambda vectors: clock.right(vectors).round(),
+    tolerance=0.1,
+)
+def clock(vectors: Tensor) -> Tensor:
+    """The sinusoids of times in 0 … 999, even dim → the times; (b, dim) → (b,)."""
+    return _hand(vectors) * _slowness(vectors)
