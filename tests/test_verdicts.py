@@ -86,7 +86,7 @@ def test_results_are_compared_by_their_logarithms_and_diverged_runs_left_out():
     assert verdicts(results, pairs={"a": ("twice", "plain"), "b": ("odd", "plain")}).keys() == {"a"}
     text = table(found)
     assert "| twice | 3 | ×2.00 | +" in text and "| larger |" in text
-    assert text.startswith("| 1 comparisons |")
+    assert text.startswith("| of 1 comparisons |")
 
 
 def test_differences_seed_by_seed_are_told_where_seeds_differ_more():

@@ -132,5 +132,6 @@ def table(found: dict[str, Comparison]) -> str:
         far = f"{one.difference / one.error:+.1f}" if one.error else "–"
         cells = f"×{math.exp(one.difference):.2f}", far, f"{one.p:.3f}", word
         lines.append([label, str(one.seeds), *cells, f"×{math.exp(one.smallest):.2f}"])
-    titles = [f"{len(found)} comparisons", "seeds", "factor", "SE", "p", "verdict"]
-    return markdown([*titles, "could be found"], lines)
+    many = f"of {max((one.comparisons for one in found.values()), default=0)} comparisons"
+    titles = [many, "seeds", "factor", "SE", "p", "verdict", "could be found"]
+    return markdown(titles, lines)
