@@ -17,7 +17,7 @@ from minidit.check.blocks import (
     modulate,
 )
 from minidit.check.classifier_free import guidance, guidance_w, negative_guidance, ramped_guidance
-from minidit.check.conditions import label_dropout, mirrored_layout, word_numbers
+from minidit.check.conditions import label_dropout, mirrored_layout
 from minidit.check.diffusion import (
     best_fraction,
     ema_update,
