@@ -29,12 +29,10 @@ from minidit.check.diffusion import (
     x0_from_v,
 )
 from minidit.check.latents import (
-    kl_from_standard,
+    finest_patch,
+    latent_sampler,
     latent_scale,
     quantise,
-    straight_through,
-    to_pixels,
-    token_count,
     with_mirrors,
 )
 from minidit.check.likelihood import grey_probability, hybrid_loss, variational_term
