@@ -1,23 +1,11 @@
-"""Checks of sentences and layouts: right ones pass, and every hint is given for its mistake."""
+"""Checks of layouts: right ones pass, and every hint is given for its mistake."""
 
 import students
 import torch
 
-from minidit import Tokenizer, check
+from minidit import check
 
 # --- right, written in other ways than the package's ----------------------------------------------
-
-
-def by_the_package(caption, words, length):
-    return Tokenizer(words, length).encode(caption)[0]
-
-
-def with_a_dictionary(caption, words, length):
-    number = dict(zip(words, range(1, len(words) + 1)))
-    ids = torch.zeros(length, dtype=torch.int64)
-    for place, word in enumerate(caption.replace(",", "").split()):
-        ids[place] = number[word]
-    return ids
 
 
 def row_by_row(rows):
@@ -28,11 +16,7 @@ def row_by_row(rows):
     return torch.tensor(out)
 
 
-RIGHT = [
-    ("word_numbers", by_the_package),
-    ("word_numbers", with_a_dictionary),
-    ("mirrored_layout", row_by_row),
-]
+RIGHT = [("mirrored_layout", row_by_row)]
 
 
 def test_a_layout_that_is_changed_in_place_is_named():
@@ -44,31 +28,6 @@ def test_a_layout_that_is_changed_in_place_is_named():
 
 
 # --- wrong, each with the words that its hint must hold -------------------------------------------
-
-
-def numbered(caption, words):
-    return [words.index(word) + 1 for word in caption.replace(",", "").split()]
-
-
-def padded(ids, length):
-    return torch.tensor((ids + [0] * length)[:length])
-
-
-WORD_NUMBERS = {
-    "a comma is part": lambda caption, words, length: padded(
-        [words.index(word) + 1 for word in caption.split(" ") if word], length
-    ),
-    "has number 0": lambda caption, words, length: torch.nn.functional.pad(
-        torch.tensor(numbered(caption, words)) - 1, (0, length - len(numbered(caption, words)))
-    ),
-    "stand in front": lambda caption, words, length: torch.tensor(
-        [0] * (length - len(numbered(caption, words))) + numbered(caption, words)
-    ),
-    "ends with its words": lambda caption, words, length: torch.tensor(numbered(caption, words)),
-    "one zero too many": lambda caption, words, length: torch.tensor(
-        numbered(caption, words) + [0] * length
-    ),
-}
 
 
 def boxes(change):
@@ -90,13 +49,11 @@ MIRRORED_LAYOUT = {
     "too, and left": lambda rows: torch.cat(
         [rows[:, :2], 1 - rows[:, 2:3], rows[:, 3:4], 1 - rows[:, 4:5], rows[:, 5:]], dim=1
     ),
-    "only the left edge": boxes(lambda x1, y1, x2, y2: (1 - x2, y1, x2, y2)),
-}
-
-WRONG = {
-    "word_numbers": WORD_NUMBERS,
-    "mirrored_layout": MIRRORED_LAYOUT,
+    "1 minus itself": boxes(lambda x1, y1, x2, y2: (x2, y1, x1, y2)),
+    "had changed before": boxes(lambda x1, y1, x2, y2: (1 - x2, y1, 1 - (1 - x2), y2)),
 }
 
 test_right_ones_pass = students.right(RIGHT)
-test_each_mistake_gets_its_hint, test_every_hint_has_its_student = students.wrong(WRONG)
+test_each_mistake_gets_its_hint, test_every_hint_has_its_student = students.wrong(
+    {"mirrored_layout": MIRRORED_LAYOUT}
+)

@@ -13,16 +13,14 @@ from minidit.check.classifier_free import (
     negative_guidance,
     ramped_guidance,
 )
-from minidit.check.conditions import label_dropout, mirrored_layout, word_numbers
+from minidit.check.conditions import label_dropout, mirrored_layout
 from minidit.check.diffusion import gaussian_score, q_sample, x0_from_v
 from minidit.check.evidence import permutation_share, scaling_slopes
 from minidit.check.latents import (
-    kl_from_standard,
+    finest_patch,
+    latent_sampler,
     latent_scale,
     quantise,
-    straight_through,
-    to_pixels,
-    token_count,
     with_mirrors,
 )
 from minidit.check.likelihood import best_fraction, hybrid_loss

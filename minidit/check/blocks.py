@@ -31,6 +31,10 @@ _QUERIES, _KEYS = waves(2, 3, 5), waves(2, 4, 5, start=30)
     lambda q, k, there: _scores(q, k).masked_fill(~there[..., None], float("-inf")).softmax(-1),
     "nothing is masked",
     lambda q, k, there: _scores(q, k).softmax(dim=-1),
+    "the softmax runs over the queries; the shares of the keys sum to one, the last axis",
+    lambda q, k, there: _scores(q, k).masked_fill(~there[:, None], float("-inf")).softmax(dim=1),
+    "the softmax runs over the queries, dim=1; it belongs to the keys, dim=-1",
+    lambda q, k, there: _scores(q, k).masked_fill(~there[:, None], -1e9).softmax(dim=1),
     "the scores are not divided by √d",
     lambda q, k, there: key_mask.right(q * q.shape[-1] ** 0.5, k, there),
 )

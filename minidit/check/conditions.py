@@ -1,6 +1,6 @@
-"""Labels, words, layouts: is your version right, and if not, which of these mistakes is it?"""
+"""Labels and layouts: is your version right, and if not, which of these mistakes is it?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -65,40 +65,6 @@ def _dropout_problem(
     return None
 
 
-def _ids(caption: str, words: Sequence[str]) -> list[int]:
-    return [1 + words.index(word) for word in caption.replace(",", " ").split()]
-
-
-def _padded(ids: list[int], length: int) -> Tensor:
-    return torch.tensor(ids + [0] * (length - len(ids)))
-
-
-_WORDS = ["a", "red", "three", "seven", "left", "of"]
-
-
-@against(
-    {
-        "four words": ("seven left of three", _WORDS, 6),
-        "a comma": ("a red three, a red seven", _WORDS, 8),
-        "no words": ("", _WORDS, 3),
-        "no room for zeros": ("a red three", _WORDS, 3),
-    },
-    "a comma is part of a word; take it away before you split",
-    lambda caption, words, length: _padded([1 + words.index(w) for w in caption.split()], length),
-    "the first word has number 0, which is kept for padding; count from 1",
-    lambda caption, words, length: _padded([i - 1 for i in _ids(caption, words)], length),
-    "the zeros stand in front; they come behind the words",
-    lambda caption, words, length: _padded(_ids(caption, words)[::-1], length).flip(0),
-    "the row ends with its words; fill it up with zeros to `length`",
-    lambda caption, words, length: torch.tensor(_ids(caption, words)),
-    "one zero too many: `length` counts the words, too",
-    lambda caption, words, length: torch.tensor(_ids(caption, words) + [0] * length),
-)
-def word_numbers(caption: str, words: Sequence[str], length: int) -> Tensor:
-    """Numbers from 1, zeros behind, (length,); commas go."""
-    return _padded(_ids(caption, words), length)
-
-
 def _moved(rows: Tensor, columns: list[int], mirrored: list[int]) -> Tensor:
     """Rows with their columns in another order, some of them 1 minus themselves; padding, too."""
     moved = rows[:, columns]
@@ -124,7 +90,9 @@ _SAME, _SWAPPED = [0, 1, 2, 3, 4, 5], [0, 1, 4, 3, 2, 5]  # left and right are c
     lambda rows: _moved(rows, _SWAPPED, [2, 4]),
     "the padding is mirrored, too, and left is right of right",
     lambda rows: _moved(rows, _SAME, [2, 4]),
-    "only the left edge moves, so the boxes change their width",
+    "left and right have changed places, but each must also become 1 minus itself",
+    lambda rows: _moved(rows, _SWAPPED, []),
+    "the right edges are the old ones, or made of left edges that had changed before",
     lambda rows: _moved(rows, [0, 1, 4, 3, 4, 5], [2]) * (rows[:, :1] > 0),
 )
 def mirrored_layout(rows: Tensor) -> Tensor:
