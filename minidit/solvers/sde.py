@@ -54,7 +54,8 @@ def euler_maruyama(
         raise ValueError("euler_maruyama needs α² + σ² = 1; on the straight line take ddim(eta=…)")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta={eta} is out of range: 0 (deterministic) … 1 (the full noise)")
-    nodes, _ = plan(schedule, len(schedule) if steps is None else steps, order=1)  # falling, (k,)
+    steps = len(schedule) if steps is None else steps
+    nodes, _ = plan(schedule, steps, order=1, spacing="time")  # falling, (k,)
     last, T = len(nodes) - 1, len(schedule)
     if noise is not None and (len(noise) < last or any(z.shape != x.shape for z in noise)):
         raise ValueError(f"noise must hold {last} draws of {tuple(x.shape)}, the noisiest first")
