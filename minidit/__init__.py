@@ -2,13 +2,7 @@
 
 # The core, in the order in which the notebooks build it.
 from minidit.patches import ConvPatchEmbed, PatchEmbed, patchify, unpatchify
-from minidit.embed import (
-    ENCODERS,
-    LabelEmbedder,
-    TimestepEmbedder,
-    sincos_2d,
-    timestep_embedding,
-)
+from minidit.embed import ENCODERS, LabelEmbedder, TimestepEmbedder, sincos_2d, timestep_embedding
 from minidit.attention import Attention, Mlp
 from minidit.blocks import BLOCKS, SKIPS, FinalLayer, LongSkip, modulate
 from minidit.dit import DIT_SIZES, DiT

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
@@ -22,10 +22,24 @@ def check_positive(**sizes: int) -> None:
             raise ValueError(f"{name}={value} must be at least 1")
 
 
+def check_tensor(name: str, value: object, shape: str) -> None:
+    """Raise TypeError unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be a tensor {shape}, not {kind}; torch.as_tensor makes one")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself, of one in `DataParallel`, `DistributedDataParallel`, `torch.compile`."""
+    wrappers = nn.DataParallel | nn.parallel.DistributedDataParallel
+    while hasattr(model, "_orig_mod") or isinstance(model, wrappers):
+        model = getattr(model, "_orig_mod", None) or model.module
+    return model
+
+
 def check_images(images: Tensor, channels: int | None = None, size: tuple | None = None) -> None:
     """Raise unless `images` is a tensor (b, c, h, w), where given with these c and (h, w)."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor (b, c, h, w), not {type(images).__name__}")
+    check_tensor("images", images, "(b, c, h, w)")
     if images.ndim != 4:
         raise ValueError(f"images have shape {tuple(images.shape)}; expected (b, c, h, w)")
     if channels is not None and images.shape[1] != channels:
@@ -59,8 +73,7 @@ def check_grid(input_size: int | tuple, patch_size: int) -> tuple[tuple, tuple]:
 def check_times(t: Tensor, batch: int | None = None) -> None:
     """Raise unless `t` is a tensor (batch,): (1,) and (batch, 1) would broadcast silently."""
     b = "b" if batch is None else batch
-    if not isinstance(t, Tensor):
-        raise TypeError(f"t must be a tensor of shape ({b},), not {type(t).__name__}")
+    check_tensor("t", t, f"of shape ({b},)")
     if t.ndim != 1 or batch not in (None, len(t)):
         hint = f"torch.full(({b},), t) repeats one time for the batch"
         raise ValueError(f"t has shape {tuple(t.shape)}; expected ({b},); {hint}")
@@ -78,8 +91,7 @@ def check_inputs(x: Tensor, t: Tensor, channels: int, size: tuple) -> None:
 def check_labels(y: Tensor, batch: int | None, limit: int) -> None:
     """Raise unless `y` is an integer tensor (batch,) with values in 0 … limit - 1."""
     b = "b" if batch is None else batch
-    if not isinstance(y, Tensor):
-        raise TypeError(f"y must be a tensor of shape ({b},), not {type(y).__name__}")
+    check_tensor("y", y, f"of shape ({b},)")
     if y.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"y has dtype {y.dtype}; labels are integers: use y.long()")
     if y.ndim != 1 or batch not in (None, len(y)):

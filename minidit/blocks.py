@@ -122,10 +122,8 @@ def checkpointed(
 ) -> Tensor:
     """block(x, cond), with the mask where there is one.
 
-    With `checkpointing`, what is inside is computed again in the backward pass.
-
-    That saves the memory of a block's activations for a third more computing, and changes no bit
-    of outputs and gradients (arXiv 1604.06174).
+    With `checkpointing`, what is inside is computed again in the backward pass, which saves the
+    memory of activations for a third more computing, and changes no bit (arXiv 1604.06174).
     """
     if checkpointing and torch.is_grad_enabled():
         # blocks draw no random numbers, so there is no random state to restore

@@ -93,6 +93,8 @@ class Diffusion:
     bound_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.schedule, Schedule):
+            raise TypeError(f"schedule={self.schedule!r} is no Schedule; take e.g. linear()")
         check_choice("predict", self.predict, _ERROR_IN)
         object.__setattr__(self, "weight", self.weight or self.predict)
         check_choice("weight", self.weight, [*_ERROR_IN, "bound"])
@@ -152,6 +154,7 @@ class Diffusion:
     def split(self, output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
         """Output (b, 2c or c, h, w) for x_t → the prediction and, if Σ is learned, its numbers."""
         b, c, *size = x_t.shape
+        output = output.to(x_t.dtype)  # mixed and half precision end here
         expected = (b, 2 * c if self.learn_sigma else c, *size)
         if output.shape != expected:  # 2 channels and 1 would broadcast silently
             raise ValueError(
@@ -241,8 +244,7 @@ class Diffusion:
     ) -> Tensor:
         """The training loss of every image, (b,): squared error, and the bound if Σ is learned."""
         x_t = self.q_sample(x0, t, noise)  # (b, c, h, w)
-        output = model(x_t, self.schedule.at("steps", t, t), y)  # (b, c or 2c, h, w)
-        output = output.to(x0.dtype)  # mixed precision ends here
+        output = model(x_t, self.schedule.at("steps", t, x0).flatten(), y)  # (b, c or 2c, h, w)
         if self.weight == "bound":
             return self.bound_scale * self.bound(output, x0, x_t, t)
         prediction, fraction = self.split(output, x0)

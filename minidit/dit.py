@@ -4,13 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import (
-    check_choice,
-    check_grid,
-    check_inputs,
-    check_positive,
-    plain_size,
-)
+from minidit._validate import check_choice, check_grid, check_inputs, check_positive, plain_size
 from minidit.blocks import BLOCKS, FinalLayer, checkpointed
 from minidit.embed import TIME_EMBEDDERS, condition_tokens, make_condition, sincos_2d
 from minidit.patches import PatchEmbed, unpatchify
@@ -91,7 +85,7 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """(b, c, h, w), (b,), labels (b,) or what `condition` says → (b, c or 2c, h, w)."""
         check_inputs(x, t, self.in_channels, self.size)
-        tokens = self.patch_embed(x) + self.pos_embed  # (b, n, d)
+        tokens = self.patch_embed(x.to(self.pos_embed.dtype)) + self.pos_embed  # (b, n, d)
         cond, mask = self.condition(t, y)  # (b, m, d), (b, m) or None
         if self.in_context:
             tokens = torch.cat([cond, tokens], dim=1)  # (b, m + n, d)

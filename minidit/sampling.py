@@ -6,11 +6,13 @@ A sampler is a generator: it yields every state, so the caller owns pictures and
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from minidit._validate import unwrapped
 from minidit.diffusion import Diffusion
 from minidit.schedule import Schedule
 
@@ -32,7 +34,7 @@ def walk(schedule: Schedule, x: Tensor) -> Iterator[tuple[float, Tensor, Tensor]
     """
     for k, step in reversed(list(enumerate(schedule.steps.tolist()))):
         t = torch.full((x.shape[0],), k, device=x.device)
-        yield step, t, schedule.at("steps", t, t)
+        yield step, t, schedule.at("steps", t, x).flatten()
 
 
 def draw_noise(x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -52,7 +54,7 @@ def space_timesteps(T: int, counts: int | str | Sequence[int]) -> list[int]:
         return _ddim_strides(T, _count(counts, counts[4:]))
     if isinstance(counts, str):
         counts = [_count(counts, part) for part in counts.split(",")]
-    counts = [counts] if isinstance(counts, int) else list(counts)
+    counts = [int(counts)] if isinstance(counts, Integral) else list(counts)
     steps, start = [], 0
     for i, count in enumerate(counts):
         size = T // len(counts) + (i < T % len(counts))
@@ -82,20 +84,22 @@ def select_steps(schedule: Schedule, rule: int | str | Sequence[int]) -> list[in
 
     Raises ValueError for an unknown rule, or for more steps than the schedule has.
     """
-    if not isinstance(rule, int | str):
+    if not isinstance(rule, Integral | str):
         return list(rule)
-    if isinstance(rule, int):
-        check_count(rule, len(schedule))  # 1 would be the clean end alone
+    rule = str(rule)
     for name, selection in SELECTIONS.items():
-        if isinstance(rule, str) and rule.startswith(name):
+        if rule.startswith(name):
             return selection(schedule, _count(rule, rule.removeprefix(name)))
+    last = rule.split(",")[-1].strip()
+    if last.removeprefix("-").isdecimal():
+        check_count(int(last), len(schedule))  # 1 would be the clean end of its part alone
     return space_timesteps(len(schedule), rule)
 
 
 def check_count(count: int, T: int) -> None:
     """Raise ValueError unless `count` steps can be had of T: 2 … T."""
     if not 2 <= count <= T:
-        raise ValueError(f"{count} steps can't be had: choose 2 … {T}, the schedule's length")
+        raise ValueError(f"{count} steps can't be had: choose 2 … {T}, or one itself: [{T - 1}]")
 
 
 def _count(rule: str, digits: str) -> int:
@@ -122,25 +126,25 @@ def guided(
     know, a GPU is awaited).
     Raises ValueError if the network has no null label.
     """
-    null = getattr(model, "null_label", None)
-    if null is None:
+    if not hasattr(network := unwrapped(model), "null_label"):
+        raise TypeError("model has no attribute null_label: give the network itself, or set it")
+    if (null := network.null_label) is None:
         raise ValueError("the network has no null label; train it with class_dropout_prob > 0")
     if channels != "all" and not (isinstance(channels, int) and channels > 0):
         raise ValueError(f"channels={channels!r} is not allowed; choose 'all' or a number ≥ 1")
 
     def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        if y is None:
-            raise ValueError("y=None can't be guided: guidance leads from no label to a label")
+        if not isinstance(y, Tensor):
+            raise ValueError(f"y={y!r} can't be guided: guidance leads to labels, a tensor (b,)")
         inside = None  # guided everywhere
         if interval is not None:
             inside = (t >= interval[0]) & (t <= interval[1])  # (b,)
         if scale == 1 or (inside is not None and not inside.any()):
             return model(x, t, y)
         both = torch.cat([y, torch.full_like(y, null)])
-        output = model(torch.cat([x, x]), torch.cat([t, t]), both)
-        cond, uncond = output.chunk(2)
+        cond, uncond = model(torch.cat([x, x]), torch.cat([t, t]), both).to(x.dtype).chunk(2)
         n = x.shape[1] if channels == "all" else channels
-        if n > x.shape[1] != output.shape[1]:  # the variance's channels would be guided, too
+        if n > x.shape[1] != cond.shape[1]:  # the variance's channels would be guided, too
             raise ValueError(f"channels={channels}: the prediction has {x.shape[1]}, or use 'all'")
         mixed = uncond[:, :n] + scale * (cond[:, :n] - uncond[:, :n])
         if inside is not None:

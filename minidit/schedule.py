@@ -151,11 +151,11 @@ class Schedule:
 
     def respace(self, steps: Sequence[int]) -> "Schedule":
         """The schedule that visits only these steps (a rising list), with their α, σ and t."""
-        steps = [int(step) for step in steps]
-        if not steps or steps != sorted(set(steps)) or steps[0] < 0 or steps[-1] >= len(self):
+        given, steps = list(steps), sorted({int(step) for step in steps})
+        if not steps or steps != given or steps[0] < 0 or steps[-1] >= len(self):
             raise ValueError(
-                f"steps={steps} must rise, without repetition, within 0 … {len(self) - 1}; "
-                "sorted(set(steps)) puts a list in order"
+                f"steps={given} must rise, without repetition, within 0 … {len(self) - 1}, in "
+                "whole numbers; sorted(set(steps)) puts a list in order"
             )
         return Schedule(self.alpha[steps], self.sigma[steps], self.steps[steps], self.path)
 
@@ -180,13 +180,8 @@ def _from_betas(betas: Tensor, name: str) -> Schedule:
         least = round(len(betas) * betas.max().item()) + 1  # β goes with 1/T
         raise ValueError(f"T={len(betas)} makes β reach 1; use at least {least} steps and respace")
     alphas_cumprod = (1 - betas).cumprod(dim=0)
-    return Schedule(
-        alphas_cumprod.sqrt(),
-        (1 - alphas_cumprod).sqrt(),
-        torch.arange(len(betas)),
-        "variance_preserving",
-        name,
-    )
+    alpha, sigma = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
+    return Schedule(alpha, sigma, torch.arange(len(betas)), "variance_preserving", name)
 
 
 def linear(T: int = 1000) -> Schedule:

@@ -18,7 +18,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from torch import Tensor, nn
 
-from minidit._validate import check_choice, check_images, check_labels, check_positive
+from minidit._validate import check_choice, check_images, check_labels, check_positive, unwrapped
 from minidit.diffusion import Diffusion
 from minidit.patches import as_unit
 
@@ -198,8 +198,10 @@ class Loop:
     def __init__(
         self, model: nn.Module, recipe: Recipe, images: Tensor, labels: Tensor | None = None
     ) -> None:
-        self.model, self.recipe = model.train(), recipe
-        self.device = next(model.parameters()).device
+        self.model, self.recipe = model, recipe = unwrapped(model).train(), recipe
+        self.device = (weight := next(model.parameters())).device
+        if weight.dtype.itemsize < 4:
+            raise ValueError(f"weights are {weight.dtype}, where small steps get lost; use float32")
         self.images = images.to(self.device)  # all of it: no loader, no copies in the loop
         self.labels = labels.to(self.device) if labels is not None else None
         self.ema = EMA(model, recipe.ema_decay)
@@ -390,9 +392,13 @@ def _check_data(images: Tensor, labels: Tensor | None, model: nn.Module) -> None
     check_training_images(images)
     if labels is None:
         return
-    encoder = getattr(model, "label_embed", None)
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels are a {type(labels).__name__}; torch.as_tensor makes a tensor")
+    encoder = getattr(unwrapped(model), "label_embed", None)
     if encoder is None:
-        raise ValueError("labels given, but this network has none (num_classes=0); leave them out")
+        raise ValueError(
+            "labels given, but there is no label_embed (num_classes=0); leave them out"
+        )
     limit = getattr(encoder, "num_classes", None)  # a text or a layout has none
     if labels.shape[: None if limit else 1] != images.shape[:1]:
         shape = tuple(labels.shape)

@@ -4,13 +4,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from minidit._validate import (
-    check_choice,
-    check_grid,
-    check_inputs,
-    check_positive,
-    plain_size,
-)
+from minidit._validate import check_choice, check_grid, check_inputs, check_positive, plain_size
 from minidit.blocks import BLOCKS, FinalLayer, LongSkip, checkpointed
 from minidit.embed import (
     TimestepEmbedder,
@@ -143,7 +137,8 @@ class UViT(nn.Module):
         tokens, mask = condition_tokens(self.label_embed, y, len(t))
         if self.in_context:
             tokens.append(cond)
-        tokens = torch.cat([*tokens, self.patch_embed(x)], dim=1)  # (b, extras + n, d)
+        patches = self.patch_embed(x.to(cond.dtype))  # (b, n, d)
+        tokens = torch.cat([*tokens, patches], dim=1)  # (b, extras + n, d)
         if self.pos_embed is not None:
             tokens = tokens + self._places(tokens.shape[1])
         early = []

@@ -25,16 +25,16 @@ MEAN, STD = 0.4, 0.25
 START = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(-1, 1, 1, 1)
 
 
-def perfect(diffusion):
-    """The exact answer for pixels from N(MEAN, STD²), at any moment between two steps."""
+def perfect(diffusion, mean=MEAN, std=STD):
+    """The exact answer for pixels from N(mean, std²), at any moment between two steps."""
     schedule = diffusion.schedule
     low, high = schedule.steps[[0, -1]].tolist()
 
     def model(x, t, y):
         there = between(schedule, (t[:1].double() - low) / (high - low) * (len(schedule) - 1))
         alpha, sigma = there.alpha.item(), there.sigma.item()
-        gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
-        x0 = MEAN + gain * (x - alpha * MEAN)
+        gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
+        x0 = mean + gain * (x - alpha * mean)
         eps = (x - alpha * x0) / sigma
         if diffusion.predict == "v" and diffusion.schedule.path == "straight":
             return eps - x0
@@ -86,6 +86,37 @@ def test_order_of_convergence(method, order, solve):
     assert math.log2(coarse / fine) > expected - 0.25
 
 
+OFFICIAL = dict(spacing="time", lower_order_final=False)  # what the papers' codes do by default
+
+
+@pytest.mark.parametrize(
+    "how, at_10, at_20",
+    [
+        (OFFICIAL, 1.385, 1.241),
+        (OFFICIAL | dict(order=1), 0.723, 0.861),
+        (OFFICIAL | dict(lower_order_final=True), 0.785, 0.954),
+        (OFFICIAL | dict(spacing="logsnr"), 1.032, 1.014),
+        ({}, 1.016, 1.014),
+        (dict(positions=lambda n: torch.linspace(0, 999, n).tolist()), 0.785, 1.241),
+        (dict(denoise=False), 1.023, 1.013),
+        (dict(order=3), 1.154, 1.009),
+    ],
+)
+def test_few_steps_keep_the_spread(how, at_10, at_20):
+    """Of pixels N(0, ½²), in units of the true one, from one deviation on."""
+    diffusion = Diffusion(linear(), "x0")
+    near, far = (
+        (s.alpha**2 / 4 + s.sigma**2).sqrt().reshape(1, 1, 1, 1)
+        for s in (diffusion.schedule.respace([k]) for k in (0, 999))
+    )
+    end = near.item() if how.get("denoise") is False else 0.5
+    for steps, expected in ((10, at_10), (20, at_20)):
+        how = how | {"steps": how.get("positions", lambda n: n)(steps)}
+        options = {key: value for key, value in how.items() if key != "positions"}
+        found = sample(dpm_solver(perfect(diffusion, 0.0, 0.5), diffusion, far, **options))
+        assert found.item() / end == pytest.approx(expected, abs=1e-3)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_order_one_is_ddim(schedule):
     diffusion = Diffusion(SCHEDULES[schedule](), "v")
@@ -96,10 +127,9 @@ def test_order_one_is_ddim(schedule):
     told = diffusion.schedule.steps[steps[::-1]].tolist()
     assert [state.t for state in ours] == told
     assert [state.t for state in theirs] == told
-    allowed = 1e-7 if schedule == "vp_sde" else 1e-12  # ddim tells its fractions in float32
     for a, b in zip(ours, theirs):
-        close(a.x, b.x, atol=allowed, rtol=0)
-        close(a.x0, b.x0, atol=allowed, rtol=0)
+        close(a.x, b.x, atol=1e-12, rtol=0)
+        close(a.x0, b.x0, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -225,6 +255,7 @@ def test_fast_orders_use_every_evaluation(order, count):
         (dict(steps=0), "steps=0 is too few or too many"),
         (dict(steps=1001), "steps=1001 is too few or too many"),
         (dict(steps=2, order=3, method="singlestep"), "too few.*singlestep.*order=3"),
+        (dict(steps=6, order=3, method="singlestep", solve="eps"), "a step of 9.66 in λ"),
         (dict(steps=[5]), "must rise within 0 … 999, two at least"),
         (dict(steps=[5, 5]), "must rise"),
         (dict(steps=[5, 1000]), "must rise within 0 … 999"),
@@ -239,5 +270,6 @@ def test_refusals(how, sentence):
 
 def test_plan_of_the_default():
     nodes, strides = plan(linear(), 5)
-    assert nodes.tolist() == pytest.approx([999, 749.25, 499.5, 249.75, 0])
+    assert torch.equal(nodes, grid(linear(), "logsnr", 4))
+    assert plan(linear(), 5, spacing="time")[0].tolist() == [999, 749.25, 499.5, 249.75, 0]
     assert strides == [1, 1, 1, 1]

@@ -34,6 +34,14 @@ def test_a_cloud_is_at_no_distance_from_itself():
     assert frechet_distance(mean, cov, mean, cov) == pytest.approx(0, abs=1e-9)
 
 
+def test_one_image_has_no_covariance():
+    with (
+        pytest.warns(UserWarning, match="degrees of freedom"),
+        pytest.raises(ValueError, match="isn't finite; take two images at least"),
+    ):
+        frechet_distance(*evaluate.moments(torch.ones(1, 8)), *gaussian(8, 0))
+
+
 def test_distance_of_diagonal_clouds_is_that_of_their_deviations():
     (mean1, _), (mean2, _) = gaussian(5, 1), gaussian(5, 2)
     std1, std2 = torch.tensor([[0.0, 0.5, 1, 2, 3], [1, 0, 1, 1, 2.5]], dtype=torch.float64)

@@ -259,6 +259,9 @@ def test_stored_runs_are_recognised(name, tmp_path):
         settings = merge(variants[run["variant"]], experiment.scales[scale])
         settings = json.loads(json.dumps(settings))
         assert run.get("settings", settings) == settings  # the first runs did not store them
+        if "options" in settings.get("sampling", {}):  # what they did, spelled out
+            did = run["sampling"]["options"]
+            assert settings["sampling"]["options"].items() <= did.items()
 
 
 def test_experiments_of_others_are_listed_and_run(tmp_path, monkeypatch, capsys):

@@ -26,6 +26,11 @@ def test_divergences_are_those_of_torch():
     assert (q.kl() > 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_samples_are_of_the_same_kind_of_numbers(dtype):
+    assert DiagonalGaussian(parameters().to(dtype)).sample().dtype == dtype
+
+
 def test_samples_have_the_mean_and_the_deviation():
     q = DiagonalGaussian(parameters(shape=(1, 4, 1, 1)).expand(40_000, 4, 1, 1))
     z = q.sample(torch.Generator().manual_seed(0))

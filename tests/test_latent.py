@@ -47,6 +47,16 @@ def stored(path, kind=KLAutoencoder, seed=1):
 
 
 @BOTH
+def test_half_precision_goes_there_and_back(kind, tmp_path):
+    model = stored(tmp_path / "a.safetensors", kind).model
+    z = latent.encode(model, images())
+    half = model.bfloat16()
+    coarse = latent.encode(half, images())
+    assert coarse.dtype == torch.float32 and (coarse - z).abs().max() < 0.05
+    assert latent.decode(half, z).dtype == torch.float32
+
+
+@BOTH
 def test_encoding_is_to_latents_in_batches(kind, tmp_path):
     model, reported = stored(tmp_path / "a.safetensors", kind).model, []
     z = latent.encode(model, images(), batch_size=3, report=reported.append)

@@ -1,5 +1,6 @@
 """Bits per dimension against what is known exactly, DDIM there and back, scales of guidance."""
 
+import copy
 import math
 
 import pytest
@@ -27,7 +28,7 @@ MEAN, STD = 0.3, 0.2
 def perfect(diffusion):
     """The best predicted image for pixels from N(MEAN, STD²), at whole steps."""
     schedule = diffusion.schedule
-    numbers = schedule.steps.float().tolist()
+    numbers = schedule.steps.tolist()
     alpha_of = dict(zip(numbers, schedule.alpha.tolist()))
     sigma_of = dict(zip(numbers, schedule.sigma.tolist()))
 
@@ -59,6 +60,28 @@ def test_a_perfect_network_comes_close_to_the_entropy():
     close(found.total, found.prior + found.terms.sum(dim=1))
     assert found.terms.shape == found.x0_error.shape == found.eps_error.shape == (16, 200)
     assert found.x0_error[:, 0].mean() > 100 * found.x0_error[:, -1].mean()
+
+
+@pytest.mark.parametrize("first, excess", [(0, 0.8), (4, 0.07)])
+def test_steps_finer_than_a_pixel_cost_bits(first, excess):
+    """On the straight line; beyond a pixel's width, σ = 1/255, which is near the fourth step."""
+    diffusion = Diffusion(straight(), "x0").respace(range(first, 1000))
+    rng = torch.Generator().manual_seed(0)
+    found = bits_per_dim(perfect(diffusion), diffusion, pixels(4), clip=False, generator=rng)
+    entropy = math.log2(STD * math.sqrt(2 * math.pi * math.e) * 255 / 2)
+    assert found.total.mean() - entropy == pytest.approx(excess, abs=0.05)
+
+
+@pytest.mark.parametrize("learn_sigma", [False, True])
+def test_half_precision_costs_no_bits(learn_sigma, tiny_dit, awaken):
+    model = awaken(tiny_dit(learn_sigma=learn_sigma), std=0.05)
+    diffusion = Diffusion(straight(30), "x0", learn_sigma=learn_sigma)
+    x0, y, noise = pixels(2).float(), torch.tensor([0, 1]), torch.randn(30, 2, 1, 8, 8)
+    whole, half = (
+        bits_per_dim(network, diffusion, x0, y, noise=noise).total
+        for network in (model, copy.deepcopy(model).bfloat16())
+    )
+    close(half, whole, atol=0, rtol=0.02)
 
 
 def test_a_wrong_network_pays():

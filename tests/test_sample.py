@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from minidit import (
+    SAMPLERS,
     SCHEDULES,
     Diffusion,
     Schedule,
@@ -316,6 +317,61 @@ def test_a_guided_network_samples(tiny_dit, awaken):
     ]
     close(runs[0], sample(ddim(model, Diffusion(linear(), "v"), x, y, steps=4)))
     assert not torch.allclose(runs[0], runs[1])
+
+
+class Named(torch.nn.Module):
+    """A network as `Counted`, that can be wrapped."""
+
+    null_label = 9
+
+    def forward(self, x, t, y):
+        return torch.sin(x * (y.reshape(-1, 1, 1, 1) + 1))
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.nn.DataParallel, lambda model: torch.compile(model, backend="eager")]
+)
+def test_a_wrapped_network_is_guided_like_the_network(wrap):
+    close(guided(wrap(Named()), 2.0)(*asked()), guided(Named(), 2.0)(*asked()))
+
+
+def test_a_function_that_tells_no_null_label_is_not_said_to_lack_dropout():
+    with pytest.raises(TypeError, match="no attribute null_label: give the network itself"):
+        guided(network, 2.0)
+
+
+# --- what numbers are computed in -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("learn_sigma", [False, True])
+def test_a_network_in_half_precision_samples(sampler, learn_sigma, tiny_dit, awaken):
+    model = awaken(tiny_dit(learn_sigma=learn_sigma), std=0.05)
+    diffusion = Diffusion(SCHEDULES["vp_sde"](), "v", learn_sigma=learn_sigma)
+    x, y = torch.randn(2, 1, 8, 8), torch.tensor([0, 2])
+
+    def run():
+        rng = torch.Generator().manual_seed(0)
+        return sample(
+            SAMPLERS[sampler](guided(model, 2.0), diffusion, x, y, steps=20, generator=rng)
+        )
+
+    whole, _ = run(), model.bfloat16()
+    assert run().dtype == torch.float32
+    close(run(), whole, atol=0.05, rtol=0.05)
+
+
+@EVERY_SAMPLER
+def test_double_precision_reaches_the_network(sampler):
+    """Numbers of a process in continuous time are no whole ones."""
+    told, schedule = [], SCHEDULES["vp_sde"]()
+
+    def model(x, t, y):
+        told.append(t[0].item())
+        return x
+
+    sample(sampler(model, Diffusion(schedule), start(dtype=torch.float64), steps=7))
+    assert told == schedule.steps[select_steps(schedule, 7)].flip(0).tolist()
 
 
 # --- no signal at the end -------------------------------------------------------------------------

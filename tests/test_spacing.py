@@ -1,5 +1,6 @@
 """Selections of steps: counts, ends, densities, refusals."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -50,7 +51,8 @@ def test_quadratic_and_logsnr_are_dense_near_the_image():
 
 def test_samplers_take_the_rules():
     x, model = torch.ones(1, 1, 2, 2), lambda x, t, y: x
-    for rule, count in {"quad9": 9, "beta9": 9, "logsnr9": 9, "ddim10": 10, "3,4": 7}.items():
+    rules = {"quad9": 9, "beta9": 9, "logsnr9": 9, "ddim10": 10, "3,4": 7, np.int64(9): 9}
+    for rule, count in rules.items():
         states = list(ddim(model, Diffusion(linear()), x, steps=rule))
         assert len(states) == count
         assert torch.equal(sample(ddim(model, Diffusion(linear()), x, steps=rule)), states[-1].x)
@@ -63,6 +65,10 @@ def test_samplers_take_the_rules():
         ("ddim", "steps='ddim' is unknown"),
         ("ddim999", "no whole stride gives 999 of 1000 steps"),
         ("quad1", "1 steps can't be had: choose 2 … 1000"),
+        (1, "1 steps can't be had: choose 2 … 1000, or one itself: .999."),
+        ("1", "1 steps can't be had"),
+        ("10,1", "1 steps can't be had"),  # would be the middle one, in pure noise
+        (np.int64(1), "1 steps can't be had"),
         ("beta1001", "1001 steps can't be had"),
         (1001, "1001 steps can't be had: choose 2"),
         (0, "0 steps can't be had"),

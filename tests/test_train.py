@@ -222,7 +222,7 @@ class Stopped(Exception):
     pass
 
 
-def train(tiny_dit, out, optimizer="adamw", stop=None, save_every=1, **changes):
+def train(tiny_dit, out, optimizer="adamw", stop=None, save_every=1, wrap=lambda m: m, **changes):
     """Nine steps into `out`, or fewer: stopped after the step `stop`, before that one is saved."""
 
     def report(step, loss):
@@ -232,7 +232,7 @@ def train(tiny_dit, out, optimizer="adamw", stop=None, save_every=1, **changes):
     recipe = Recipe(**SHORT | {"optimizer": optimizer} | changes)
     diffusion = Diffusion(straight(), "v")
     return fit(
-        fresh(tiny_dit),
+        wrap(fresh(tiny_dit)),
         diffusion,
         *data(),
         recipe=recipe,
@@ -270,6 +270,17 @@ def test_a_stopped_run_resumes_to_the_bit(optimizer, stops, save_every, tiny_dit
     assert all(optimizer["state"] for optimizer in states[0]["optimizers"])
     assert equal(*states)
     assert equal(whole.state_dict(), resumed.state_dict())
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.nn.DataParallel, lambda model: torch.compile(model, backend="eager")]
+)
+def test_a_run_of_a_wrapped_network_resumes_without_the_wrapper(wrap, tiny_dit, tmp_path):
+    with pytest.raises(Stopped):
+        train(tiny_dit, tmp_path, stop=4, wrap=wrap)
+    resumed, whole = train(tiny_dit, tmp_path), train(tiny_dit, None)
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_a_finished_run_takes_no_further_step(tiny_dit, tmp_path):

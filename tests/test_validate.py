@@ -6,6 +6,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +35,7 @@ from minidit import (
 from minidit.evaluate import accuracy, frechet_to_real
 from minidit.evaluate.classifier import Classifier
 from minidit.train import draw_times
+from minidit.training.generate import generate
 from minidit.training.muon import Muon
 
 SMALL = {
@@ -279,6 +281,12 @@ CASES = {
     "too many steps": (lambda: run(steps=51), "51 steps"),
     "steps rule": (lambda: run(steps="fast"), "'fast'", "ddim"),
     "ddim stride": (lambda: run(steps="ddim49"), "counts='ddim49'", "49 of 50"),
+    "half steps": (lambda: run(ddim, steps=[0.5, 2.5]), "steps=[0.5, 2.5]", "in whole numbers"),
+    "no schedule": (
+        lambda: Diffusion("linear"),
+        TypeError,
+        "schedule='linear' is no Schedule; take e.g. linear()",
+    ),
     "step list": (lambda: run(steps=[0, 50]), "steps=[0, 50]", "0 … 49"),
     "eta": (lambda: run(ddim, eta=1.5), "eta=1.5", "0 (deterministic) … 1"),
     "noise too short": (
@@ -349,6 +357,36 @@ CASES = {
         TypeError,
         "torch.uint8",
         "use y.long()",
+    ),
+    "labels of a list": (
+        lambda: train(labels=[0, 1]),
+        TypeError,
+        "labels are a list; torch.as_tensor",
+    ),
+    "labels of numpy": (
+        lambda: train(labels=np.array([0, 1])),
+        TypeError,
+        "labels are a ndarray",
+    ),
+    "labels to generate": (
+        lambda: generate(dit(), Diffusion(linear()), [0, 1]),
+        TypeError,
+        "labels must be a tensor (b,), not list; torch.as_tensor",
+    ),
+    "labels to guide": (
+        lambda: guided(dit(), 2.0)(images(2, 1, 8, 8), images(2), [0, 1]),
+        "y=[0, 1] can't be guided",
+        "tensor",
+    ),
+    "labels to recognise": (
+        lambda: accuracy(Classifier(1, 3, 2), images(2, 1, 8, 8), np.array([0, 1])),
+        TypeError,
+        "labels must be a tensor (n,), not ndarray",
+    ),
+    "half precision": (
+        lambda: train(model=dit().bfloat16()),
+        "weights are torch.bfloat16",
+        "use float32",
     ),
     "labels in vain": (
         lambda: train(model=dit(num_classes=0)),

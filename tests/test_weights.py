@@ -44,6 +44,17 @@ def test_there_and_back(saved):
     assert torch.equal(again.model(x, t, y), model(x, t, y))
 
 
+@pytest.mark.parametrize(
+    "wrap", [torch.nn.DataParallel, lambda model: torch.compile(model, backend="eager")]
+)
+def test_a_wrapped_network_is_saved_as_the_network(wrap, saved, tmp_path):
+    model, diffusion, path = saved
+    save(wrap(model), tmp_path / "wrapped.safetensors", diffusion)
+    ours, theirs = (load(p).model.state_dict() for p in (tmp_path / "wrapped.safetensors", path))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    assert weights.start_from(wrap(model), path) == []
+
+
 def test_a_string_is_a_path_too(saved):
     assert load(str(saved[2])).model.config == saved[0].config
 

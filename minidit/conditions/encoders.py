@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import check_labels, check_positive
+from minidit._validate import check_labels, check_positive, check_tensor
 from minidit.blocks import InContextBlock
 from minidit.conditions.tokenizer import Tokenizer
 from minidit.embed import timestep_embedding
@@ -80,8 +80,7 @@ class ConditionEncoder(nn.Module):
         b, boxes = "b" if batch is None else batch, self.dtype.is_floating_point
         what = f"({b}, m, 6) of boxes" if boxes else f"({b}, m) of words"
         what += f", m at most {self.length}"
-        if not isinstance(y, Tensor):
-            raise TypeError(f"y must be a tensor {what}, not {type(y).__name__}")
+        check_tensor("y", y, what)
         if y.is_floating_point() != boxes or y.dtype == torch.bool:
             use = "y.float()" if boxes else "y.long(), as of the tokenizer"
             raise TypeError(f"y has dtype {y.dtype}; expected a tensor {what}: use {use}")

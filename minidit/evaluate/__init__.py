@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minidit._validate import check_positive
+from minidit._validate import check_positive, check_tensor
 from minidit.evaluate.classifier import Classifier
 from minidit.latents.autoencoder import Autoencoder, VQAutoencoder
 from minidit.weights import load
@@ -36,6 +36,7 @@ def accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
 
 def _share_right(model: Classifier, found: Tensor, labels: Tensor) -> float:
     """`accuracy` from features (n, 64)."""
+    check_tensor("labels", labels, "(n,)")
     if labels.shape != found.shape[:1]:
         shape = tuple(labels.shape)
         raise ValueError(f"labels have shape {shape} for {len(found)} images; one label an image")
@@ -63,7 +64,9 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
 
     The root's trace sums the roots of the eigenvalues of C1^½·C2·C1^½, which is symmetric.
     """
-    mean1, cov1, mean2, cov2 = (a.double() for a in (mean1, cov1, mean2, cov2))
+    mean1, cov1, mean2, cov2 = given = [a.double() for a in (mean1, cov1, mean2, cov2)]
+    if not all(a.isfinite().all() for a in given):
+        raise ValueError("a mean or covariance isn't finite; take two images at least, and no NaN")
     values, vectors = torch.linalg.eigh(cov1)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T  # C1^½
     cross = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()

@@ -4,6 +4,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from minidit._validate import unwrapped
 from minidit.attention import Attention
 
 
@@ -29,6 +30,7 @@ def attention_maps(model: nn.Module, x: Tensor, t: Tensor, y: Tensor | None = No
     Of the cross-attention where there is one: n tokens of the image attend to m of the condition,
     time first; else of the whole sequence. Raises TypeError for a network without such blocks.
     """
+    model = unwrapped(model)
     blocks = getattr(model, "blocks", ())
     layers = [getattr(block, "cross", getattr(block, "attn", None)) for block in blocks]
     if not layers or not all(isinstance(layer, Attention) for layer in layers):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from minidit._validate import unwrapped
 from minidit.blocks import BLOCKS
 from minidit.dit import DIT_SIZES, DiT
 from minidit.embed import LabelEmbedder
@@ -33,6 +34,7 @@ def count(model: nn.Module, inputs: Sequence[Tensor] | None = None) -> Counts:
     `inputs`: the arguments of one call; by default an image, a time, a label. Weights on the meta
     device, which take no memory, will do.
     """
+    model = unwrapped(model)
     inputs = [z.to("meta") for z in (_one_image(model) if inputs is None else inputs)]
     tensors = itertools.chain(model.named_parameters(), model.named_buffers())
     shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}

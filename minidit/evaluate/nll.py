@@ -43,8 +43,11 @@ def bits_per_dim(
 ) -> Bits:
     """The bound for images x0 (b, c, h, w) in [-1, 1], one evaluation of the network a step.
 
-    It bounds the code length of 8-bit pixels, and means nothing for latents. Noise comes from
-    `generator`, or from recorded `noise`, a tensor a step, the noisiest first.
+    It bounds the code length of 8-bit pixels, and means nothing for latents. It is far from tight
+    where the first step is finer than a pixel, σ_0 < 1/255, for it then pays for digits that no
+    pixel has: 0.9 bits on the straight line of 1000 steps; `diffusion.respace(range(4, 1000))`
+    begins at a pixel's width. Noise comes from `generator`, or from recorded `noise`, a tensor a
+    step, the noisiest first.
     """
     rows = []
     for k, (_, t, number) in enumerate(walk(diffusion.schedule, x0)):

@@ -120,7 +120,8 @@ _on_the_arc = partial(_sampled, "dit-mnist-sigma", guidance={"scale": 1.0}, clip
 _at_two = partial(_on_the_arc, guidance={"scale": 2.0})
 _late = partial(_on_the_arc, guidance={"scale": 2.0, "interval": [0, 799]})
 _weaker = partial(_on_the_arc, guidance={"scale": 1.5})
-_SOLVER = dict(sampler="dpm_solver", spacing="logsnr")
+_TIMED = dict(sampler="dpm_solver", spacing="time", lower_order_final=False)
+_SOLVER = _TIMED | {"spacing": "logsnr"}
 _SINGLE = _SOLVER | {"method": "singlestep"}
 _SMALL = dict(sampler="ddpm", variance="small")
 _QUALITY = {"evaluations": ".0f", "recognised": ".1%", "frechet": ".2f"}
@@ -131,7 +132,7 @@ EXPERIMENTS["samplers"] = Experiment(
     "How few evaluations of the network are enough?",
     lambda: {
         **_on_the_line("straight line, Euler", (5, 10, 20, 50)),
-        **_on_the_line("straight line, second order", (5, 10, 20), "dpm_solver"),
+        **_on_the_line("straight line, second order", (5, 10, 20), **_TIMED),
         **_on_the_line("straight line, random (η = 1)", (10, 50), eta=1.0),
         **_on_the_arc("DDPM", (10, 25, 50, 250), "ddpm"),
         **_on_the_arc("DDIM", (5, 10, 20, 50)),
@@ -141,7 +142,7 @@ EXPERIMENTS["samplers"] = Experiment(
         **_on_the_arc("DDIM, β-weighted", (10, 20), rule="beta"),
         **_on_the_arc("DDPM, large variance", (10, 25), "ddpm", variance="large"),
         **_on_the_arc("DDPM, small variance", (10, 25), **_SMALL),
-        **_on_the_arc("DPM-Solver++ 2", (10, 20), "dpm_solver"),
+        **_on_the_arc("DPM-Solver++ 2", (10, 20), **_TIMED),
         **_on_the_arc("DPM-Solver++ 3, even in λ", (10, 20), order=3, **_SOLVER),
         **_on_the_arc("DPM-Solver++ 2 singlestep, even in λ", (10, 20), **_SINGLE),
         **_on_the_arc("DPM-Solver 2, even in λ", (10, 20), solve="eps", **_SOLVER),

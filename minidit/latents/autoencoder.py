@@ -56,7 +56,7 @@ class Autoencoder(nn.Module):
 
     def to_images(self, latents: Tensor) -> Tensor:
         """Scaled latents (b, latent_channels, h, w) → images (b, c, f·h, f·w), about [-1, 1]."""
-        return self.decode(latents / self.scale)
+        return self.decode((latents / self.scale).to(self.scale.dtype))
 
     @torch.no_grad()
     def set_scale(self, images: Tensor, batch_size: int = 250) -> float:

@@ -5,13 +5,12 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import check_images, check_positive
+from minidit._validate import check_images, check_positive, check_tensor
 
 
 def check_latents(latents: Tensor, channels: int) -> None:
     """Raise unless `latents` is a tensor (b, channels, h, w)."""
-    if not isinstance(latents, Tensor):
-        raise TypeError(f"latents must be a tensor (b, c, h, w), not {type(latents).__name__}")
+    check_tensor("latents", latents, "(b, c, h, w)")
     if latents.ndim != 4 or latents.shape[1] != channels:
         raise ValueError(
             f"latents have shape {tuple(latents.shape)}; expected (b, {channels}, h, w)"
@@ -73,6 +72,7 @@ class _Half(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.conv_out.weight.dtype)
         return self.conv_out(F.silu(self.norm(self.layers(x))))
 
 

@@ -28,7 +28,8 @@ class DiagonalGaussian:
     ) -> Tensor:
         """mean + std·ε, (b, c, …), ε from `generator`, or `noise` itself."""
         if noise is None:
-            noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+            like = dict(device=self.mean.device, dtype=self.mean.dtype)
+            noise = torch.randn(self.mean.shape, generator=generator, **like)
         if noise.shape != self.mean.shape:
             raise ValueError(
                 f"noise has shape {tuple(noise.shape)}; the mean has {tuple(self.mean.shape)}"

@@ -78,7 +78,7 @@ def encode(
     for flip in (False, True) if flips else (False,):
         for part in images.split(batch_size):
             part = as_unit(part.flip(3) if flip else part)
-            found.append(autoencoder.to_latents(part.to(device)).cpu())
+            found.append(autoencoder.to_latents(part.to(device)).cpu().float())
             done += len(part)
             if report is not None:
                 report(done)
@@ -90,7 +90,7 @@ def decode(autoencoder: Autoencoder, latents: Tensor, batch_size: int = 250) -> 
     """Scaled latents (n, k, h, w) → images (n, c, f·h, f·w) in [-1, 1]."""
     check_latents(latents, autoencoder.latent_channels)
     device = autoencoder.scale.device
-    parts = [autoencoder.to_images(z.to(device)).cpu() for z in latents.split(batch_size)]
+    parts = [autoencoder.to_images(z.to(device)).cpu().float() for z in latents.split(batch_size)]
     return torch.cat(parts).clamp(-1, 1)
 
 

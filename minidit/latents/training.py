@@ -61,7 +61,7 @@ class AutoencoderRun(Loop):
             self.classifier = copy.deepcopy(classifier).to(self.device).eval()
             self.classifier.requires_grad_(False)
         # For how many steps each code was nearest to nothing, (num_codes,); a KL's has no codes.
-        self.idle = torch.zeros(model.config.get("num_codes", 0), device=self.device)
+        self.idle = torch.zeros(self.model.config.get("num_codes", 0), device=self.device)
 
     def loss(self, rng: torch.Generator) -> Tensor:
         """The weighted sum of a batch's terms."""

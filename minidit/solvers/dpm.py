@@ -15,6 +15,8 @@ where ' is the derivative by λ/h, estimated from predictions at other nodes: in
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -125,9 +127,10 @@ def dpm_solver(
     steps: int | str | Sequence[float] = 20,
     order: int = 2,
     method: str = "multistep",
-    spacing: str = "time",
+    spacing: str = "logsnr",
     solve: str = "x0",
     taylor: bool = False,
+    lower_order_final: bool | None = None,
     denoise: bool = True,
     clip: bool | float = False,
     generator: torch.Generator | None = None,
@@ -136,22 +139,28 @@ def dpm_solver(
 
     x: (b, c, h, w), pure noise; y: (b,) labels. `order` 1 (DDIM's step), 2 or 3. `method`:
     "multistep", "singlestep" (as many whole steps of `order` evaluations as there is room for), or
-    "fast" (which mixes orders to use every evaluation). `spacing` of the nodes: even in "time", in
-    its root ("quadratic") or in λ ("logsnr"); or `steps` is a rule for `select_steps` like
-    "quad20", or a rising list of positions, the nodes themselves. `solve`: "x0" is DPM-Solver++,
-    "eps" DPM-Solver. `taylor`: see `Walk`. `denoise`: the last evaluation, at step 0, gives the
-    clean image; without it, as in the papers' codes, the walk has a step more and ends with a trace
-    of noise, σ_0. `clip`: see `clip_image`. Nothing is random: `generator` is taken only so that
-    all samplers look alike. Raises ValueError for unknown names, and for steps that don't fit.
+    "fast" (which mixes orders to use every evaluation). `spacing` of the nodes: even in λ
+    ("logsnr"), in "time" (the papers' codes) or in its root ("quadratic"); or `steps` is a rule for
+    `select_steps` like "quad20", or a rising list of positions, the nodes themselves. `solve`: "x0"
+    is DPM-Solver++, "eps" DPM-Solver. `taylor`: see `Walk`. `lower_order_final`: whether the last
+    multistep step is of order 1 and the one before of order 2 at most, by default with fewer than
+    15 steps. `denoise`: the last evaluation, at step 0, gives the clean image; without it, as in
+    the papers' codes, the walk has a step more and ends with a trace of noise, σ_0. `clip`: see
+    `clip_image`. Nothing is random: `generator` is taken only so that all samplers look alike.
+    Raises ValueError for unknown names, and for steps that don't fit or are too long for `solve`.
     """
     nodes, strides = plan(diffusion.schedule, steps, order, method, spacing, denoise)
     walk = Walk(model, diffusion, nodes, y, solve, clip, taylor)
+    if solve == "eps":
+        _check_lengths(walk.lam, strides)
+    if lower_order_final is None:
+        lower_order_final = len(strides) + denoise < 15
     at, memory = 0, []
-    for stride in strides:
+    for left, stride in zip(range(len(strides), 0, -1), strides):
         d, x0 = walk.predict(x, at), walk.pred_x0
         if method == "multistep":
             memory = [*memory, (at, d)][-order:]
-            x = walk.multistep(x, at + stride, memory)
+            x = walk.multistep(x, at + stride, memory[-left:] if lower_order_final else memory)
         else:
             x = walk.singlestep(x, at, stride, d)[-1]
         yield State(walk.numbers[at], x, x0)
@@ -161,18 +170,29 @@ def dpm_solver(
         yield State(walk.numbers[at], walk.pred_x0, walk.pred_x0)
 
 
+def _check_lengths(lam: list[float], strides: list[int]) -> None:
+    """Raise ValueError where e^h, the factor of errors in ε, is too large for a singlestep."""
+    ends = [0, *accumulate(strides)]
+    h = max((lam[k] - lam[j] for j, k in pairwise(ends) if k - j > 1), default=0.0)
+    if h > 6:
+        raise ValueError(
+            f"solve='eps' runs away in a step of {h:.3g} in λ, and above 6 is too long: take more "
+            "steps, spacing='logsnr', method='multistep' or solve='x0'"
+        )
+
+
 def plan(
     schedule: Schedule,
     steps: int | str | Sequence[float],
     order: int = 2,
     method: str = "multistep",
-    spacing: str = "time",
+    spacing: str = "logsnr",
     denoise: bool = True,
 ) -> tuple[Tensor, list[int]]:
     """Falling positions to evaluate at, (k,) float64, and how many of them each step strides."""
     check_choice("method", method, METHODS)
     check_choice("order", order, (1, 2, 3))
-    if isinstance(steps, int) or (isinstance(steps, str) and steps.isdecimal()):
+    if isinstance(steps, Integral) or (isinstance(steps, str) and steps.isdecimal()):
         nodes = None
         count = (int(steps) - denoise) // (order if method == "singlestep" else 1)
     else:

@@ -19,14 +19,25 @@ from minidit.solvers.dpm import Walk, plan
 
 
 def rate(schedule: Schedule, positions: Tensor) -> Tensor:
-    """β = -2·d(log α)/du at positions (k,), u = (position + 1)/T; a table has one rate a step."""
+    """β = -2·d(log α)/du at positions (k,), u = (position + 1)/T; between a table's by a line."""
     T = len(schedule)
     if schedule.log_alpha is None:
-        return -2 * T * (schedule.alpha / schedule.alpha_prev).log()[positions.ceil().long()]
+        table = -2 * T * (schedule.alpha / schedule.alpha_prev).log()  # (T,)
+        low, high = (table[end.long()] for end in (positions.floor(), positions.ceil()))
+        return low.lerp(high, positions.double().frac())
     with torch.inference_mode(False), torch.enable_grad():
         u = ((positions + 1) / T).requires_grad_()
         (slope,) = torch.autograd.grad(schedule.log_alpha(u).sum(), u)
     return -2 * slope
+
+
+def _way_out(schedule: Schedule) -> str:
+    """More steps, or if a single one is too long, as the last of `cosine`, those before it."""
+    every = rate(schedule, torch.arange(len(schedule), dtype=torch.float64)) / len(schedule)
+    short = (every <= 4).sum().item()
+    if short == len(schedule):
+        return "take more steps"
+    return f"more steps don't help, so leave out the noisiest: steps=list(range({short}))"
 
 
 @torch.no_grad()
@@ -54,7 +65,8 @@ def euler_maruyama(
         raise ValueError("euler_maruyama needs α² + σ² = 1; on the straight line take ddim(eta=…)")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta={eta} is out of range: 0 (deterministic) … 1 (the full noise)")
-    nodes, _ = plan(schedule, len(schedule) if steps is None else steps, order=1)  # falling, (k,)
+    steps = len(schedule) if steps is None else steps
+    nodes, _ = plan(schedule, steps, order=1, spacing="time")  # falling, (k,)
     last, T = len(nodes) - 1, len(schedule)
     if noise is not None and (len(noise) < last or any(z.shape != x.shape for z in noise)):
         raise ValueError(f"noise must hold {last} draws of {tuple(x.shape)}, the noisiest first")
@@ -64,7 +76,7 @@ def euler_maruyama(
         worst = shares.index(max(shares))
         raise ValueError(
             f"the step from {nodes[worst]:.4g} has β·Δu = {max(shares):.3g}, and above 4 the "
-            "method runs away; take more steps, or start where β is smaller"
+            f"method runs away; {_way_out(schedule)}"
         )
     walk = Walk(model, diffusion, nodes, y, "eps", clip)
     sigma = walk.diffusion.schedule.sigma.tolist()

@@ -85,7 +85,9 @@ def grid(schedule: Schedule, spacing: str, count: int) -> Tensor:
     if spacing == "quadratic":  # of the time (position + 1)/T, which is 1 at the noisy end
         root = torch.linspace(1, T**-0.5, count + 1, dtype=torch.float64)
         return (root**2 * T - 1).clamp(0, T - 1)
-    return even_log_snr(schedule, count + 1).flip(0)
+    nodes = even_log_snr(schedule, count + 1).flip(0)
+    nodes[0], nodes[-1] = T - 1, 0  # but for rounding
+    return nodes
 
 
 def quadratic_steps(schedule: Schedule, count: int) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from minidit._validate import check_choice
+from minidit._validate import check_choice, check_tensor, unwrapped
 from minidit.diffusion import Diffusion
 from minidit.sampling import SAMPLERS, State, guided
 from minidit.training.matmul import fast_matmul
@@ -28,9 +28,10 @@ def generate(
     `guidance` 1 is none; `sampler` is a key of `SAMPLERS`, `steps` and `clip` as there.
     """
     check_choice("sampler", sampler, SAMPLERS)
-    device = next(model.parameters()).device
+    check_tensor("labels", labels, "(b,)")
+    device, inner = next(model.parameters()).device, unwrapped(model)
     rng = torch.Generator().manual_seed(seed)
-    x = torch.randn((len(labels), model.in_channels, *model.size), generator=rng).to(device)
+    x = torch.randn((len(labels), inner.in_channels, *inner.size), generator=rng).to(device)
     network = model if guidance == 1 else guided(model, guidance)
 
     def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from minidit._validate import unwrapped
+
 # More tokens than these are attended to piece by piece, as always: whole tables of n² weights
 # would need more memory than they save time.
 MOST_TOKENS = 256
@@ -54,7 +56,7 @@ def fast_matmul(model: nn.Module) -> Iterator[None]:
     already), nothing happens. Attention is computed in whole products then, since oneDNN is slow at
     small pieces; a network of more than `MOST_TOKENS` patches is left as it is.
     """
-    grid, weight = getattr(model, "grid", None), next(model.parameters(), None)
+    grid, weight = getattr(unwrapped(model), "grid", None), next(model.parameters(), None)
     fits = grid is not None and math.prod(grid) <= MOST_TOKENS
     fits = fits and weight is not None and weight.device.type == "cpu" and onednn_is_exact()
     with ExitStack() as stack:

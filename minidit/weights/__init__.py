@@ -13,7 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from minidit._validate import check_choice
+from minidit._validate import check_choice, unwrapped
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.schedule import SCHEDULES
@@ -62,7 +62,8 @@ def save(
     (`FirstStage.link`). Both files are renamed when whole. Raises TypeError for a network
     that is none of `NETWORKS`.
     """
-    path, kind = Path(path), type(model).__name__
+    path, model = Path(path), unwrapped(model)
+    kind = type(model).__name__
     if kind not in NETWORKS:
         raise TypeError(f"model is a {kind}; weights files hold one of {sorted(NETWORKS)}")
     if path.suffix != ".safetensors":
@@ -111,7 +112,8 @@ def start_from(model: nn.Module, name: str | Path) -> list[str]:
     What fits has the same name and shape. An encoder of another kind of condition keeps its own
     blocks: they have another language to learn. Raises ValueError if nothing fits.
     """
-    other, own = load(name).model, model.state_dict()
+    model, other = unwrapped(model), load(name).model
+    own = model.state_dict()
     fits = {k: v for k, v in other.state_dict().items() if k in own and own[k].shape == v.shape}
     encoders = [type(getattr(network, "label_embed", None)) for network in (model, other)]
     if encoders[0] is not encoders[1]:

@@ -100,6 +100,7 @@ def _new(how, solver):
         order=how.get("order", 3),
         method=how.get("method", "fast"),
         spacing=SPACINGS[how.get("skip_type", "time_uniform")],
+        lower_order_final=False,
         taylor=how.get("solver_type") == "taylor",
         clip=0.995 if solver.get("thresholding") else False,
     )
