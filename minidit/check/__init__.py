@@ -39,6 +39,7 @@ from minidit.check.latents import (
 )
 from minidit.check.likelihood import grey_probability, hybrid_loss, variational_term
 from minidit.check.network import final_layer, parallel_block, unused_parameters
+from minidit.check.official import first_difference, sizes, split_qkv
 from minidit.check.property import property_test
 from minidit.check.sampling import (
     ancestral_sampler,
