@@ -58,7 +58,7 @@ _WITH_SIGMA, _PHOTOS = (
 
 @against({"latents with Σ": (_WITH_SIGMA,), "photographs without": (_PHOTOS,)}, seen=_sizes)
 def sizes(tensors: dict[str, Tensor]) -> dict:
-    """An official state dict, patches' weight (d, c, p, q) → its network's sizes, DiT's arguments."""
+    """Official weights, that of the patches (d, c, p, q) → the network's sizes, as DiT's arguments."""
     width, channels, patch, _ = tensors["x_embedder.proj.weight"].shape
     return {
         "hidden_size": width,
@@ -118,7 +118,7 @@ def split_qkv(
     only: str = "",
     others: bool = True,
 ) -> dict[str, Tensor]:
-    """An official state dict → the same, attn.qkv (3d, …) cut into attn.q, attn.k, attn.v (d, …)."""
+    """Official weights → the same, attn.qkv (3d, …) cut into attn.q, attn.k and attn.v (d, …)."""
     pieces = {}
     for name, w in tensors.items():
         is_cut = ".qkv." in name and name.endswith(ends) and only in name
