@@ -58,7 +58,7 @@ _WITH_SIGMA, _PHOTOS = (
 
 @against({"latents with Σ": (_WITH_SIGMA,), "photographs without": (_PHOTOS,)}, seen=_sizes)
 def sizes(tensors: dict[str, Tensor]) -> dict:
-    """Official weights, that of the patches (d, c, p, q) → the network's sizes, as DiT's arguments."""
+    """Official weights, first layer (d, c, p, q), → the sizes of the network, as DiT takes them."""
     width, channels, patch, _ = tensors["x_embedder.proj.weight"].shape
     return {
         "hidden_size": width,
