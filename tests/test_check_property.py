@@ -137,6 +137,18 @@ def test_each_fault_is_named(words):
     assert torch.get_default_dtype() == torch.float32
 
 
+def test_gradients_are_no_values():
+    def detached(x):
+        return (x.detach() + x) * 1
+
+    def has_a_gradient(fn):
+        fn(torch.randn(3, requires_grad=True)).sum().backward()
+        return True
+
+    verdict = check.property_test(has_a_gradient, [doubled], [detached])
+    assert not verdict and "of its gradients the test states too little" in repr(verdict)
+
+
 def test_a_stub_is_still_to_be_written():
     def my_property(fn):
         raise NotImplementedError("exercise 3")

@@ -108,6 +108,10 @@ def _fault_with_broken(answers: list, known: dict[str, list]) -> str:
         return f"The test states too little, or needs {other}"
     for name, wanted in known.items():
         if len(wanted) == len(answers) and all(map(alike, answers, wanted, [1e-4] * len(wanted))):
+            if any(a.requires_grad for a in answers):
+                return (
+                    f"Its values are those of {name}; of its gradients the test states too little"
+                )
             return f"On these inputs it answers as {name} does, so nothing can tell; try {other}"
     return (
         f"On these inputs it does answer otherwise than {', '.join(known)}, and the test doesn't "
