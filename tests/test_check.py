@@ -345,6 +345,7 @@ def test_label_dropout_leaves_the_global_generator_as_it_was():
         (lambda x, p: patchify(x, p) + 1, "a row [1, 2, 5, 6] instead of [0, 1, 4, 5]"),
         (lambda x, p: patchify(x, p) * math.nan, "a row [nan, nan, nan, nan]"),
         (lambda x, p: x.no_such_method(), "raises AttributeError"),
+        (lambda x, p: patchify(x.long(), p).softmax(-1), "not implemented for 'Long'"),
         (lambda x, p: patchify(x.neg_().neg_().add_(1), p), "in place"),
     ],
 )

@@ -69,9 +69,22 @@ def too_strict(fn):
     return torch.equal(fn(x), x)
 
 
+def too_tight(fn):
+    x = torch.rand(10) + 1
+    return bool((fn(x) / 2 - x.double()).abs().max() < 3e-7 * (x.dtype == torch.float64))
+
+
 def no_difference(fn):
     x = torch.full((3,), 2.0)
     return torch.equal(fn(x), 2 * x) or torch.allclose(fn(x), 2 * x)
+
+
+def too_little(fn):
+    return bool((fn(torch.rand(10)) >= 0).all())
+
+
+def too_little_of_numbers(fn):
+    return fn(3.0) > 0
 
 
 def by_chance(fn):
@@ -79,22 +92,40 @@ def by_chance(fn):
     return abs(fn(x) - 2 * x) < 1e-3
 
 
+def bounds_by_chance(fn):
+    return bool(abs(fn(torch.randn(100)).mean()) < 0.1)
+
+
 def of_other_shapes(fn):
     return fn(torch.ones(2)) @ torch.ones(3) > 0
+
+
+def of_whole_numbers(fn):
+    return bool(fn(torch.arange(3)).softmax(dim=0).any())
 
 
 def yes(fn):
     return "yes"
 
 
+def by_name(fn):
+    return fn.__name__ != "squared"
+
+
 WRONG = {
     "it returns None; return True or False": nothing,
     "it returns 'yes'": yes,
-    "doubled fails it, which is sound; is the tolerance": too_strict,
-    "added_to_itself fails it, which is sound, too: it asks for more": an_answer_to_compare_with,
-    "squared passes it, which is broken; try inputs that can tell": no_difference,
+    "never calls the function": by_name,
+    "doubled, which is sound, fails.\n  Perhaps what it states need not hold": too_strict,
+    "added_to_itself, which is sound, fails.\n  Perhaps it asks": an_answer_to_compare_with,
+    "but passes in double precision": too_tight,
+    "squared, which is broken, passes.\n  On these inputs it answers as doubled": no_difference,
+    "the test doesn't mind: it states too little": too_little,
+    "The test states too little, or needs other inputs": too_little_of_numbers,
     "of 5 seeds; try more numbers": by_chance,
+    "of 5 seeds only.\n  The test leaves too much to chance": bounds_by_chance,
     "with the sound doubled it raises RuntimeError": of_other_shapes,
+    "with the sound doubled it raises NotImplementedError": of_whole_numbers,
 }
 
 
@@ -103,6 +134,19 @@ def test_each_fault_is_named(words):
     verdict = check.property_test(WRONG[words], SOUND, BROKEN)
     assert not verdict and words in repr(verdict), verdict
     assert repr(verdict).startswith(f"✗ {WRONG[words].__name__} is not right yet")
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_gradients_are_no_values():
+    def detached(x):
+        return (x.detach() + x) * 1
+
+    def has_a_gradient(fn):
+        fn(torch.randn(3, requires_grad=True)).sum().backward()
+        return True
+
+    verdict = check.property_test(has_a_gradient, [doubled], [detached])
+    assert not verdict and "of its gradients the test states too little" in repr(verdict)
 
 
 def test_a_stub_is_still_to_be_written():
@@ -125,4 +169,6 @@ def test_every_broken_version_must_be_caught():
 
     verdict = check.property_test(as_a_tensor, SOUND, [squared, halved_where_positive])
     assert verdict and "squared, halved_where_positive" in repr(verdict)
-    assert "passes it" in repr(check.property_test(with_assertions, SOUND, [halved_where_positive]))
+    assert "broken, passes" in repr(
+        check.property_test(with_assertions, SOUND, [halved_where_positive])
+    )

@@ -25,6 +25,7 @@ from minidit.check.latents import (
 )
 from minidit.check.likelihood import best_fraction, hybrid_loss
 from minidit.check.network import final_layer, parallel_block, unused_parameters
+from minidit.check.official import first_difference, sizes, split_qkv
 from minidit.check.property import property_test
 from minidit.check.sampling import (
     ancestral_sampler,
