@@ -1,5 +1,11 @@
 """minidit: the diffusion transformer, built step by step."""
 
+import signal
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m minidit` is being imported: Ctrl-C ends it without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 # The core, in the order in which the notebooks build it.
 from minidit.patches import ConvPatchEmbed, PatchEmbed, patchify, unpatchify
 from minidit.embed import (

@@ -22,7 +22,7 @@ from minidit import data
 from minidit.data import digits
 from minidit.data import readers as _readers
 from minidit.data.fetch import Source, fetch
-from minidit.train import replacing
+from minidit.weights.files import replacing
 
 # ------------------------------------------------------------------------------- made-up files
 

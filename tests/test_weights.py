@@ -104,7 +104,9 @@ def test_a_kill_between_file_and_note_leaves_something_that_loads(saved, kill_at
 def test_weights_without_a_note_load(saved):
     saved[2].with_suffix(".json").unlink()
     load(saved[2])
-    with pytest.raises(ValueError, match=r"tiny\.json is missing; it is written beside"):
+    with pytest.raises(
+        ValueError, match=r"tiny\.json is missing or no file; `save` writes it beside"
+    ):
         weights.info(saved[2])
 
 
