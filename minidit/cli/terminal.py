@@ -58,9 +58,9 @@ def settle(args: Namespace) -> None:
     if getattr(args, "data", None) is not None:
         check_choice("--data", args.data, data.DATASETS)
     threads, mode = getattr(args, "threads", None), getattr(args, "compile", None)
-    if threads is not None and not 1 <= threads <= (most := max(64, os.cpu_count() or 1)):
-        raise ValueError(f"--threads {threads} must be at least 1, and at most {most}")
     if threads is not None:
+        if not 1 <= threads <= (most := max(64, os.cpu_count() or 1)):
+            raise ValueError(f"--threads {threads} must be at least 1, and at most {most}")
         torch.set_num_threads(threads)
     if mode is not None:
         check_choice("--compile", mode, MODES)
