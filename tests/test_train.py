@@ -454,6 +454,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(wrong, checkpoint, tiny_dit, mo
     assert checkpoint.read_bytes() == before
 
 
+def test_weights_that_are_not_finite_are_not_kept(tiny_dit, tmp_path):
+    recipe = Recipe(steps=3, batch_size=4, warmup=0, lr=1e38, weight_decay=1e30)
+    with pytest.raises(FloatingPointError, match="weights are not finite after step|loss is"):
+        fit(fresh(tiny_dit), Diffusion(straight(), "v"), *data(), recipe=recipe,
+            out=tmp_path, save_every=1)  # fmt: skip
+    for path in tmp_path.glob("checkpoint.pt"):
+        assert all(t.isfinite().all() for t in Checkpoint(path).read()["model"].values())
+
+
 def test_a_failed_write_keeps_the_old_checkpoint(tmp_path):
     path = tmp_path / "checkpoint.pt"
     Checkpoint(path).write({"done": 1})
