@@ -167,7 +167,8 @@ from minidit.lab.runner import Experiment, run_experiment
 me = sys.argv[2]
 variants = {f"{me}{k}": {"a": k} for k in range(40)}
 trial = lambda settings, seed: {"sum": settings["a"]}
-run_experiment("x", Experiment("?", lambda: variants, {"cpu": {}}, trial, {"sum": "d"}), Path(sys.argv[1]))
+experiment = Experiment("?", lambda: variants, {"cpu": {}}, trial, {"sum": "d"})
+run_experiment("x", experiment, Path(sys.argv[1]))
 """
 
 

@@ -213,10 +213,10 @@ HUGE = "99999999999999999999"
         (["classifier", "--out", "file/x.safetensors"], "file/x.safetensors can't be written"),
         (["experiment", "recipes", "--out", "file"], "can't be written"),
         (["bench", "--out", "file/x.json"], "can't be written"),
-        (["encode", "--data", "digits", "--weights", "kl-cifar10"], "3 channels, and --data digits"),
+        (["encode", "--data", "digits", "--weights", "kl-cifar10"], "3 channels, and --data"),
         (["reconstruct", "--data", "nope"], "--data='nope' is unknown"),
         (["reconstruct", "--data", "scenes"], "'scenes' has no classifier"),
-        (["reconstruct", "--data", "digits", "--weights", "kl-cifar10"], "for images of 3 channels"),
+        (["reconstruct", "--data", "digits", "--weights", "kl-cifar10"], "images of 3 channels"),
     ],
 )  # fmt: skip
 def test_options_are_looked_at_before_the_work(arguments, word, tmp_path, capsys, monkeypatch):

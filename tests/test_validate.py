@@ -329,7 +329,10 @@ CASES = {
     "steps too many": (lambda: Recipe(steps=10**20), "steps=1000", "below 2³¹"),
     "guidance nan": (lambda: guided(dit(), math.nan), "scale=nan must be finite"),
     "guidance inf": (lambda: guided(dit(), -math.inf), "scale=-inf must be finite"),
-    "a count too large": (lambda: select_steps(minidit.linear(), f"quad{10**20}"), "unknown"),
+    "a count too large": (
+        lambda: minidit.select_steps(minidit.linear(), f"quad{10**20}"),
+        "unknown",
+    ),
     "clip": (lambda: Recipe(steps=1, clip=0.0), "clip=0.0 must be above 0", "math.inf"),
     "warmup": (lambda: Recipe(steps=1, warmup=-5), "warmup=-5", "0 for none"),
     "cooldown": (lambda: Recipe(steps=1, cooldown=2), "cooldown=2", "0 … 1"),

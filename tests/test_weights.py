@@ -263,10 +263,10 @@ def test_a_pipe_as_weights_is_not_waited_for(tmp_path):
         load(path)
 
 
-@pytest.mark.parametrize("entry", ["3", "[3]", '{"a": 1}'])
+@pytest.mark.parametrize("entry", [3, [3], {"a": 1}])
 def test_evaluations_that_are_no_list_are_named(saved, entry):
     note = saved[2].with_suffix(".json")
-    note.write_text('{"evaluations": %s}' % entry)
+    note.write_text(json.dumps({"evaluations": entry}))
     with pytest.raises(ValueError, match=r"tiny\.json is damaged: 'evaluations'.* is no"):
         weights.add_info(saved[2], "evaluations", {})
 
@@ -290,9 +290,7 @@ def test_a_full_disk_keeps_weights_and_note(saved):
 
 
 def test_loading_imports_no_compiler():
-    program = (
-        "import sys, minidit; minidit.load('dit-mnist'); print('torch._dynamo' in sys.modules)"
-    )
+    program = "import sys, minidit; minidit.load('dit-mnist'); print('sympy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
 
