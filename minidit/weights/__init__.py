@@ -24,7 +24,6 @@ from minidit.dit import DiT
 from minidit.schedule import SCHEDULES
 from minidit.uvit import UViT
 from minidit.weights.files import (
-    as_json,
     checkpoint_in,
     locked,
     parse_json,
@@ -97,9 +96,10 @@ def save(
     sha256 = hashlib.sha256(content).hexdigest()
     note = {"sha256": sha256, "bytes": len(content), **header, **(info or {})}
     with replacing(path.with_suffix(".json")) as beside, replacing(path) as file:
-        for part, text in ((file, content), (beside, as_json(note))):
-            part.write(text)
-            part.flush()  # a full disk says so here, where both old files are still there
+        file.write(content)
+        beside.write((json.dumps(note, indent=1) + "\n").encode())
+        for part in (file, beside):  # a full disk says so here, where both old files still lie
+            part.flush()
             os.fsync(part.fileno())
         path.with_suffix(".json").unlink(missing_ok=True)  # so that no kill leaves an odd pair
 

@@ -113,12 +113,7 @@ def _misshapen(value: object, shape: object, place: str = "all of it") -> str | 
 def write_json(path: Path, content: dict) -> None:
     """Write plain values, whole."""
     with replacing(path) as file:
-        file.write(as_json(content))
-
-
-def as_json(content: dict) -> bytes:
-    """As it is written."""
-    return (json.dumps(content, indent=1) + "\n").encode()
+        file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
 def load_archive(path: Path, mmap: bool = False) -> object:
