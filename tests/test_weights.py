@@ -200,7 +200,8 @@ def test_a_network_that_is_not_known_is_named(saved):
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ({"model": {"hidden_size": 8192, "depth": 28}}, "doesn't fit the network"),
+        ({"model": {"hidden_size": 8192, "depth": 28}}, "input_size=.* is more than its"),
+        ({"model": {"mlp_ratio": 1e6}}, "doesn't fit the network"),
         ({"model": {"depth": 10**6}}, "depth=1000000 is more than its"),
         ({"model": {"input_size": 10**6}}, "input_size=1000000 is more than its"),
         ({"model": {"num_classes": 10**12}}, "describes no network|doesn't fit"),
@@ -273,7 +274,7 @@ def test_evaluations_that_are_no_list_are_named(saved, entry):
 
 @pytest.mark.skipif(os.name == "nt", reason="no limits of file sizes")
 def test_a_full_disk_keeps_weights_and_note(saved):
-    model, _, path = saved
+    model, process, path = saved
     before = {p.name: p.read_bytes() for p in path.parent.iterdir()}
     resource = pytest.importorskip("resource")
     old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
@@ -282,7 +283,7 @@ def test_a_full_disk_keeps_weights_and_note(saved):
         for room in (100, 2000, len(before["tiny.safetensors"]) - 1):
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, old[1]))
             with pytest.raises(OSError, match=r"too large.*tiny\."):
-                save(model, path, info={"seed": 4})
+                save(model, path, process, {"seed": 4})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
