@@ -3,7 +3,8 @@
 import signal
 import sys
 
-if sys.argv[:1] == ["-m"]:  # `python -m minidit` is being imported: Ctrl-C ends it without a word
+# While `python -m minidit` is being imported, Ctrl-C ends it without a word.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # The core, in the order in which the notebooks build it.

@@ -1,11 +1,14 @@
 """The command line, as a user meets it: in a process of its own."""
 
 import csv
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,6 +182,17 @@ def test_errors_are_one_sentence_and_exit_code_2(
     assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("samples*"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C otherwise")
+def test_an_interrupt_while_importing_leaves_no_traceback():
+    command = [sys.executable, "-X", "importtime", "-m", "minidit", "experiment"]
+    process = subprocess.Popen(command, stdout=-3, stderr=-1, text=True)
+    while "torch." not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGINT and "Traceback" not in errors
+
+
 HUGE = "99999999999999999999"
 
 
@@ -248,10 +262,16 @@ def test_samples_that_are_not_finite_are_no_picture(trained, tmp_path, capsys, m
     assert "the samples are not finite" in capsys.readouterr().err and not out.exists()
 
 
-@pytest.mark.parametrize("arguments", [["experiment"], ["--help"]])
-def test_a_terminal_of_few_characters_gets_question_marks(arguments):
-    done = command(*arguments, env=os.environ | {"PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0 and "?" in done.stdout, done.stderr
+def test_a_terminal_of_few_characters_gets_question_marks(monkeypatch):
+    from minidit.lab import EXPERIMENTS
+
+    question = EXPERIMENTS["recipes"]
+    monkeypatch.setitem(EXPERIMENTS, "recipes", replace(question, question="✗ or ✓?"))
+    terminal = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert main(["experiment"]) == 0
+    terminal.flush()
+    assert b"recipes: ? or ??" in terminal.buffer.getvalue()
 
 
 def test_two_runs_into_one_folder_are_told_of_each_other(tmp_path):
