@@ -57,8 +57,8 @@ def _check_fit(args: Namespace, stage: latent.FirstStage, images: Tensor) -> Non
     channels = stage.model.config["in_channels"]
     if images.shape[1] != channels:
         raise ValueError(
-            f"the autoencoder {stage.name} is for images of {channels} channels, and --data "
-            f"{args.data} has {images.shape[1]}; choose another of the two"
+            f"the autoencoder {stage.name} is for images of {channels} channels, and those of "
+            f"--data {args.data} have {images.shape[1]} channels; choose another of the two"
         )
 
 

@@ -44,7 +44,7 @@ def settle(args: Namespace) -> None:
     """Check every option, set the threads, and make --device the device that it names."""
     for name, value in vars(args).items():
         option = f"--{name.replace('_', '-')}"
-        if "" in (value if isinstance(value, list) else [value]):
+        if value == "":
             raise ValueError(f"{option} is empty; give a value, or leave the option out")
         if isinstance(value, int | float) and not -(2**31) < value < 2**31:
             raise ValueError(f"{option} {value} must be a number of at most 2147483647")
@@ -59,7 +59,8 @@ def settle(args: Namespace) -> None:
         check_choice("--data", args.data, data.DATASETS)
     threads, mode = getattr(args, "threads", None), getattr(args, "compile", None)
     if threads is not None:
-        if not 1 <= threads <= (most := max(64, os.cpu_count() or 1)):
+        most = max(64, os.cpu_count() or 1)
+        if not 1 <= threads <= most:
             raise ValueError(f"--threads {threads} must be at least 1, and at most {most}")
         torch.set_num_threads(threads)
     if mode is not None:
@@ -82,8 +83,7 @@ def writable(out: str | Path, *suffixes: str, option: str = "--out") -> Path:
     if path.is_dir():
         raise ValueError(f"{option} {out} is a folder; give a file in it")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=path.parent) as file:
+        with TemporaryFile(dir=next(p for p in path.parents if p.exists())) as file:
             file.write(b"written")
     except OSError as error:
         told = f"{option} {out} can't be written ({error.strerror})"
