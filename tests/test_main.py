@@ -226,7 +226,7 @@ HUGE = "99999999999999999999"
         (["classifier", "--out", "file/x.safetensors"], "file/x.safetensors can't be written"),
         (["experiment", "recipes", "--out", "file"], "can't be written"),
         (["bench", "--out", "file/x.json"], "can't be written"),
-        (["encode", "--data", "digits", "--weights", "kl-cifar10"], "3 channels, and those of --data"),
+        (["encode", "--data", "digits", "--weights", "kl-cifar10"], "of 3 channels, and those"),
         (["reconstruct", "--data", "nope"], "--data='nope' is unknown"),
         (["reconstruct", "--data", "scenes"], "'scenes' has no classifier"),
         (["reconstruct", "--data", "digits", "--weights", "kl-cifar10"], "images of 3 channels"),
