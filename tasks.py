@@ -70,6 +70,10 @@ def main(arguments):
     except Stop as stop:
         print("tasks.py: {}".format(stop), file=sys.stderr)
         return 2
+    except OSError as error:
+        way_out = "a clone that may be written, with room on its disk, is needed"
+        print("tasks.py: {}; {}".format(error, way_out), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ntasks.py: interrupted", file=sys.stderr)
         return 130
@@ -104,13 +108,29 @@ def set_up():
         start = time.time()
         os.makedirs(VENV, exist_ok=True)
         write_stamp("unfinished\n")
+        # What is started shares the lock; a setting of the user's pip may not lead elsewhere.
+        environment, reason = dict(os.environ, PIP_USER="0"), ""
+        if not online():
+            reason = " pypi.org can't be reached: there seems to be no network."
+            print("tasks.py:{} Trying what is at hand ...".format(reason), flush=True)
+            environment.update(PIP_RETRIES="0", UV_HTTP_RETRIES="0")  # minutes would pass
         for step in steps():
-            # What is started shares the lock; a setting of the user's pip may not lead elsewhere.
-            environment = dict(os.environ, PIP_USER="0")
             if subprocess.call(step, cwd=ROOT, env=environment, close_fds=False):
-                raise Stop("the set-up failed, as is said above; the next call starts over.")
-        write_stamp(fingerprint())
+                told = "the set-up failed, as is said above; the next call starts over."
+                raise Stop(told + reason)
+        write_stamp("\n".join([fingerprint()] + installed()))
         print("Set up in {:.0f} s.".format(time.time() - start), flush=True)
+
+
+def online():
+    """Tell whether packages can be had; proxies that are set are asked."""
+    import urllib.request
+
+    try:
+        urllib.request.urlopen("https://pypi.org/simple/pip/", timeout=10).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def steps():
@@ -161,19 +181,33 @@ def fingerprint():
     requirements = read(os.path.join(ROOT, "pyproject.toml")).split("\n[tool.")[0]
     pins = read(os.path.join(ROOT, "constraints.txt"))
     parts = (requirements, pins, "{}.{}".format(*sys.version_info[:2]), ROOT)
-    return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest() + "\n"
+    return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()
+
+
+def installed():
+    """Return what lies where the environment's packages are, without versions."""
+    found = []
+    for folder, _, _ in os.walk(VENV):
+        if os.path.basename(folder) == "site-packages":
+            found = os.listdir(folder)
+            break
+    return sorted(name for name in found if "-" not in name and not name.startswith("_"))
 
 
 def is_ready():
-    """Tell whether `.venv` was finished, and for what is asked now."""
-    made = os.path.exists(STAMP) and os.path.exists(venv_python())
-    return made and read(STAMP) == fingerprint()
+    """Tell whether `.venv` was finished, for what is asked now, and still has its packages."""
+    if not (os.path.isfile(STAMP) and os.path.exists(venv_python())):
+        return False
+    stamp, _, names = read(STAMP).partition("\n")
+    return stamp == fingerprint() and set(names.split("\n")) <= set(installed() + [""])
 
 
 def clear_venv():
     """Remove a `.venv` that is unfinished or out of date, but never one that somebody else made."""
     rest = VENV + ".tmp"  # renamed first, so that an interruption leaves no half without its stamp
     shutil.rmtree(rest, ignore_errors=True)
+    if os.path.lexists(VENV) and not os.path.isdir(VENV):
+        raise Stop("the .venv in this folder is no folder: rename or delete it and call again.")
     if os.path.isdir(VENV) and os.listdir(VENV):
         if not os.path.exists(STAMP):
             raise Stop(
@@ -221,7 +255,7 @@ def lock(handle):
 
 def read(path):
     """Return a file's text."""
-    with open(path, encoding="utf-8") as handle:
+    with open(path, encoding="utf-8", errors="replace") as handle:
         return handle.read()
 
 

@@ -1,5 +1,12 @@
 """minidit: the diffusion transformer, built step by step."""
 
+import signal
+import sys
+
+# While `python -m minidit` is being imported, Ctrl-C ends it without a word.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 # The core, in the order in which the notebooks build it.
 from minidit.patches import ConvPatchEmbed, PatchEmbed, patchify, unpatchify
 from minidit.embed import ENCODERS, LabelEmbedder, TimestepEmbedder, sincos_2d, timestep_embedding

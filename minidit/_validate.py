@@ -18,8 +18,8 @@ def check_positive(**sizes: int) -> None:
     for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name}={value!r} must be an integer, not {type(value).__name__}")
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
+        if not 1 <= value < 2**31:
+            raise ValueError(f"{name}={value} must be at least 1" + " and below 2³¹" * (value > 1))
 
 
 def check_tensor(name: str, value: object, shape: str) -> None:

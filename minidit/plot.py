@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from minidit.data.pictures import evenly, film, pixels, tile  # noqa: F401
-from minidit.train import replacing
+from minidit.weights.files import replacing
 
 # The palette of Okabe and Ito: told apart with any kind of colour vision.
 COLORS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]

@@ -4,6 +4,7 @@ A sampler is a generator: it yields every state, so the caller owns pictures and
 `sample(ddim(…))` runs one to its end.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
@@ -103,7 +104,7 @@ def check_count(count: int, T: int) -> None:
 
 
 def _count(rule: str, digits: str) -> int:
-    if not digits.strip().isdecimal():
+    if not digits.strip().isdecimal() or len(digits) > 9:
         raise ValueError(
             f"steps={rule!r} is unknown; choose a number, a list, '10,15,20', or one of "
             f"{['ddim', *SELECTIONS]} with a number after it, e.g. 'ddim50'"
@@ -130,6 +131,8 @@ def guided(
         raise TypeError("model has no attribute null_label: give the network itself, or set it")
     if (null := network.null_label) is None:
         raise ValueError("the network has no null label; train it with class_dropout_prob > 0")
+    if not math.isfinite(scale):
+        raise ValueError(f"scale={scale} must be finite; 1 is no guidance, 2 to 4 are usual")
     if channels != "all" and not (isinstance(channels, int) and channels > 0):
         raise ValueError(f"channels={channels!r} is not allowed; choose 'all' or a number ≥ 1")
 

@@ -6,14 +6,11 @@ nothing random has to be stored: a resumed run draws what the uninterrupted one 
 
 import copy
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
-from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -53,14 +50,19 @@ class Recipe:
         check_positive(steps=self.steps, batch_size=self.batch_size)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("times", self.times, TIMES)
-        if not self.lr > 0:
-            raise ValueError(f"lr={self.lr} must be above 0, e.g. 1e-3")
-        if not self.clip > 0:
-            raise ValueError(f"clip={self.clip} must be above 0; math.inf leaves gradients alone")
-        if self.warmup < 0:
-            raise ValueError(f"warmup={self.warmup} must be a number of steps, 0 for none")
-        if not 0 <= self.cooldown <= 1:
-            raise ValueError(f"cooldown={self.cooldown} is the part of the run to cool: 0 … 1")
+        rules = {  # by name: whether it is so, and what is allowed
+            "lr": (0 < self.lr < math.inf, "above 0 and finite, e.g. 1e-3"),
+            "muon_lr": (0 < self.muon_lr < math.inf, "above 0 and finite, e.g. 0.02"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "in [0, 1), e.g. (0.9, 0.99)"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
+            "warmup": (0 <= self.warmup < math.inf, "a number of steps, 0 for none"),
+            "cooldown": (0 <= self.cooldown <= 1, "the part of the run to cool: 0 … 1"),
+            "clip": (self.clip > 0, "above 0; math.inf leaves gradients alone"),
+            "seed": (abs(self.seed) < 2**43, "less than 2⁴³ = 8.8e12"),
+        }
+        for name, (fine, allowed) in rules.items():
+            if not fine:
+                raise ValueError(f"{name}={getattr(self, name)} must be {allowed}")
 
 
 def draw_times(kind: str, T: int, n: int, generator: torch.Generator) -> Tensor:
@@ -107,46 +109,9 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, Recipe], list[torch.optim.Optimizer]]
 # In what a network's steps are taken; `minidit.training` puts faster matrix products here.
 matmul_backend: Callable[[nn.Module], AbstractContextManager] = nullcontext
 
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary neighbour; it takes the name `path` at the end, on an error it vanishes.
-
-    So nobody ever finds half a file under that name, whatever interrupts the writer.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_checkpoint(state: dict, path: Path) -> None:
-    """Write a run's state; a kill at any moment leaves the checkpoint before or this one, whole."""
-    for left in path.parent.glob(path.name + ".*part"):  # by a run that was killed while it wrote
-        left.unlink()
-    with replacing(path) as file:
-        torch.save(state, file)
-
-
-def read_checkpoint(path: Path) -> dict:
-    """A checkpoint's contents; nothing in the file is executed. Raises ValueError if damaged."""
-    try:
-        with ZipFile(path) as archive:  # torch writes checksums but doesn't look at them
-            if archive.testzip() is not None:
-                raise BadZipFile(f"{archive.testzip()} has another checksum")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"done", "recipe", "data", "model", "ema", "optimizers"} <= state.keys():
-            raise KeyError(f"{path} holds {list(state)}")
-        return state
-    except Exception as error:  # torch raises many kinds for a damaged file
-        told = f"{path} is damaged or no checkpoint; remove it to start the run anew"
-        raise ValueError(told) from error
+# (folder, whether this process writes) → the run's checkpoint, held for it: its `path`, `read()`
+# (None if there is none) and `write(state)`; `minidit.weights` puts files here.
+checkpoint_in: Callable[[Path, bool], AbstractContextManager] = nullcontext
 
 
 def fingerprint(images: Tensor, labels: Tensor | None) -> dict:
@@ -296,28 +261,30 @@ class Loop:
         check_positive(save_every=save_every)
         if seconds is not None and (out is not None or seconds <= 0):
             raise ValueError(f"seconds={seconds} must be above 0, and can't go with out={out}")
-        path = Path(out) / "checkpoint.pt" if out is not None else None
-        if path is not None and path.exists():
-            self.restore(read_checkpoint(path))
-        every, began = 1 if self.device.type == "cpu" else 20, time.perf_counter()
-        losses: list[Tensor] = []
-        position: float = self.done
-        while position < self.recipe.steps:
-            with self.products():
-                losses.append(self.step(position))
-            position = self.done
-            if seconds is not None:
-                passed = (time.perf_counter() - began) / seconds
-                position = max(position, self.recipe.steps * passed)
-            ends = position >= self.recipe.steps
-            saves = self.writes and path is not None and (self.done % save_every == 0 or ends)
-            if saves or self.done % every == 0 or ends:
-                mean = _finite_mean(losses, self.done, self.recipe, path)
-                losses.clear()
-                if report is not None:
-                    report(self.done, mean)
-            if saves:
-                write_checkpoint(self.state(), path)
+        kept = checkpoint_in(Path(out), self.writes) if out is not None else nullcontext()
+        with kept as checkpoint:
+            if checkpoint is not None and (state := checkpoint.read()) is not None:
+                self.restore(state)
+            every, began = 1 if self.device.type == "cpu" else 20, time.perf_counter()
+            losses: list[Tensor] = []
+            position: float = self.done
+            while position < self.recipe.steps:
+                with self.products():
+                    losses.append(self.step(position))
+                position = self.done
+                if seconds is not None:
+                    passed = (time.perf_counter() - began) / seconds
+                    position = max(position, self.recipe.steps * passed)
+                ends = position >= self.recipe.steps
+                saves = self.writes and checkpoint and (self.done % save_every == 0 or ends)
+                if saves or self.done % every == 0 or ends:
+                    weights = self.model.state_dict().values() if saves or ends else ()
+                    mean = _finite_mean(losses, weights, self.done, self.recipe, checkpoint)
+                    losses.clear()
+                    if report is not None:
+                        report(self.done, mean)
+                if saves:
+                    checkpoint.write(self.state())
         return self.ema.model
 
 
@@ -338,15 +305,25 @@ def check_training_images(images: Tensor) -> None:
         )
 
 
-def _finite_mean(losses: list[Tensor], done: int, recipe: Recipe, path: Path | None) -> float:
+def finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all numbers of all tensors are finite."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def _finite_mean(
+    losses: list[Tensor], weights: Iterable[Tensor], done: int, recipe: Recipe, checkpoint: object
+) -> float:
     values = torch.stack(losses).tolist()
-    for step, value in enumerate(values, done - len(values) + 1):
-        if not math.isfinite(value):
-            kept = f" The last good checkpoint is {path}." if path and path.exists() else ""
-            raise FloatingPointError(
-                f"the loss is {value} at step {step}; try a smaller lr than {recipe.lr}, a longer "
-                f"warmup than {recipe.warmup} or a smaller clip than {recipe.clip}.{kept}"
-            )
+    steps = range(done - len(values) + 1, done + 1)
+    faults = [f"loss is {v} at step {k}" for k, v in zip(steps, values) if not math.isfinite(v)]
+    if faults or not finite(weights):
+        there = checkpoint is not None and checkpoint.path.is_file()
+        kept = f" The last good checkpoint is {checkpoint.path}." if there else ""
+        raise FloatingPointError(
+            f"the {[*faults, f'weights are not finite after step {done}'][0]}; try a smaller lr "
+            f"than {recipe.lr}, a longer warmup than {recipe.warmup} or a smaller clip than "
+            f"{recipe.clip}.{kept}"
+        )
     return sum(values) / len(values)
 
 

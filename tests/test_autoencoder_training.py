@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from minidit import KLAutoencoder, Recipe, VQAutoencoder
 from minidit.evaluate.classifier import Classifier, feature_distance
 from minidit.latents.training import AutoencoderRun, Terms, fit_autoencoder
-from minidit.train import read_checkpoint, step_generator
+from minidit.train import step_generator
+from minidit.weights.files import Checkpoint
 
 SHORT = {"steps": 7, "batch_size": 4, "warmup": 2}
 SMALL = {"in_channels": 1, "latent_channels": 2, "width": 4, "multipliers": (1, 2)}
@@ -145,7 +146,7 @@ def test_a_stopped_run_resumes_to_the_bit(kind, stops, save_every, tmp_path):
             train(kind, tmp_path / "cut", stop, save_every)
     torch.rand(3)  # the global generator has no part in it
     resumed = train(kind, tmp_path / "cut", save_every=save_every)
-    states = [read_checkpoint(tmp_path / n / "checkpoint.pt") for n in ("whole", "cut")]
+    states = [Checkpoint(tmp_path / n / "checkpoint.pt").read() for n in ("whole", "cut")]
     assert states[0]["done"] == 7
     assert equal(*states)
     assert equal(whole.state_dict(), resumed.state_dict()) and whole.scale != 1

@@ -210,7 +210,7 @@ def test_growth_is_measured(tmp_path, monkeypatch):
         (["--page", "--out", "none.json"], ["none.json"]),
         (["--page", "--out", "damaged.json"], ["damaged.json", "measure again"]),
         (["--batch", "4", "--growth"], ["--batch", "--growth"]),
-        (["--page", "--growth", "--out", "other.json"], ["other.json", "rows"]),
+        (["--page", "--growth", "--out", "other.json"], ["other.json", "compiled"]),
     ],
 )
 def test_errors_are_one_sentence(arguments, words, tmp_path, capsys, monkeypatch):

@@ -24,7 +24,7 @@ from minidit import data
 from minidit.data import digits
 from minidit.data import readers as _readers
 from minidit.data.fetch import Source, fetch
-from minidit.train import replacing
+from minidit.weights.files import replacing
 
 # ------------------------------------------------------------------------------- made-up files
 
@@ -413,6 +413,24 @@ def test_mnist_is_fetched_file_by_file(tmp_path, monkeypatch):
     assert torch.equal(dataset.labels, made["train"][1].long())
     names = sorted(path.name for path in (tmp_path / "here" / "mnist").iterdir())
     assert names == ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
+
+
+@pytest.mark.parametrize("kind", ["b", "L", "x"])
+def test_archives_are_bounded(kind, tmp_path, monkeypatch):
+    """A tar member's size, or what a gzip unpacks to, costs no memory."""
+    monkeypatch.setattr(_readers, "MOST", 100_000)
+    (tmp_path / "cifar10").mkdir()
+    info = tarfile.TarInfo("data_batch_1.bin")
+    info.size, info.type = (10**14, tarfile.REGTYPE) if kind == "b" else (10**6, b"L")
+    with gzip.open(tmp_path / "cifar10" / _readers.CIFAR10.name, "wb") as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT) if kind != "x" else b"")
+        file.write(bytes(2_000_000))
+    with pytest.raises(ValueError, match="can't be unpacked .*more than 100000 bytes"):
+        data.load("cifar10", root=tmp_path)
+    with gzip.open(tmp_path / "images.gz", "wb") as file:
+        file.write(bytes(2_000_000))
+    with pytest.raises(ValueError, match="gzip says: it unpacks to more than 100000 bytes"):
+        _readers.read_idx(tmp_path / "images.gz", 1)
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from minidit import Diffusion, Recipe, straight
-from minidit.train import Run, read_checkpoint
+from minidit.train import Run
 from minidit.training.distributed import MODES, DistributedRun
+from minidit.weights.files import Checkpoint
 
 RECIPE = Recipe(steps=4, batch_size=8, warmup=0, optimizer="muon", lr=1e-2)
 
@@ -128,7 +129,7 @@ def test_two_processes_are_one_run_with_the_whole_batch_and_resume(tmp_path):
     assert both[0]["weights"] == both[1]["weights"], "to the bit"
 
     assert launch(tmp_path, "killed", 2, accumulate=2, until=2) == []
-    assert read_checkpoint(tmp_path / "killed" / "checkpoint.pt")["done"] in (1, 2)
+    assert Checkpoint(tmp_path / "killed" / "checkpoint.pt").read()["done"] in (1, 2)
     first, second = launch(tmp_path, "killed", 2, accumulate=2)
     assert len(first["losses"]) in (2, 3) and first["weights"] == second["weights"]
     n = len(first["losses"])

@@ -207,7 +207,10 @@ def test_a_large_network_has_not_diverged():
     [
         ('{"runs": [', "x.json is damaged"),
         ("", "x.json is damaged"),
-        ("[]", "x.json holds no runs"),
+        ("[]", "x.json is damaged: all of it is no dict"),
+        ('{"runs": ["no run"]}', r"x.json is damaged: 'runs'\[0\] is no dict"),
+        ('{"runs": [{"variant": "a", "seed": 0}]}', "has no 'scale'"),
+        ("[" * 100_000, "x.json is damaged: it is no JSON"),
     ],
 )
 def test_a_damaged_file_is_named_and_kept(content, sentence, tmp_path):

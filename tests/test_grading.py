@@ -33,62 +33,48 @@ def patchify(images, patch):
 """
 
 
+RAW = """
+import subprocess, sys
+from minidit import timestep_embedding
+
+program = "import _socket; _socket.socket(2, 2).sendto(b'x', ('192.0.2.1', 9))"
+if subprocess.call([sys.executable, "-c", program]):
+    raise OSError("nothing could be sent")
+"""
+
 SUBMISSIONS = {  # by name: the file, or None for the example's own, and options
     "example": (None, []),
     "right": (RIGHT, []),
     "phoning": (PHONING, []),
+    "phoning in a process": (RAW, []),
     "hints left out": (PHONING, ["--no-hints"]),
     "no Python": ("def patchify(:", []),
     "leaving": ("raise SystemExit(0)", []),
+    "vanishing": ("import os\nos._exit(0)", []),
+    "vanishing late": (RIGHT + "def patchify(*_): import os; os._exit(0)", []),
+    "endless": (RIGHT + "def q_sample(*_):\n    while True: pass", ["--seconds", "15"]),
 }
-RUN_ALL = """
-import contextlib, json, sys, pytest
-for name, arguments in json.load(sys.stdin).items():
-    with open(name + ".txt", "w", encoding="utf-8") as out, contextlib.redirect_stdout(out):
-        code = pytest.main(arguments)
-    with open(name + ".code", "w") as file:
-        file.write(str(int(code)))
-"""
 
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """Every submission graded in one process: {name: (exit code, what is printed, results)}."""
+    """Every submission graded: {name: (exit code, what is printed, results)}."""
     folder = tmp_path_factory.mktemp("course")
     shutil.copytree(EXAMPLE, folder / "hidden", ignore=shutil.ignore_patterns("__pycache__"))
-    runs = {}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    found = {}
     for name, (source, options) in SUBMISSIONS.items():
-        runs[name] = [
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "hidden",
-            "--results",
-            f"{name}.json",
-            *options,
-        ]
-        if source is not None:
-            (folder / name).mkdir()
-            (folder / name / "homework.py").write_text(source, encoding="utf-8")
-            runs[name] += ["--submission", f"{name}/homework.py"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_ALL],
-        input=json.dumps(runs),
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return {
-        name: (
-            int((folder / f"{name}.code").read_text()),
-            (folder / f"{name}.txt").read_text(encoding="utf-8"),
-            json.loads((folder / f"{name}.json").read_text(encoding="utf-8")),
-        )
-        for name in runs
-    }
+        path, results = folder / name / "homework.py", folder / f"{name}.json"
+        path.parent.mkdir()
+        text = source if source is not None else (EXAMPLE / "submission.py").read_text("utf-8")
+        path.write_text(text, encoding="utf-8")
+        (path.parent / "conftest.py").write_text("raise SystemExit('a conftest of theirs ran')")
+        results.write_text('{"score": 12, "tests": []}')  # of an earlier time
+        command = [sys.executable, "hidden/grade.py", path, "--results", results, *options]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True)
+        printed = (done.stdout + done.stderr).decode("utf-8")
+        found[name] = done.returncode, printed, json.loads(results.read_text("utf-8"))
+    return found
 
 
 def scores(results):
@@ -126,6 +112,28 @@ def test_the_network_is_closed_and_hints_can_be_left_out(graded):
     _, printed, results = graded["hints left out"]
     assert results["score"] == 2 and "network" not in printed, printed
     assert {test["output"] for test in results["tests"]} == {""}
+
+
+def test_the_system_closes_the_network_or_it_is_said(graded):
+    _, printed, results = graded["phoning in a process"]
+    assert "this system doesn't close the network" in printed or (
+        results["score"] == 0 and "nothing could be sent" in printed
+    ), printed
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "said"),
+    [
+        ("vanishing", 0, "ended before its tests did"),
+        ("vanishing late", 0, "ended before its tests did"),
+        ("endless", 5, "took more than 15 seconds"),
+    ],
+)
+def test_tests_that_did_not_report_count_zero(graded, name, score, said):
+    code, printed, results = graded[name]
+    assert code == 1 and f"points: {score} of 12" in printed and said in printed, printed
+    assert results["score"] == score and len(results["tests"]) == 5
+    assert said in results["tests"][-1]["output"]
 
 
 @pytest.mark.parametrize("name", ["no Python", "leaving"])

@@ -1,11 +1,14 @@
 """The command line, as a user meets it: in a process of its own."""
 
 import csv
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -177,6 +180,110 @@ def test_errors_are_one_sentence_and_exit_code_2(
         assert word in message
     assert "Traceback" not in message
     assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("samples*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C otherwise")
+def test_an_interrupt_while_importing_leaves_no_traceback():
+    command = [sys.executable, "-X", "importtime", "-m", "minidit", "experiment"]
+    process = subprocess.Popen(command, stdout=-3, stderr=-1, text=True)
+    while "torch." not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGINT and "Traceback" not in errors
+
+
+HUGE = "99999999999999999999"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["sample", "--guidance", "nan"], "--guidance nan must be a number"),
+        (["sample", "--guidance", "inf"], "--guidance inf must be a number"),
+        (["sample", "--guidance", "1e308"], "--guidance 1e+308 must be a number"),
+        (["sample", "--steps", HUGE], f"{HUGE} steps can't be had"),
+        (["sample", "--steps", f"quad{HUGE}"], "is unknown; choose a number"),
+        (["sample", "--labels", f"3,{HUGE}"], "0 … 9"),
+        (["sample", "--out", ""], "--out is empty"),
+        (["sample", "--out", "folder.png"], "--out folder.png is a folder"),
+        (["sample", "--out", "file/x.png"], "--out file/x.png can't be written"),
+        (["sample", "--out", "x.png", "--film", "./x.png"], "must be different files"),
+        (["sample", "--film", "x.png", "--strip", "x.png"], "must be different files"),
+        (["sample", "--weights", "~/none.safetensors"], os.path.expanduser("~/none")),
+        ([*TRAIN, "--out", "x", "--data", ""], "--data is empty"),
+        ([*TRAIN, "--out", "x", "--autoencoder", ""], "--autoencoder is empty"),
+        ([*TRAIN, "--out", "x", "--start", ""], "--start is empty"),
+        ([*TRAIN, "--out", "x", "--data", "nope"], "--data='nope' is unknown"),
+        ([*TRAIN, "--out", "x", "--steps", HUGE], f"--steps {HUGE} must be a number"),
+        ([*TRAIN, "--out", "x", "--batch-size", HUGE], f"--batch-size {HUGE} must be"),
+        ([*TRAIN, "--out", "x", "--seed", HUGE], f"--seed {HUGE} must be a number"),
+        ([*TRAIN, "--out", "x", "--lr", "inf"], "--lr inf must be a number"),
+        ([*TRAIN, "--out", "x", "--threads", "1000000"], "--threads 1000000 must be"),
+        ([*TRAIN, "--out", "file"], "file/weights.safetensors can't be written"),
+        (["demo", "--seconds", "inf"], "--seconds inf must be a number"),
+        (["evaluate", "--per-class", HUGE], f"--per-class {HUGE} must be a number"),
+        (["classifier", "--out", "file/x.safetensors"], "file/x.safetensors can't be written"),
+        (["experiment", "recipes", "--out", "file"], "can't be written"),
+        (["bench", "--out", "file/x.json"], "can't be written"),
+        (["encode", "--data", "digits", "--weights", "kl-cifar10"], "of 3 channels, and those"),
+        (["reconstruct", "--data", "nope"], "--data='nope' is unknown"),
+        (["reconstruct", "--data", "scenes"], "'scenes' has no classifier"),
+        (["reconstruct", "--data", "digits", "--weights", "kl-cifar10"], "images of 3 channels"),
+    ],
+)  # fmt: skip
+def test_options_are_looked_at_before_the_work(arguments, word, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    assert main(arguments) == 2
+    message = capsys.readouterr().err.strip()
+    assert word in message.splitlines()[-1] and "Traceback" not in message
+    assert not (tmp_path / "~").exists() and not list(tmp_path.glob("samples*"))
+
+
+def test_too_little_memory_is_one_sentence(tmp_path, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(torch, "randint", refuse)
+    assert main([*TRAIN, "--out", str(tmp_path)]) == 2
+    assert "not enough memory; ask for less" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_samples_that_are_not_finite_are_no_picture(trained, tmp_path, capsys, monkeypatch):
+    model, diffusion = weights.load(trained / "weights.safetensors")
+    with torch.no_grad():
+        model.final.proj.bias[0] = torch.nan
+    monkeypatch.setattr(weights, "load", lambda name: (model, diffusion))
+    out = tmp_path / "x.png"
+    assert main(["sample", "--per-class", "1", "--steps", "2", "--out", str(out)]) == 2
+    assert "the samples are not finite" in capsys.readouterr().err and not out.exists()
+
+
+def test_a_terminal_of_few_characters_gets_question_marks(monkeypatch):
+    from minidit.lab import EXPERIMENTS
+
+    question = EXPERIMENTS["recipes"]
+    monkeypatch.setitem(EXPERIMENTS, "recipes", replace(question, question="✗ or ✓?"))
+    terminal = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert main(["experiment"]) == 0
+    terminal.flush()
+    assert b"recipes: ? or ??" in terminal.buffer.getvalue()
+
+
+def test_two_runs_into_one_folder_are_told_of_each_other(tmp_path):
+    arguments = [*TRAIN, "--steps", "100000", "--out", str(tmp_path)]
+    first = subprocess.Popen([sys.executable, "-m", "minidit", *arguments], stderr=-3)
+    try:
+        while not (tmp_path / "log.csv").exists():
+            time.sleep(0.05)
+        done = command(*arguments)
+        assert done.returncode == 2 and f"pid {first.pid};" in done.stderr, done.stderr
+    finally:
+        first.kill()
+        first.wait()
 
 
 @pytest.mark.parametrize(

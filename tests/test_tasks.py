@@ -39,6 +39,7 @@ def tasks(tmp_path, monkeypatch):
         return 0
 
     monkeypatch.setattr(module.subprocess, "call", call)
+    monkeypatch.setattr(module, "online", lambda: True)
     monkeypatch.setattr(module, "become", lambda command: module.calls.append(command) or 5)
     return module
 
@@ -181,6 +182,56 @@ def test_a_vanished_interpreter_sets_up_again(tasks):
     os.remove(tasks.venv_python())
     tasks.main(["demo"])
     assert len(tasks.steps_taken) == 4
+
+
+def test_a_package_that_vanished_sets_up_again(tasks, monkeypatch):
+    packages = Path(tasks.VENV) / "lib" / "python3.11" / "site-packages"
+    call = tasks.subprocess.call
+
+    def install(command, **more):
+        if "pip" in command:
+            for name in ("torch", "torch-2.13.0.dist-info", "einops"):
+                (packages / name).mkdir(parents=True)
+        return call(command, **more)
+
+    monkeypatch.setattr(tasks.subprocess, "call", install)
+    for expected in (2, 2):
+        tasks.main(["demo"])
+        assert len(tasks.steps_taken) == expected
+    (packages / "torch-2.13.0.dist-info").rename(packages / "torch-2.14.0.dist-info")
+    tasks.main(["demo"])
+    assert len(tasks.steps_taken) == 2, "another version is the user's choice"
+    (packages / "einops").rmdir()
+    tasks.main(["demo"])
+    assert len(tasks.steps_taken) == 4
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xfe\x00", b"", b"unfinished\n"])
+def test_a_stamp_of_garbage_sets_up_again(tasks, garbage):
+    tasks.main(["demo"])
+    Path(tasks.STAMP).write_bytes(garbage)
+    assert tasks.main(["demo"]) == 5 and len(tasks.steps_taken) == 4
+
+
+def test_what_cannot_be_written_is_one_sentence(tasks, capsys, monkeypatch):
+    Path(tasks.VENV).write_text("no folder")
+    assert tasks.main(["demo"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ".venv in this folder is no folder" in line
+    monkeypatch.setattr(tasks, "VENV", os.path.join(tasks.ROOT, "tasks.py", ".venv"))
+    assert tasks.main(["demo"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "tasks.py" in line and "may be written" in line
+
+
+def test_no_network_is_said_first(tasks, capsys, monkeypatch):
+    given = []
+    monkeypatch.setattr(tasks, "online", lambda: False)
+    monkeypatch.setattr(tasks.subprocess, "call", lambda c, env, **_: given.append(env) or 1)
+    assert tasks.main(["demo"]) == 2
+    printed = capsys.readouterr()
+    assert "no network" in printed.out and "no network" in printed.err
+    assert given[0]["PIP_RETRIES"] == given[0]["UV_HTTP_RETRIES"] == "0"
 
 
 def test_somebody_elses_environment_is_left_alone(tasks, capsys):

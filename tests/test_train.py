@@ -17,10 +17,9 @@ from minidit.train import (
     Run,
     draw_times,
     learning_rate,
-    read_checkpoint,
     step_generator,
-    write_checkpoint,
 )
+from minidit.weights.files import Checkpoint
 
 SHORT = {"steps": 9, "batch_size": 4, "warmup": 2}
 EVERY_OPTIMIZER = pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -247,10 +246,10 @@ def test_training_is_deterministic(optimizer, tiny_dit, tmp_path):
     for name in "ab":
         torch.rand(len(name))  # the global generator has no part in it
         train(tiny_dit, tmp_path / name, optimizer)
-    first, second = (read_checkpoint(tmp_path / name / "checkpoint.pt") for name in "ab")
+    first, second = (Checkpoint(tmp_path / name / "checkpoint.pt").read() for name in "ab")
     assert equal(first, second)
     train(tiny_dit, tmp_path / "c", optimizer, seed=1)
-    assert not equal(first["model"], read_checkpoint(tmp_path / "c" / "checkpoint.pt")["model"])
+    assert not equal(first["model"], Checkpoint(tmp_path / "c" / "checkpoint.pt").read()["model"])
 
 
 @EVERY_OPTIMIZER
@@ -263,7 +262,7 @@ def test_a_stopped_run_resumes_to_the_bit(optimizer, stops, save_every, tiny_dit
         with pytest.raises(Stopped):
             train(tiny_dit, tmp_path / "cut", optimizer, stop, save_every)
     resumed = train(tiny_dit, tmp_path / "cut", optimizer, save_every=save_every)
-    states = [read_checkpoint(tmp_path / n / "checkpoint.pt") for n in ("whole", "cut")]
+    states = [Checkpoint(tmp_path / n / "checkpoint.pt").read() for n in ("whole", "cut")]
     assert states[0]["done"] == 9 and len(states[0]["optimizers"]) == (
         2 if optimizer == "muon" else 1
     )
@@ -297,7 +296,7 @@ def test_only_the_checkpoint_is_left(tiny_dit, tmp_path):
 CHILD = """
 import os, signal, sys, time
 import torch
-from minidit import Diffusion, DiT, Recipe, fit, straight, train
+from minidit import Diffusion, DiT, Recipe, fit, straight, weights
 
 torch.set_num_threads(1)
 folder, moment = sys.argv[1:]
@@ -324,7 +323,7 @@ def dying(function):
 if moment == "half written":
     torch.save = half
 elif moment == "before the rename":
-    train.os.replace = dying(os.replace)
+    weights.files.os.replace = dying(os.replace)
 
 def report(step, loss):
     print(step, flush=True)
@@ -354,10 +353,10 @@ def test_a_run_killed_while_saving_or_at_any_step_resumes_to_the_bit(moment, tin
     _, errors = child.communicate(timeout=600)
     assert child.returncode != 0, errors
     if not moment.isdigit():
-        assert read_checkpoint(tmp_path / "killed" / "checkpoint.pt")["done"] == 4, errors
+        assert Checkpoint(tmp_path / "killed" / "checkpoint.pt").read()["done"] == 4, errors
     train(tiny_dit, tmp_path / "killed", "muon")
     train(tiny_dit, tmp_path / "whole", "muon")
-    states = [read_checkpoint(tmp_path / n / "checkpoint.pt") for n in ("whole", "killed")]
+    states = [Checkpoint(tmp_path / n / "checkpoint.pt").read() for n in ("whole", "killed")]
     assert equal(*states)
     assert [p.name for p in (tmp_path / "killed").iterdir()] == ["checkpoint.pt"]
 
@@ -413,7 +412,7 @@ def test_another_file_of_torchs_is_no_checkpoint(checkpoint, tiny_dit):
 def test_a_checkpoint_of_another_recipe_is_refused(checkpoint, tiny_dit):
     with pytest.raises(ValueError, match=r"its recipe has \{'lr': 0.001\}, this run \{'lr': 0.5\}"):
         train(tiny_dit, checkpoint.parent, lr=0.5)
-    assert read_checkpoint(checkpoint)["done"] == 3  # and stays as it was
+    assert Checkpoint(checkpoint).read()["done"] == 3  # and stays as it was
 
 
 def test_a_checkpoint_of_other_data_is_refused(checkpoint, tiny_dit):
@@ -466,12 +465,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(wrong, checkpoint, tiny_dit, mo
     assert checkpoint.read_bytes() == before
 
 
+def test_weights_that_are_not_finite_are_not_kept(tiny_dit, tmp_path):
+    recipe = Recipe(steps=3, batch_size=4, warmup=0, lr=1e38, weight_decay=1e30)
+    with pytest.raises(FloatingPointError, match="weights are not finite after step|loss is"):
+        fit(fresh(tiny_dit), Diffusion(straight(), "v"), *data(), recipe=recipe,
+            out=tmp_path, save_every=1)  # fmt: skip
+    for path in tmp_path.glob("checkpoint.pt"):
+        assert all(t.isfinite().all() for t in Checkpoint(path).read()["model"].values())
+
+
 def test_a_failed_write_keeps_the_old_checkpoint(tmp_path):
     path = tmp_path / "checkpoint.pt"
-    write_checkpoint({"done": 1}, path)
+    Checkpoint(path).write({"done": 1})
     before = path.read_bytes()
     with pytest.raises(Exception):  # noqa: B017 - whatever pickle makes of a lambda
-        write_checkpoint({"done": lambda: 0}, path)
+        Checkpoint(path).write({"done": lambda: 0})
     assert path.read_bytes() == before
 
 

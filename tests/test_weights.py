@@ -4,7 +4,11 @@ import hashlib
 import json
 import os
 import pickle
+import signal
 import struct
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -116,7 +120,9 @@ def test_a_kill_between_file_and_note_leaves_something_that_loads(saved, kill_at
 def test_weights_without_a_note_load(saved):
     saved[2].with_suffix(".json").unlink()
     load(saved[2])
-    with pytest.raises(ValueError, match=r"tiny\.json is missing; it is written beside"):
+    with pytest.raises(
+        ValueError, match=r"tiny\.json is missing or no file; `save` writes it beside"
+    ):
         weights.info(saved[2])
 
 
@@ -201,6 +207,105 @@ def test_missing_and_surplus_weights_are_named(saved):
 def test_a_network_that_is_not_known_is_named(saved):
     with pytest.raises(ValueError, match=r"network='Oracle' is unknown; choose one of"):
         load(rewritten(saved[2], network="Oracle"))
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"model": {"hidden_size": 8192, "depth": 28}}, "input_size=.* is more than its"),
+        ({"model": {"mlp_ratio": 1e6}}, "doesn't fit the network"),
+        ({"model": {"depth": 10**6}}, "depth=1000000 is more than its"),
+        ({"model": {"input_size": 10**6}}, "input_size=1000000 is more than its"),
+        ({"model": {"num_classes": 10**12}}, "describes no network|doesn't fit"),
+        ({"model": {"hidden_size": 10**30}}, "describes no network"),
+        ({"model": {"condition": 7}}, "describes no network"),
+        ({"model": {"strange": 7}}, "describes no network .*strange"),
+        ({"model": 7}, "'model' is no dict"),
+        ({"network": 7}, "'network' is no str"),
+        ({"diffusion": 7}, "'diffusion' is no dict"),
+        ({"diffusion": {"T": 5}}, "'diffusion' has no 'schedule'"),
+        ({"diffusion": {"schedule": "linear", "T": 10**8}}, "T=100000000 is more than"),
+        ({"diffusion": {"schedule": "linear", "T": "5"}}, "'T' is no int"),
+        ({"diffusion": {"schedule": "linear", "strange": 5}}, "describes no network .*strange"),
+    ],
+)
+def test_a_header_costs_neither_time_nor_memory(header, said, saved):
+    path = saved[2]
+    if isinstance(header.get("model"), dict):
+        header = {"model": saved[0].config | header["model"]}
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match=rf"tiny\.safetensors .*({said})"):
+        load(rewritten(path, **header))
+    assert time.perf_counter() - began < 5
+
+
+def test_a_header_that_is_no_json_is_named(saved):
+    saved[2].with_suffix(".json").unlink()
+    save_file(load_file(saved[2]), saved[2], {"minidit": '{"network": "Di'})
+    with pytest.raises(ValueError, match=r"tiny\.safetensors is damaged: it is no JSON"):
+        load(saved[2])
+
+
+def test_weights_of_half_precision_are_widened_and_integers_refused(saved):
+    model, _, path = saved
+    tensors = {name: tensor.half() for name, tensor in load_file(path).items()}
+    again = load(rewritten(path, tensors)).model
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    again(torch.randn(1, 1, 8, 12), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+    save(model, path)
+    tensors = {name: tensor.long() for name, tensor in load_file(path).items()}
+    with pytest.raises(ValueError, match=r"tiny\.safetensors has .* in torch\.int64"):
+        load(rewritten(path, tensors))
+
+
+def test_weights_that_are_not_finite_are_not_written(saved):
+    model, _, path = saved
+    before = path.read_bytes()
+    with torch.no_grad():
+        model.final.proj.bias[0] = torch.nan
+    with pytest.raises(ValueError, match=r"not finite, so .*tiny\.safetensors was not written"):
+        save(model, path)
+    assert path.read_bytes() == before and load(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders")
+def test_a_pipe_as_weights_is_not_waited_for(tmp_path):
+    path = tmp_path / "pipe.safetensors"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"pipe\.safetensors' are unknown"):
+        load(path)
+
+
+@pytest.mark.parametrize("entry", [3, [3], {"a": 1}])
+def test_evaluations_that_are_no_list_are_named(saved, entry):
+    note = saved[2].with_suffix(".json")
+    note.write_text(json.dumps({"evaluations": entry}))
+    with pytest.raises(ValueError, match=r"tiny\.json is damaged: 'evaluations'.* is no"):
+        weights.add_info(saved[2], "evaluations", {})
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limits of file sizes")
+def test_a_full_disk_keeps_weights_and_note(saved):
+    model, process, path = saved
+    before = {p.name: p.read_bytes() for p in path.parent.iterdir()}
+    resource = pytest.importorskip("resource")
+    old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        for room in (100, 2000, len(before["tiny.safetensors"]) - 1):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, old[1]))
+            with pytest.raises(OSError, match=r"too large.*tiny\."):
+                save(model, path, process, {"seed": 4})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
+
+
+def test_loading_imports_no_compiler():
+    program = "import sys, minidit; minidit.load('dit-mnist'); print('sympy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path):

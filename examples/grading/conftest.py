@@ -1,33 +1,40 @@
-"""Points for a submission: options, a guard against the network, and a results file.
-
-Copy this folder, change `test_submission.py`, and run it where students' code may run: in a
-container or on a machine that holds nothing else. A submission runs in the process of its tests, so
-this catches mistakes; it doesn't stop somebody who means to cheat.
-"""
+"""What `grade.py` starts in the submission's process: notes of the points, and no network."""
 
 import importlib.util
 import json
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-RESULTS = pytest.StashKey[dict]()
+SUBMISSION = Path(os.environ.get("GRADING_SUBMISSION", HERE / "submission.py"))
+REPORT = os.environ.get("GRADING_REPORT", os.devnull)
+HINTS = bool(os.environ.get("GRADING_HINTS", "1"))
 
 
-def pytest_addoption(parser):
-    """What an instructor may choose."""
-    group = parser.getgroup("grading")
-    group.addoption("--submission", type=Path, default=HERE / "submission.py", help="the file")
-    group.addoption("--results", type=Path, help="write the points to this JSON file")
-    group.addoption("--no-hints", action="store_true", help="leave out what is wrong, and why")
+def note(content):
+    """A line of the report, written at once."""
+    with open(REPORT, "a", encoding="utf-8") as file:
+        file.write(json.dumps(content) + "\n")
+
+
+def points(item):
+    """What a test is worth, or None."""
+    marker = item.get_closest_marker("points")
+    return marker.args[0] if marker else None
 
 
 def pytest_configure(config):
     """A marker says how much a test is worth."""
     config.addinivalue_line("markers", "points(n): what passing this test is worth")
-    config.stash[RESULTS] = {}
+
+
+def pytest_collection_finish(session):
+    """Which tests there are is noted before the submission is imported."""
+    tests = [item for item in session.items if points(item)]
+    note({item.nodeid: {"name": item.name, "max_score": points(item)} for item in tests})
 
 
 @pytest.fixture(autouse=True)
@@ -37,19 +44,19 @@ def no_network(monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("the network is closed while a submission is graded")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
 
 
 @pytest.fixture
-def submission(request, no_network):
+def submission(no_network):
     """The student's file as a module, read anew for each test: none can spoil the next."""
-    path = request.config.getoption("--submission")
-    spec = importlib.util.spec_from_file_location("student_submission", path)
+    spec = importlib.util.spec_from_file_location("student_submission", SUBMISSION)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        pytest.fail(f"{path.name} can't be imported: {type(error).__name__}: {error}", False)
+        pytest.fail(f"{SUBMISSION.name} can't be imported: {type(error).__name__}: {error}", False)
     return module
 
 
@@ -57,25 +64,9 @@ def submission(request, no_network):
 def pytest_runtest_makereport(item, call):
     """Take note of each test that is worth points."""
     report = yield
-    marker = item.get_closest_marker("points")
-    if marker and (report.when == "call" or report.failed):
-        hidden = item.config.getoption("--no-hints")
-        item.config.stash[RESULTS][item.nodeid] = {
-            "name": item.name,
-            "score": marker.args[0] if report.passed else 0,
-            "max_score": marker.args[0],
-            "output": "" if report.passed or hidden else call.excinfo.exconly(),
-        }
-        if report.failed and hidden:
+    if points(item) and (report.when == "call" or report.failed):
+        told = "" if report.passed or not HINTS else call.excinfo.exconly()
+        note([item.nodeid, points(item) if report.passed else 0, told])
+        if report.failed and not HINTS:
             report.longrepr = "not right yet"
     return report
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    """The sum, and the file: its keys are those that Gradescope reads."""
-    tests = list(config.stash[RESULTS].values())
-    score, most = (sum(test[key] for test in tests) for key in ("score", "max_score"))
-    terminalreporter.write_line(f"points: {score} of {most}")
-    path = config.getoption("--results")
-    if path is not None:
-        path.write_text(json.dumps({"score": score, "tests": tests}, indent=1), encoding="utf-8")

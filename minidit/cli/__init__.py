@@ -36,12 +36,21 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that a user can mend are one sentence, and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # what a terminal can't show becomes a question mark
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     args = parser().parse_args(arguments)
     try:
         settle(args)
         args.run(args)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"minidit {args.command}: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        way_out = "ask for less at once, e.g. by a smaller --batch-size, --batch or --per-class"
+        print(f"minidit {args.command}: not enough memory; {way_out}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; a training run goes on from its last checkpoint", file=sys.stderr)

@@ -45,11 +45,21 @@ def encoded(
         latent.first_stage(autoencoder),
         data.DATASETS[args.data].photographs and split == "train",
     )
+    _check_fit(args, stage, images)
     stage.model.to(args.device)
     path = path or latent.place(data.data_root(), args.data, split, stage)
     with bar(len(images) * (1 + flips), unit="image") as progress:
         how = {"flips": flips, "report": lambda done: progress.update(done - progress.n)}
         return stage, latent.cached(path, stage, images, **how), path
+
+
+def _check_fit(args: Namespace, stage: latent.FirstStage, images: Tensor) -> None:
+    channels = stage.model.config["in_channels"]
+    if images.shape[1] != channels:
+        raise ValueError(
+            f"the autoencoder {stage.name} is for images of {channels} channels, and those of "
+            f"--data {args.data} have {images.shape[1]} channels; choose another of the two"
+        )
 
 
 def encode(args: Namespace) -> None:
@@ -70,6 +80,7 @@ def reconstruct(args: Namespace) -> None:
     test = data.load(args.data, "test")
     if args.images <= 64:
         raise ValueError(f"--images {args.images} is too few to measure; try 1000")
+    _check_fit(args, stage, test.images)
     images, labels = data.to_unit(test.images[: args.images]), test.labels[: args.images]
     found = evaluate.reconstruction(classifier, stage.model, images, labels)
     rounded = {k: round(v, 4) for k, v in found._asdict().items() if v is not None}

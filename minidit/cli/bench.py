@@ -1,12 +1,10 @@
 """What the command line does to measure speed: a file, and a page of it."""
 
-import json
 from argparse import Namespace
-from pathlib import Path
 
 from minidit._validate import check_choice, check_positive
 from minidit.cli.terminal import add_shared, writable
-from minidit.train import replacing
+from minidit.weights.files import read_json, replacing, write_json
 
 
 def add(subparsers) -> None:
@@ -39,11 +37,16 @@ def bench(args: Namespace) -> None:
 
     name = "growth" if args.growth else "bench"
     out = writable(args.out or f"data/results/{name}.json", ".json")
+    writable(out.with_suffix(".md"), ".md")
     if not args.page:
-        results = json.dumps(_measured(args), indent=1, ensure_ascii=False) + "\n"
-        with replacing(out) as file:
-            file.write(results.encode())
-    text = page(_read(out))
+        write_json(out, _measured(args))
+    way_out = "measure again, without --page"
+    results = read_json(out, {"rows": [dict]}, way_out)
+    try:
+        text = page(results)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        told = f"{out} has not what a measurement leaves ({type(error).__name__}: {error})"
+        raise ValueError(f"{told}; {way_out}") from None
     with replacing(out.with_suffix(".md")) as file:
         file.write(text.encode())
     print(text)
@@ -74,14 +77,3 @@ def _measured(args: Namespace) -> dict:
         seconds=args.seconds,
         report=print,
     )
-
-
-def _read(path: Path) -> dict:
-    """What a file holds. Raises ValueError if it is no file of the benchmark."""
-    try:
-        results = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); measure again, without --page") from None
-    if not isinstance(results, dict) or not results.get("rows"):
-        raise ValueError(f"{path} holds no rows; measure again, without --page")
-    return results

@@ -24,6 +24,7 @@ def add(subparsers) -> None:
 def classifier(args: Namespace) -> None:
     """Train a classifier or the detector, and store it with what it gets right of test images."""
     path = writable(args.out, ".safetensors")
+    writable(path.with_suffix(".json"), ".json")
     check_positive(steps=args.steps)
     test = data.load(args.data, "test")
     images, facts = data.to_unit(test.images), {"steps": args.steps, "seed": args.seed}

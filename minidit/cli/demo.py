@@ -10,9 +10,10 @@ from torch import Tensor
 from minidit import data, evaluate, plot, weights
 from minidit.cli.terminal import add_shared, bar, writable
 from minidit.sampling import sample
-from minidit.train import fit, replacing
+from minidit.train import fit
 from minidit.training import presets
 from minidit.training.generate import generate
+from minidit.weights.files import replacing
 
 HOW = {"guidance": 2.0, "sampler": "ddim", "steps": 30}
 PER_CLASS = 20

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from minidit import plot
 from minidit._validate import check_choice
-from minidit.train import replacing
+from minidit.cli.terminal import writable
+from minidit.weights.files import replacing
 
 
 def add(subparsers) -> None:
@@ -36,6 +37,8 @@ def experiment(args: Namespace) -> None:
             print(f"{name}: {entry.question} {len(entry.variants())} variants")
         return
     check_choice("experiment", args.name, EXPERIMENTS)
+    for suffix in (".json", ".md", ".png"):
+        path = writable(Path(args.out) / f"{args.name}{suffix}", suffix)
     results = run_experiment(
         args.name,
         EXPERIMENTS[args.name],
@@ -44,16 +47,15 @@ def experiment(args: Namespace) -> None:
         scale=args.scale,
         report=print,
     )
-    path = Path(args.out) / f"{args.name}.md"
     page = f"# {results['question']}\n"
     for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
         page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
-    with replacing(path) as file:
+    with replacing(path.with_suffix(".md")) as file:
         file.write(page.encode())
     panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow
     log = [key for key in ("frechet",) if key in panels and _wide(panels[key])]
     if panels:  # costs have none
-        plot.dots(panels, log=log, title=results["question"], out=path.with_suffix(".png"))
+        plot.dots(panels, log=log, title=results["question"], out=path)
     print(page)
 
 

@@ -15,8 +15,8 @@ from minidit.conditions.encoders import ConditionEncoder
 from minidit.latents import latent
 from minidit.sampling import SAMPLERS, State, select_steps
 from minidit.sampling import sample as last
-from minidit.train import replacing
 from minidit.training.generate import generate
+from minidit.weights.files import replacing
 
 HOW = ("guidance", "sampler", "steps", "seed", "clip")  # options of how to sample, and its record
 AT_ONCE = 1000  # samples that are drawn to be measured
@@ -73,6 +73,9 @@ class Painter:
 
     def pixels(self, x: Tensor) -> Tensor:
         """What was drawn, (n, c, h, w), decoded if it is latents; on the CPU."""
+        if not x.isfinite().all():
+            told = f"the samples are not finite with --guidance {self.how['guidance']:g}"
+            raise FloatingPointError(f"{told}; try one nearer to 1, or other weights")
         return x.cpu() if self.stage is None else latent.decode(self.stage.model, x.cpu())
 
     def draw(self, y: Tensor, guidance: float) -> Tensor:

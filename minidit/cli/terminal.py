@@ -1,20 +1,22 @@
 """What commands share: options, files to be written, the bar, the log of a run."""
 
+import os
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minidit import plot
+from minidit import data, plot, weights
 from minidit._validate import check_choice
-from minidit.train import replacing
 from minidit.training.distributed import MODES
+from minidit.weights.files import replacing
 
 SHARED = {
     "threads": dict(type=int, help="processor threads (default: all)"),
@@ -28,6 +30,7 @@ SHARED = {
     ),
     "store": dict(action="store_true", help="add the figures to the weights' JSON file"),
 }
+PATHS = "weights autoencoder start inception out film strip".split()  # or names
 RECORDED = "data preset autoencoder start steps batch_size lr seed threads out".split()
 
 
@@ -38,11 +41,27 @@ def add_shared(parser: ArgumentParser, *names: str) -> None:
 
 
 def settle(args: Namespace) -> None:
-    """Set the threads, check --compile, and make --device the device that it names."""
+    """Check every option, set the threads, and make --device the device that it names."""
+    for name, value in vars(args).items():
+        option = f"--{name.replace('_', '-')}"
+        if value == "":
+            raise ValueError(f"{option} is empty; give a value, or leave the option out")
+        if isinstance(value, int | float) and not -(2**31) < value < 2**31:
+            raise ValueError(f"{option} {value} must be a number of at most 2147483647")
+        if name in PATHS and isinstance(value, str):
+            setattr(args, name, str(Path(value).expanduser()))
+    given = [path for name in ("out", "film", "strip") if (path := getattr(args, name, None))]
+    if len({Path(path).resolve() for path in given}) < len(given):
+        raise ValueError(f"--out, --film and --strip {given} must be different files")
+    if getattr(args, "store", False):
+        writable(weights.find(args.weights).with_suffix(".json"), ".json", option="--store")
+    if getattr(args, "data", None) is not None:
+        check_choice("--data", args.data, data.DATASETS)
     threads, mode = getattr(args, "threads", None), getattr(args, "compile", None)
-    if threads is not None and threads < 1:
-        raise ValueError(f"--threads {threads} must be at least 1")
     if threads is not None:
+        most = max(64, os.cpu_count() or 1)
+        if not 1 <= threads <= most:
+            raise ValueError(f"--threads {threads} must be at least 1, and at most {most}")
         torch.set_num_threads(threads)
     if mode is not None:
         check_choice("--compile", mode, MODES)
@@ -56,12 +75,19 @@ def settle(args: Namespace) -> None:
         args.device = torch.device(name)
 
 
-def writable(out: str, *suffixes: str, option: str = "--out") -> Path:
+def writable(out: str | Path, *suffixes: str, option: str = "--out") -> Path:
     """The path of a file to be written; what is wrong with it is said before the work begins."""
     path = Path(out)
     if path.suffix not in suffixes:
         raise ValueError(f"{option} {out} must end in {' or '.join(suffixes)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise ValueError(f"{option} {out} is a folder; give a file in it")
+    try:
+        with TemporaryFile(dir=next(p for p in path.parents if p.exists())) as file:
+            file.write(b"written")
+    except OSError as error:
+        told = f"{option} {out} can't be written ({error.strerror})"
+        raise OSError(f"{told}; choose another folder") from None
     return path
 
 

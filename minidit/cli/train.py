@@ -11,7 +11,7 @@ from torch import nn
 from minidit import data, evaluate, weights
 from minidit._validate import check_choice
 from minidit.cli.autoencoder import encoded
-from minidit.cli.terminal import add_shared, command_of, log
+from minidit.cli.terminal import add_shared, command_of, log, writable
 from minidit.latents import presets as autoencoder_presets
 from minidit.latents.presets import AUTOENCODERS
 from minidit.latents.training import AutoencoderRun
@@ -55,7 +55,9 @@ def train(args: Namespace) -> None:
     own = {key: getattr(args, key) for key in ("steps", "batch_size", "lr", "seed")}
     recipe = presets.recipe_of(preset["recipe"], **own)
     train_one = train_autoencoder if args.preset in AUTOENCODERS else train_diffusion
-    train_one(args, preset, recipe, Path(args.out) / "weights.safetensors")
+    train_one(
+        args, preset, recipe, writable(Path(args.out) / "weights.safetensors", ".safetensors")
+    )
 
 
 def _go(run: Loop, args: Namespace) -> nn.Module:

@@ -8,7 +8,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from minidit.train import replacing
+from minidit.weights.files import replacing
 
 
 def drawn(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from minidit.train import replacing
+from minidit.weights.files import replacing
 
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 20

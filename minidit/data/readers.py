@@ -38,6 +38,7 @@ CIFAR10 = Source(
 CIFAR10_FOLDER = "cifar-10-batches-bin"
 _TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 CIFAR10_BATCHES = {"train": _TRAIN, "test": ("test_batch.bin",)}
+MOST = 1 << 28  # bytes of an unpacked file: CIFAR-10's archive holds 184 MB
 CIFAR10_ROW = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue plane
 
 
@@ -63,7 +64,7 @@ def read_idx(path: Path, ndim: int) -> Tensor:
     the values. Raises ValueError if the file isn't exactly that.
     """
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        with (_Gzip if path.suffix == ".gz" else open)(path, "rb") as file:
             raw = file.read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _damaged(path, f"gzip says: {error}") from error
@@ -108,7 +109,7 @@ def _read_members(archive: Path, names: tuple[str, ...]) -> list[bytes]:
     members = {}
     try:
         # The tar is streamed from a gzip file of our own, so that gzip's checksum is verified.
-        with gzip.open(archive) as plain:
+        with _Gzip(archive) as plain:
             with tarfile.open(fileobj=plain, mode="r|") as tar:
                 for member in tar:
                     name = PurePosixPath(member.name).name
@@ -122,6 +123,16 @@ def _read_members(archive: Path, names: tuple[str, ...]) -> list[bytes]:
     if missing:
         raise _damaged(archive, f"it lacks {', '.join(missing)} of CIFAR-10's binary version")
     return [members[name] for name in names]
+
+
+class _Gzip(gzip.GzipFile):
+    """A gzip file that ends in an error where it unpacks to more than any data set holds."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(MOST + 1 if size is None or not 0 <= size <= MOST else size)
+        if self.tell() > MOST:
+            raise gzip.BadGzipFile(f"it unpacks to more than {MOST} bytes")
+        return found
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -11,11 +11,14 @@ from torch import Tensor
 from minidit._validate import check_positive, check_tensor
 from minidit.evaluate.classifier import Classifier
 from minidit.latents.autoencoder import Autoencoder, VQAutoencoder
-from minidit.weights import load
+from minidit.weights import known, load, shipped
 
 
 def classifier(name: str) -> Classifier:
     """The shipped classifier for a data set: "mnist", "digits" or "cifar10"."""
+    if not known(f"classifier-{name}"):
+        there = [k.removeprefix("classifier-") for k in shipped() if k.startswith("classifier-")]
+        raise ValueError(f"data {name!r} has no classifier; there is one of {there}")
     return load(f"classifier-{name}").model
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from minidit._validate import check_choice, check_positive
-from minidit.train import replacing
+from minidit.weights.files import locked, read_json, write_json
 
 _CPUINFO = Path("/proc/cpuinfo")
 SCALES = ("smoke", "cpu", "gpu")
@@ -69,17 +69,17 @@ def run_experiment(
 
     def keep(*more: dict) -> dict:
         """Add runs to the file as it is now: another process may have added to it meanwhile."""
-        results = _read(path) | {"experiment": name, "question": experiment.question}
-        found = [*results["runs"], *more]
-        names = list(dict.fromkeys([*variants, *(run["variant"] for run in found)]))
-        by_place = {
-            (SCALES.index(run["scale"]), run["seed"], names.index(run["variant"])): run
-            for run in found
-        }
-        runs = [run for _, run in sorted(by_place.items())]
-        results |= {"columns": experiment.columns, "runs": runs}
-        with replacing(path) as file:
-            file.write((json.dumps(results, indent=1) + "\n").encode())
+        with locked(path.with_suffix(".lock"), wait=True):
+            results = _read(path) | {"experiment": name, "question": experiment.question}
+            found = [*results["runs"], *more]
+            names = list(dict.fromkeys([*variants, *(run["variant"] for run in found)]))
+            by_place = {
+                (SCALES.index(run["scale"]), run["seed"], names.index(run["variant"])): run
+                for run in found
+            }
+            runs = [run for _, run in sorted(by_place.items())]
+            results |= {"columns": experiment.columns, "runs": runs}
+            write_json(path, results)
         return results
 
     for seed, variant in product(range(seeds), variants):
@@ -144,12 +144,10 @@ def _read(path: Path) -> dict:
     """What the file holds; no runs if there is none yet."""
     if not path.exists():
         return {"runs": []}
-    try:
-        results = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); mend it, or move it away") from None
-    if not isinstance(results, dict) or not isinstance(results.get("runs"), list):
-        raise ValueError(f"{path} holds no runs of an experiment; move it away")
+    run, way_out = {"variant": str, "seed": int, "scale": str}, "mend it, or move it away"
+    results = read_json(path, {"runs": [run]}, way_out)
+    for run in results["runs"]:
+        check_choice(f"{path}: scale", run["scale"], SCALES)
     return results
 
 

@@ -6,23 +6,43 @@ name: sha256, recipe, seed, command, log and what was measured. Official weights
 
 import hashlib
 import json
+import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from minidit import train
 from minidit._validate import check_choice, unwrapped
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.schedule import SCHEDULES
-from minidit.train import replacing
 from minidit.uvit import UViT
+from minidit.weights.files import (
+    checkpoint_in,
+    locked,
+    parse_json,
+    read_json,
+    replacing,
+    write_json,
+)
 
 # By the name of their class; `minidit` adds those of its folders.
 NETWORKS: dict[str, type[nn.Module]] = {"DiT": DiT, "UViT": UViT}
+train.checkpoint_in = checkpoint_in
 RENAMED = {"SceneJudge": "SceneDetector"}  # in files written before
+
+LONGEST = 10**6  # steps of a schedule in a file, which a header may not make cost memory
+
+# The shapes of what is read, see `parse_json`.
+HEADER = {"network": str, "model": dict, "diffusion?": {"schedule": str, "T?": int}}
+HEADER |= {"autoencoder?": {"name": str, "sha256": str}}
+NOTE = {"sha256?": str, "evaluations?": [dict], "reconstructions?": [dict]}
 
 
 class Loaded(NamedTuple):
@@ -76,12 +96,17 @@ def save(
         header["autoencoder"] = autoencoder
     state = model.state_dict().items()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state}
+    if not train.finite(tensors.values()):
+        raise ValueError(f"model has weights that are not finite, so {path} was not written")
     content = safetensors.torch.save(tensors, {"minidit": json.dumps(header)})
     sha256 = hashlib.sha256(content).hexdigest()
     note = {"sha256": sha256, "bytes": len(content), **header, **(info or {})}
     with replacing(path.with_suffix(".json")) as beside, replacing(path) as file:
         file.write(content)
-        beside.write(_as_json(note))
+        beside.write((json.dumps(note, indent=1) + "\n").encode())
+        for part in (file, beside):  # a full disk says so here, where both old files still lie
+            part.flush()
+            os.fsync(part.fileno())
         path.with_suffix(".json").unlink(missing_ok=True)  # so that no kill leaves an odd pair
 
 
@@ -93,17 +118,57 @@ def load(name: str | Path) -> Loaded:
     path = find(name)
     tensors, header = _read(path)
     check_choice("network", header["network"], NETWORKS)
-    model = NETWORKS[header["network"]](**header["model"])
-    own, given = ({k: tuple(v.shape) for k, v in d.items()} for d in (model.state_dict(), tensors))
-    if wrong := sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k)):
+    try:
+        _check_sizes(header["model"], tensors)
+        with Outline():  # a header may claim any size: no memory before it fits the file
+            model = NETWORKS[header["network"]](**header["model"])
+        process = header.get("diffusion")
+        if process is not None and process.get("T", 1) > LONGEST:
+            raise ValueError(f"T={process['T']} is more than {LONGEST} steps")
+        diffusion = Diffusion.from_config(process) if process is not None else None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        told = f"{path} has a header that describes no network ({type(e).__name__}: {e})"
+        raise ValueError(f"{told}; get it again") from None
+    own = model.state_dict()
+    shapes, given = ({k: tuple(v.shape) for k, v in d.items()} for d in (own, tensors))
+    if wrong := sorted(k for k in own.keys() | given.keys() if shapes.get(k) != given.get(k)):
         k = wrong[0]
         raise ValueError(
             f"{path} doesn't fit the network in {len(wrong)} tensors; the first is {k}: "
-            f"{given.get(k, 'missing')} in the file, {own.get(k, 'absent')} in the network"
+            f"{given.get(k, 'missing')} in the file, {shapes.get(k, 'absent')} in the network"
         )
+    for k, tensor in tensors.items():
+        if tensor.is_floating_point() != own[k].is_floating_point():
+            raise ValueError(f"{path} has {k} in {tensor.dtype}; the network in {own[k].dtype}")
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            tensors[k] = tensor.to(own[k].dtype)
     model.load_state_dict(tensors, assign=True)
-    diffusion = Diffusion.from_config(header["diffusion"]) if "diffusion" in header else None
     return Loaded(model.eval(), diffusion)
+
+
+class Outline(TorchFunctionMode):
+    """New weights are shapes without memory; torch.device("meta") would import the compiler."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (torch.nn.init.normal_, Tensor.normal_):
+            return kwargs.get("tensor", args[0] if args else None)
+        fresh = {"device": "meta"} if func in (torch.empty, torch.zeros, torch.ones) else {}
+        return func(*args, **kwargs | fresh)
+
+
+def _check_sizes(config: dict, tensors: dict[str, Tensor]) -> None:
+    """Raise for more layers, or a larger table of positions, than so many tensors can hold."""
+    for key in ("depth", "blocks", "multipliers"):
+        count = config.get(key, 0)
+        if (len(count) if isinstance(count, list) else count) > len(tensors):
+            raise ValueError(f"{key}={count} is more than its {len(tensors)} tensors can be")
+    if isinstance(config.get("condition"), dict):
+        _check_sizes(config["condition"], tensors)
+    side, patch = config.get("input_size", 1), config.get("patch_size", 1)
+    places = math.prod(side if isinstance(side, list) else (side, side)) // patch**2
+    if places * config.get("hidden_size", 1) > sum(tensor.numel() for tensor in tensors.values()):
+        raise ValueError(f"input_size={side} is more than its tensors can be")
 
 
 def start_from(model: nn.Module, name: str | Path) -> list[str]:
@@ -135,29 +200,21 @@ def info(name: str | Path) -> dict:
 
 
 def _read_note(path: Path) -> dict:
-    if not path.exists():
-        raise ValueError(f"{path} is missing; it is written beside the weights by `save`")
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError):
-        raise ValueError(f"{path} is damaged: it is no JSON object; get it again") from None
+    return read_json(path, NOTE, "`save` writes it beside the weights; get it again")
 
 
 def add_info(name: str | Path, key: str, entry: dict) -> None:
-    """Add an entry to a list in the JSON file beside the weights."""
-    note = info(name)
-    note.setdefault(key, []).append(entry)
-    with replacing(find(name).with_suffix(".json")) as file:
-        file.write(_as_json(note))
-
-
-def _as_json(note: dict) -> bytes:
-    return (json.dumps(note, indent=1) + "\n").encode()
+    """Add an entry to a list in the JSON file beside the weights, after those of others."""
+    path = find(name).with_suffix(".json")
+    with locked(path.with_suffix(".lock"), wait=True):
+        note = _read_note(path)
+        note.setdefault(key, []).append(entry)
+        write_json(path, note)
 
 
 def known(name: str | Path) -> bool:
     """Whether `find` finds these weights."""
-    return _path(name).exists()
+    return _path(name).is_file()  # a pipe could be waited for
 
 
 def find(name: str | Path) -> Path:
@@ -171,13 +228,13 @@ def find(name: str | Path) -> Path:
 
 
 def _path(name: str | Path) -> Path:
-    file = Path(name).suffix == ".safetensors" and Path(name).exists()
+    file = Path(name).suffix == ".safetensors" and Path(name).is_file()
     return Path(name) if file else shipped_folder() / f"{name}.safetensors"
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     note = path.with_suffix(".json")
-    if note.exists() and _read_note(note).get("sha256") != file_sha256(path):
+    if note.is_file() and _read_note(note).get("sha256") != file_sha256(path):
         raise ValueError(f"{path} is damaged: its sha256 isn't that of {note.name}; get it again")
     try:
         with safe_open(path, "pt") as file:
@@ -186,9 +243,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     except SafetensorError as error:
         fault = f"{path} is damaged or no safetensors file"
         raise ValueError(f"{fault} ({error}); get it again") from None
-    header = json.loads(header) if header is not None else {}
-    if "network" not in header or "model" not in header:
+    if header is None:
         raise ValueError(f"{path} wasn't written by minidit.save: its header names no network")
+    header = parse_json(header, HEADER, path, "get it again")
     header["network"] = RENAMED.get(header["network"], header["network"])
     return tensors, header
 

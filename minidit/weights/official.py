@@ -18,7 +18,8 @@ from torch import Tensor
 
 from minidit.dit import DiT
 from minidit.uvit import UViT
-from minidit.weights import official_dit, official_uvit
+from minidit.weights import Outline, official_dit, official_uvit
+from minidit.weights.files import load_archive
 
 
 def load_official(
@@ -40,7 +41,7 @@ def load_official(
     uvit = any(name.startswith(("mid_block.", "in_blocks.", "out_blocks.")) for name in tensors)
     code = official_uvit if uvit else official_dit
     config = read_config(tensors, num_heads, null_label, code)
-    with torch.device("meta"):  # no memory, no time
+    with Outline():  # no memory, no time
         model = code.Network(**config)
     empty, names = model.state_dict(), code.names_of(config)
     for name, own in names.items():
@@ -168,7 +169,9 @@ def _read(path: Path) -> Mapping:
         # The official training loop stores its command line, a Namespace of plain values.
         with torch.serialization.safe_globals([argparse.Namespace]), open(path, "rb") as file:
             zipped = file.read(2) == b"PK"  # the format since torch 1.6, which can stay on disk
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            if zipped:
+                return load_archive(path, mmap=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
     except Exception as error:  # torch raises many kinds for a damaged or a dangerous file

@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from minidit.train import replacing
+from minidit.weights.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WIDGET = "application/vnd.jupyter.widget-view+json"  # alive; a stored notebook can't show it

@@ -1,0 +1,158 @@
+"""Files that are whole or not there, that one process at a time writes, and that hold no code."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import IO, BinaryIO, NamedTuple
+from zipfile import BadZipFile, ZipFile
+
+import torch
+
+
+def lock(file: IO, wait: bool = False) -> bool:
+    """Lock an open file until it is closed; False if another process, which still lives, has it."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows and some network file systems have no such locks
+        pass
+    return True
+
+
+@contextmanager
+def locked(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the file `path` as a lock; OSError, or with `wait` patience, while another does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = False
+    while not held:
+        with open(path, "a+") as file:
+            if not lock(file, wait):
+                told = f"another run writes to {path.parent}, pid {path.read_text()}"
+                raise BlockingIOError(f"{told}; wait for its end, or choose another folder")
+            if held := os.fstat(file.fileno()).st_nlink > 0:  # else it has just been removed
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                try:
+                    yield
+                finally:
+                    with suppress(OSError):
+                        path.unlink()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write to a temporary neighbour; it takes the name `path` at the end, on an error it vanishes.
+
+    So nobody ever finds half a file under that name, whatever interrupts the writer.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(path.name + ".*part"):  # by a process that was killed
+        with suppress(OSError), open(left, "ab") as file:
+            if lock(file):
+                left.unlink()
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            lock(file)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # "No space left on device"
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def parse_json(text: str, shape: object, path: Path, way_out: str) -> dict:
+    """What a JSON text holds, which must have a shape: a type, [shape of each], or {key: shape}.
+
+    A key that ends in "?" may be missing. Raises ValueError that names the file `path`.
+    """
+    try:
+        content = json.loads(text)
+        fault = _misshapen(content, shape)
+    except (ValueError, RecursionError) as error:
+        fault = f"it is no JSON ({error})"
+    if fault:
+        raise ValueError(f"{path} is damaged: {fault}; {way_out}")
+    return content
+
+
+def read_json(path: Path, shape: object, way_out: str) -> dict:
+    """`parse_json` of a file; ValueError if it is none."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing or no file; {way_out}")
+    return parse_json(path.read_text("utf-8", "replace"), shape, path, way_out)
+
+
+def _misshapen(value: object, shape: object, place: str = "all of it") -> str | None:
+    kind = shape if isinstance(shape, type) else type(shape)
+    if not isinstance(value, kind):
+        return f"{place} is no {kind.__name__}"
+    if isinstance(shape, list):
+        parts = [(part, shape[0], f"{place}[{k}]") for k, part in enumerate(value)]
+    elif isinstance(shape, dict):
+        names = {key.rstrip("?"): key for key in shape}
+        if missing := [k for k, key in names.items() if k == key and k not in value]:
+            return f"{place} has no {missing[0]!r}"
+        parts = [(value[k], shape[key], repr(k)) for k, key in names.items() if k in value]
+    else:
+        return None
+    return next(filter(None, (_misshapen(*part) for part in parts)), None)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write plain values, whole."""
+    with replacing(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+def load_archive(path: Path, mmap: bool = False) -> object:
+    """What torch.save wrote; nothing in the file is executed, and its checksums are looked at."""
+    with ZipFile(path) as archive:  # torch itself doesn't
+        if (bad := archive.testzip()) is not None:
+            raise BadZipFile(f"{bad} has another checksum")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+class Checkpoint(NamedTuple):
+    """A run's state in a file."""
+
+    path: Path
+
+    def write(self, state: dict) -> None:
+        """Write it; a kill at any moment leaves the checkpoint before or this one, whole."""
+        with replacing(self.path) as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # of the archive; the system may have said why, before
+                raise error.__context__ or error from None
+
+    def read(self) -> dict | None:
+        """The state, if there is one; nothing in the file is executed. ValueError if damaged."""
+        if not self.path.is_file():
+            return None
+        try:
+            state = load_archive(self.path)
+            if not {"done", "recipe", "data", "model", "ema", "optimizers"} <= state.keys():
+                raise KeyError(f"{self.path} holds {list(state)}")
+            return state
+        except Exception as error:  # torch raises many kinds for a damaged file
+            told = f"{self.path} is damaged or no checkpoint; remove it to start the run anew"
+            raise ValueError(told) from error
+
+
+@contextmanager
+def checkpoint_in(folder: Path, writes: bool) -> Iterator[Checkpoint]:
+    """The checkpoint in a run's folder, into which no other process writes meanwhile."""
+    with locked(folder / "run.lock") if writes else nullcontext():
+        yield Checkpoint(folder / "checkpoint.pt")
