@@ -146,6 +146,18 @@ def test_the_command_writes_results_table_and_picture(tmp_path, monkeypatch, cap
     assert main(["experiment", "y"]) == 2 and "x" in capsys.readouterr().err
 
 
+def test_a_page_says_which_differences_are_told_from_chance(tmp_path, monkeypatch):
+    def trial(settings, seed):
+        return {"frechet": settings["part"]["a"] * (1 + seed / 100)}
+
+    told = replace(counting([]), trial=trial, columns={"frechet": ".2f"}, base="one")
+    monkeypatch.setitem(EXPERIMENTS, "told", told)
+    for seeds, found in ((1, False), (3, True)):
+        assert main(["experiment", "told", "--seeds", str(seeds), "--out", str(tmp_path)]) == 0
+        page = (tmp_path / "told.md").read_text()
+        assert ("against “one”" in page and "| ten | 3 | ×10.00 |" in page) == found
+
+
 def test_a_run_without_a_new_column_is_made_again(tmp_path):
     def trial(settings, seed):
         return {"sum": 1, "more": 2}

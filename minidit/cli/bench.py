@@ -25,7 +25,7 @@ def add(subparsers) -> None:
     add_shared(p, "compile")
     option("--growth", action="store_true", help="instead: how time and memory grow")
     option("--page", action="store_true", help="only make the page again, from the file")
-    file = "FILE.json; FILE.md lies beside it (data/results/bench.json, or growth.json)"
+    file = "FILE.json; FILE.md lies beside it (runs/bench.json, or growth.json)"
     option("--out", help=file)
     add_shared(p, "threads", "device")
     p.set_defaults(run=bench)
@@ -36,7 +36,7 @@ def bench(args: Namespace) -> None:
     from minidit.lab.bench import page
 
     name = "growth" if args.growth else "bench"
-    out = writable(args.out or f"data/results/{name}.json", ".json")
+    out = writable(args.out or f"runs/{name}.json", ".json")
     writable(out.with_suffix(".md"), ".md")
     if not args.page:
         write_json(out, _measured(args))

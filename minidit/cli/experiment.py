@@ -22,15 +22,15 @@ def add(subparsers) -> None:
     p.add_argument("name", nargs="?", help="which one; leave it out for a list")
     p.add_argument("--scale", default="cpu", help="smoke, cpu or gpu (%(default)s)")
     p.add_argument("--seeds", type=int, default=1, help="runs of each variant (%(default)s)")
-    p.add_argument("--out", default="data/results", help="folder of NAME.json (%(default)s)")
+    p.add_argument("--out", default="runs", help="folder of NAME.json (%(default)s)")
     p.add_argument("--threads", type=int, default=1, help="processor threads (%(default)s)")
     p.set_defaults(run=experiment)
 
 
 def experiment(args: Namespace) -> None:
     """List the experiments, or run one."""
-    from minidit.lab import EXPERIMENTS
-    from minidit.lab.runner import measures, run_experiment, table
+    from minidit.lab import EXPERIMENTS, verdicts
+    from minidit.lab.runner import measures, rows, run_experiment, table
 
     if args.name is None:
         for name, entry in EXPERIMENTS.items():
@@ -50,6 +50,13 @@ def experiment(args: Namespace) -> None:
     page = f"# {results['question']}\n"
     for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
         page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
+        base, runs = EXPERIMENTS[args.name].base, rows(results, scale)
+        if base is not None and min(map(len, runs.values())) > 1:
+            base = base or next(iter(runs))
+            pairs = {name: (name, base) for name in runs if name != base}
+            found = verdicts.verdicts(results, pairs=pairs, scale=scale)
+            page += f"\nFréchet distance against “{base}”. {verdicts.RULE}\n\n"
+            page += f"{verdicts.table(found)}\n"
     with replacing(path.with_suffix(".md")) as file:
         file.write(page.encode())
     panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow

@@ -82,7 +82,7 @@ CHOICES = {
 }
 for _name, (_question, _variants) in CHOICES.items():
     EXPERIMENTS[_name] = Experiment(
-        _question, _variants, SCALES, training.train_and_measure, COLUMNS
+        _question, _variants, SCALES, training.train_and_measure, COLUMNS, ""
     )
 
 
@@ -132,6 +132,7 @@ EXPERIMENTS["dit-blocks"] = Experiment(
     training.SCALES,
     training.train_and_measure,
     COLUMNS,
+    "adaLN-Zero",
 )
 
 
@@ -215,4 +216,5 @@ EXPERIMENTS["claims"] = Experiment(
     training.train_and_measure,
     # no losses: those of the sequence variants hold a term more
     {key: form for key, form in COLUMNS.items() if "loss" not in key},
+    "baseline",
 )

@@ -43,6 +43,7 @@ class Experiment:
     scales: dict[str, dict]
     trial: Callable[[dict, int], dict]
     columns: dict[str, str]
+    base: str | None = None  # what `verdicts` hold the others against, by "frechet"; "": the first
 
 
 EXPERIMENTS: dict[str, Experiment] = {}  # by name; add your own
