@@ -51,8 +51,9 @@ def run_demo(args: Namespace) -> None:
     images = sample(generate(average, diffusion, labels, **how)).cpu()
     right = evaluate.accuracy(evaluate.classifier("digits"), images, labels)
     film = [state.x.cpu() for state in generate(average, diffusion, labels[3:4], **how)]
-    shipped, process = weights.load("dit-mnist")
-    mnist = sample(generate(shipped.to(args.device), process, labels[:80], **how)).cpu()
+    shipped, process = weights.load("dit-mnist-fine")
+    best = how | {"guidance": 1.5}
+    mnist = sample(generate(shipped.to(args.device), process, labels[:80], **best)).cpu()
     picture(out, images[:80], film, mnist)
     print(f"a classifier recognises {right:.1%} of {len(labels)} samples (guidance 2)")
     print(f"the picture: {out.resolve()}")

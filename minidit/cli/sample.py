@@ -106,9 +106,11 @@ def sample(args: Namespace) -> None:
     if film:
         with replacing(film) as file:
             file.write(plot.film([plot.tile(frame, columns) for frame in frames], scale=2))
+        print(f"wrote {film}: {len(frames)} steps, animated")
     if strip:
         rows, picked = plot.evenly(frames, 9)
         write_images(strip, rows.flatten(0, 1), len(picked))
+        print(f"wrote {strip}: {len(picked)} of the steps")
 
 
 def _conditions(args: Namespace, model: torch.nn.Module) -> tuple[Tensor, int]:

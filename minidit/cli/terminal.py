@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,8 +100,10 @@ def command_of(args: Namespace) -> str:
 
 
 def bar(steps: int, start: int = 0, unit: str = "step") -> tqdm:
-    """A progress bar."""
-    return tqdm(total=steps, initial=start, unit=unit, dynamic_ncols=True, smoothing=0.05)
+    """A progress bar; where it is no terminal that shows it, a line now and then."""
+    pause = 0.1 if sys.stderr.isatty() else 30  # seconds
+    how = dict(dynamic_ncols=True, smoothing=0.05, mininterval=pause)
+    return tqdm(total=steps, initial=start, unit=unit, **how)
 
 
 @contextmanager
