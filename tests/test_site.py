@@ -126,7 +126,6 @@ def test_files_of_the_package_are_linked_to_a_copy(site):
         page = html(site, f"notebooks/{stem}.html")
         for file in set(re.findall(r"`(minidit/[\w/]+\.py)`", source)):
             assert f'href="../{file}.html"' in page, (stem, file)
-    assert 'href="../minidit/cli/train.py.html"' in html(site, "notebooks/11_latents.html")
     copy = unescape(text(html(site, "minidit/sampling.py.html")))
     assert (ROOT / "minidit/sampling.py").read_text(encoding="utf-8").strip() in copy
 
