@@ -1,6 +1,6 @@
 """A student's own training: a step in parts, a loop with planted mistakes, Adam's average.
 
-A step or a loop is played on a toy network, and judged by the weights that it leaves behind.
+A step or a loop is played on a toy network, and told by the weights that it leaves behind.
 """
 
 from collections import ChainMap

@@ -12,7 +12,7 @@ from minidit.evaluate.classifier import train_classifier
 
 def add(subparsers) -> None:
     """The options of `classifier`."""
-    p = subparsers.add_parser("classifier", help="train the classifier that judges samples")
+    p = subparsers.add_parser("classifier", help="train the classifier that reads samples")
     p.add_argument("--data", default="mnist", help="digits, mnist, cifar10 or scenes (%(default)s)")
     p.add_argument("--out", required=True, help="FILE.safetensors")
     p.add_argument("--steps", type=int, default=3000, help="of 256 images (%(default)s)")

@@ -28,7 +28,7 @@ COLUMNS |= {"loss, t ≥ 100": ".3f", "recognised": ".1%", "frechet": ".2f"}
 UVIT = dict(skip="concat", time="token", conv="after", patch_embed="linear", pos_embed="learned_1d")
 UVIT |= dict(patch_size=4, hidden_size=64, depth=8, num_heads=4, label_std=1.0, pos_std=0.7)
 SCENES_HELD_OUT = 500  # training scenes, the last ones, that networks don't see
-AT = (600, 750, 850, 950)  # steps at which a condition is asked for
+AT = (600, 750, 850, 950)  # steps at which the response to the condition is measured
 TIMES = {"token": "token", "adaln": "adaLN", "adaln_zero": "adaLN-Zero"}
 
 
@@ -127,7 +127,7 @@ def _blocks() -> dict[str, dict]:
 
 
 EXPERIMENTS["dit-blocks"] = Experiment(
-    "How should a block hear its condition?",
+    "How should a block get its condition?",
     _blocks,
     training.SCALES,
     training.train_and_measure,
@@ -174,7 +174,7 @@ def train_on_captions(settings: dict, seed: int) -> dict:
 
 
 EXPERIMENTS["caption-blocks"] = Experiment(
-    "How should a network hear a caption?",
+    "How should a network read a caption?",
     lambda: {
         NAMES[block]: {"model": {"block": block}, "recipe": {}}
         for block in ("in_context", "cross_attention", "adaln_zero")
