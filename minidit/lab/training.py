@@ -159,7 +159,6 @@ EXPERIMENTS["speedrun"] = Experiment(
     by_scale(steps=(5, None, None), per_class=(7, 50, 500)),
     train_and_measure,
     {"steps": ".0f"} | COLUMNS | {"recall": ".1%", "coverage": ".1%"},
-    "the recipe",
 )
 
 
