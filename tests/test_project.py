@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+import minidit
+
 try:
     import tomllib
 except ImportError:  # Python 3.10; pytest needs tomli there
@@ -94,6 +96,7 @@ def test_conda_environment_equals_the_pip_route():
 def test_one_version_everywhere():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.findall(r"^version: (\S+)$", citation, re.MULTILINE) == [PROJECT["version"]]
+    assert PROJECT["version"] == minidit.__version__
     assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
@@ -137,7 +140,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_and_its_weights_only(wheel):
     names = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
     expected = {path.relative_to(ROOT).as_posix() for path in MODULES.values()}
-    expected.add("minidit/data/glyphs.png")
+    expected |= {"minidit/data/glyphs.png", "minidit/py.typed"}
     for folder, kinds in {"weights": ("safetensors", "json"), "results": ("json", "csv")}.items():
         for kind in kinds:
             for path in (ROOT / "data" / folder).glob(f"*.{kind}"):

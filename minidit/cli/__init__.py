@@ -5,6 +5,7 @@ its options. What takes long to import, such as `lab`, is imported by the comman
 import argparse
 import sys
 
+from minidit import __version__
 from minidit.cli import autoencoder, bench, classifier, demo, evaluate, experiment, sample, train
 from minidit.cli.terminal import settle
 
@@ -28,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"minidit {__version__}")
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for home in (demo, train, sample, evaluate, classifier, autoencoder, experiment, bench):
         home.add(subparsers)
