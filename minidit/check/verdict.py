@@ -48,6 +48,9 @@ def against(
     def outcomes(fn: Callable) -> list:
         return [outcome(seen(fn), case) for case in cases.values()]
 
+    def fits(fn: Callable, got: list) -> bool:
+        return all(same(g, outcome(seen(fn), case)) for g, case in zip(got, cases.values()))
+
     def decorate(right: Callable) -> Callable[[Callable], Verdict]:
         def changed(change: dict) -> Callable:
             is_class = isinstance(right, type)
@@ -65,18 +68,17 @@ def against(
                 if not same(g, w):
                     where = ": it" if isinstance(g, Fault) else f". With {case} it"
                     message = f"✗ {name} is not right yet{where} {difference(g, w, same)}."
-                    both = (
-                        (f"two mistakes: {a}; and {b}", {**x, **y})
-                        for (a, x), (b, y) in combinations(changes, 2)
-                        if not {*x} & {*y}
-                    )
                     raised = any(isinstance(one, Exception) for one in got)  # tells little
-                    pairs = () if raised else ((hint, changed(both)) for hint, both in both)
+                    pairs = (
+                        (f"two mistakes: {a}; and {b}", changed({**x, **y}))
+                        for (a, x), (b, y) in combinations(changes, 2)
+                        if not raised and not {*x} & {*y}
+                    )
                     tried = chain(causes.items(), pairs)
-                    hints = (h for h, one in tried if all(map(same, got, outcomes(one))))
+                    hints = (h for h, one in tried if fits(one, got))
                     last = _SHAPES if "must match the size" in str(g) else otherwise
                     hint = next(hints, "") or ("" if isinstance(g, Fault) else last)
-                    hint = hint or _general(got, outcomes(fn), outcomes(right), same)
+                    hint = hint or _general(got, fits(fn, got), outcomes(right), same)
                     return Verdict(
                         False, message + (f"\n  The likeliest cause: {hint}." if hint else "")
                     )
@@ -111,8 +113,8 @@ _SHAPES = (
 )
 
 
-def _general(got: list, again: list, wanted: list, same: Callable) -> str:
-    """A cause that any function may have; or ""."""
+def _general(got: list, again: bool, wanted: list, same: Callable) -> str:
+    """A cause that any function may have; or "". again: it did the same once more."""
     if any(one is None for one in got):
         return "a `return` is missing"
     if not all(isinstance(one, Tensor) for one in got + wanted):
@@ -122,10 +124,10 @@ def _general(got: list, again: list, wanted: list, same: Callable) -> str:
             "NaN comes from 0/0, from the root or the logarithm of what is negative, or from "
             "numbers that grow without end; print them"
         )
-    if not all(map(same, got, again)):
+    if not again:
         return "called twice it gives two answers; nothing must be drawn at random here"
-    if all(same(g.mT, w) for g, w in zip(got, wanted) if g.dim() > 1):
-        return "the last two axes are exchanged" if got[0].dim() > 1 else ""
+    if got[0].dim() > 1 and all(same(g.mT, w) for g, w in zip(got, wanted)):
+        return "the last two axes are exchanged"
     if any(g.shape != w.shape for g, w in zip(got, wanted)):
         return ""
     if any(w.is_floating_point() and not g.is_floating_point() for g, w in zip(got, wanted)):
