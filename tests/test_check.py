@@ -137,6 +137,9 @@ PATCHIFY = {
     "pixels from afar": lambda x, p: rearrange(x, "b c (p h) (q w) -> b (h w) (p q c)", p=p, q=p),
     "a reshape alone": lambda x, p: x.view(len(x), -1, p * p * x.shape[1]),
     "the result is transposed": lambda x, p: F.unfold(x, p, stride=p),
+    "whole rows of pixels": lambda x, p: torch.cat(
+        [z.permute(1, 2, 0).reshape(1, -1, p * p * len(z)) for z in x]
+    ),
     "the grid still has two axes": lambda x, p: unmerged(x, p).flatten(3),
     "a patch still has its own axes": lambda x, p: unmerged(x, p).flatten(1, 2),
     "taken to be equal": square_only,
@@ -199,6 +202,10 @@ POSITIONS = {
     "the row comes first": lambda dim, grid: two_axes(dim, grid, first="row"),
     "cos comes before sin": lambda dim, grid: two_axes(dim, grid, cos_first=True),
     "sin and cos alternate": alternating_positions,
+    "each half, column and row": lambda dim, grid: (
+        two_axes(dim, grid).unflatten(1, (4, -1))[:, [0, 2, 1, 3]].flatten(1)
+    ),
+    "divided by dim/4 - 1": lambda dim, grid: two_axes(dim, grid, dim / 4 - 1),
     "divided by dim/2": lambda dim, grid: two_axes(dim, grid, dim / 2),
     "divided by dim;": lambda dim, grid: two_axes(dim, grid, dim),
     "the frequencies grow": lambda dim, grid: two_axes(dim, grid, sign=1),
@@ -305,7 +312,8 @@ def never_quite(y, null_label, probability):
 
 DROPS = {
     "no label is ever dropped": lambda y, null, p: y.clone(),
-    "become 9, which is a class of its own": lambda y, null, p: drop(y, null - 1, p),
+    "become 10, which is a class of its own": lambda y, null, p: drop(y, 10, p),
+    "become 11, which is a class of its own": lambda y, null, p: drop(y, null - 1, p),
     "become 0, which is a class of its own": lambda y, null, p: drop(y, 0, p),
     "become -1, which is no class": lambda y, null, p: drop(y, -1, p),
     "you keep with probability": lambda y, null, p: drop(y, null, 1 - p),
@@ -340,10 +348,8 @@ def test_label_dropout_leaves_the_global_generator_as_it_was():
 @pytest.mark.parametrize(
     ("fn", "words"),
     [
-        (lambda x, p: None, "returns a NoneType, and a tensor (1, 4, 4) is expected"),
         (lambda x, p: x.flatten(), "returns shape (16,), and (1, 4, 4) is expected"),
         (lambda x, p: patchify(x, p) + 1, "a row [1, 2, 5, 6] instead of [0, 1, 4, 5]"),
-        (lambda x, p: patchify(x, p) * math.nan, "a row [nan, nan, nan, nan]"),
         (lambda x, p: x.no_such_method(), "raises AttributeError"),
         (lambda x, p: patchify(x.long(), p).softmax(-1), "not implemented for 'Long'"),
         (lambda x, p: patchify(x.neg_().neg_().add_(1), p), "in place"),
@@ -353,6 +359,23 @@ def test_an_unknown_mistake_is_shown_by_its_outcome(fn, words):
     verdict = check.patchify(fn)
     assert not verdict and words in repr(verdict)
     assert "likeliest" not in repr(verdict)
+
+
+@pytest.mark.parametrize(
+    ("fn", "words"),
+    [
+        (lambda d, g: [sincos_2d(d, g)][1:].clear(), "a `return` is missing"),
+        (lambda d, g: sincos_2d(d, g) * math.nan, "NaN comes from"),
+        (lambda d, g: sincos_2d(d, g).T, "the last two axes are exchanged"),
+        (lambda d, g: sincos_2d(d, g).long(), "whole numbers"),
+        (lambda d, g: -2 * sincos_2d(d, g), "the right answer times -2"),
+        (lambda d, g: sincos_2d(d, g) + torch.rand(()), "nothing must be drawn at random"),
+        (lambda d, g: sincos_2d(d, g).numpy(), "returns a ndarray"),
+    ],
+)
+def test_what_any_function_may_get_wrong_is_told(fn, words):
+    verdict = check.positions(fn)
+    assert not verdict and words in repr(verdict), verdict
 
 
 def test_a_failure_on_one_kind_of_input_names_that_kind():

@@ -134,6 +134,8 @@ def test_nonsense_is_told_without_a_traceback(answer):
 
 def test_what_is_missing_is_told():
     assert "two tensors" in repr(check.as_concat(lambda kind, weight, bias: weight))
+    no_bias = check.as_concat(lambda kind, weight, bias: (torch.eye(3, 6), None))
+    assert "no bias of the shape (3,)" in repr(no_bias)
     number = check.ancestral_sampler(lambda predict, x, noises, betas: predict(x, 3))
     assert "a step for each point" in repr(number)
 

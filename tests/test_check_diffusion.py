@@ -64,6 +64,15 @@ def with_layers(block, d, bias=True, affine=True):
 
 BLOCK_PARAMETERS = {
     "the biases, and": lambda block, d: with_layers(block, d, bias=False, affine=False),
+    "you count one of them": lambda block, d: (
+        parameters(block, d) - {"in_context": 2, "cross_attention": 3}.get(block, 0) * d
+    ),
+    "there are three normalisations": lambda block, d: (
+        parameters(block, d) - (2 * d if block == "cross_attention" else 0)
+    ),
+    "the layer that makes shift and scale": lambda block, d: (
+        parameters(block, d) - {"adaln": 4, "adaln_zero": 6}.get(block, 0) * d
+    ),
     "without adaLN": lambda block, d: with_layers(block, d, affine=False),
     "with adaLN": with_layers,
 }

@@ -123,7 +123,7 @@ def test_the_ways_between_pixels_and_latents_are_the_packages():
         ("quantise", lambda z, table, beta: (z.detach()[:, :1], z.mean()), "and those of z"),
         ("quantise", lambda z, table, beta: (z.movedim(1, -1), z.mean()), "axis back in its place"),
         ("latent_scale", lambda batches: 0.18215, "gives 0.18"),
-        ("latent_scale", lambda batches: None, "returns a NoneType"),
+        ("latent_scale", lambda batches: "0.2", "returns a str"),
     ],
 )
 def test_other_mistakes_are_told_without_a_cause(name, mistake, words):

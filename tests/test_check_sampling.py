@@ -85,6 +85,9 @@ RESPACED_BETAS = {
     "since the image": lambda a, steps: 1 - a[list(steps)],
     "first entry is missing": lambda a, steps: 1 - a[steps[1:]] / a[steps[:-1]],
     "squared once more": lambda a, steps: products(a, steps, lambda share: 1 - share**2),
+    "that is what is kept": lambda a, steps: products(a, steps, lambda share: share),
+    "starts at the first kept step": lambda a, steps: products(a, steps, start=a[steps[0]].item()),
+    "read at -1": lambda a, steps: products(a, steps, start=a[steps[-1]].item()),
     "upside down": lambda a, steps: products(a, steps, lambda share: 1 - 1 / share),
 }
 

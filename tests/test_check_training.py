@@ -60,4 +60,37 @@ def test_a_batch_that_is_too_large_for_memory_is_told():
         return summed(net, optimizer, x, y, loss_of, len(x))
 
     assert "12 images at once" in repr(check.accumulated_step(whole))
+
+    def all_graphs(net, optimizer, x, y, loss_of, most):
+        parts = zip(x.split(most), y.split(most))
+        loss = torch.cat([loss_of(net, *part) for part in parts]).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    assert "keeps the graph" in repr(check.accumulated_step(all_graphs))
     assert "return the mean loss" in repr(check.accumulated_step(lambda *a: None))
+
+
+def test_two_mistakes_are_told_together():
+    def slipped(net, average, optimizer, images, labels, process, steps):
+        for step in range(steps):
+            rng = step_generator(0, step)
+            rows = torch.randint(len(images), (32,), generator=rng)
+            y = labels[rows].masked_fill(torch.rand(32, generator=rng) < 0.1, 9)
+            t = torch.randint(1000, (32,), generator=rng)
+            x0 = images[rows] / 255 - 0.5
+            loss = process.loss(net, x0, t, torch.randn(x0.shape, generator=rng), y).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            for slow, quick in zip(average.parameters(), net.parameters()):
+                slow.data.copy_(0.99 * slow + 0.01 * quick)
+
+    told = repr(check.repaired_loop(slipped))
+    assert "two mistakes: pixels lie in -½ … ½" in told and "and 9 is a class" in told
+    outside = check.repaired_loop(
+        lambda net, *rest: net(rest[2][:1], rest[3][:1], torch.tensor([11]))
+    )
+    assert "a label outside 0 … 10" in repr(outside)

@@ -55,6 +55,14 @@ _NORMS = {"in_context": 2, "cross_attention": 3, "adaln": 2, "adaln_zero": 2}
     {f'"{block}" and d = {d}': (block, d) for d in (8, 12) for block in blocks.BLOCKS},
     "the biases, and scale and shift of the normalisations, are forgotten",
     lambda block, d: _MATRICES[block] * d * d,
+    "a normalisation has a scale and a shift, 2·d; you count one of them",
+    lambda block, d: block_parameters.right(block, d) - d * _NORMS[block] * ("ada" not in block),
+    "with cross-attention there are three normalisations, each with a scale and a shift",
+    lambda block, d: block_parameters.right(block, d) - 2 * d * (block == "cross_attention"),
+    "the biases of the layer that makes shift and scale are forgotten",
+    lambda block, d: (
+        block_parameters.right(block, d) - d * {"adaln": 4, "adaln_zero": 6}.get(block, 0)
+    ),
     "without adaLN the normalisations have a scale and a shift of their own, 2·d each",
     lambda block, d: _MATRICES[block] * d * d + _BIASES[block] * d,
     "with adaLN the normalisations have no scale and shift of their own, the condition has",

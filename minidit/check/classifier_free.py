@@ -22,6 +22,8 @@ class _Network:
                 raise Fault(f"gives the network {shape} for {name}: wanted is ({len(x)},){hint}")
         if y.is_floating_point():
             raise Fault("gives the network labels that are floats; a table has whole rows only")
+        if y.numel() and (y.min() < 0 or y.max() > self.null_label):
+            raise Fault(f"gives the network a label outside 0 … {self.null_label}, the null label")
         self.calls, self.passed = self.calls + 1, self.passed + len(x)
         t, y = (z.reshape(-1, 1, 1, 1) for z in (t, y))
         return (x * (1 + y)).sin() + y**2 - t / 1000
@@ -168,7 +170,12 @@ def _pull(c: Tensor, u: Tensor, s: Tensor) -> Tensor:
 @against(
     {
         "three images, to 4": (waves(3, 1, 2, 2), waves(3, 1, 2, 2, start=30), _RISING, 4.0),
-        "as many images as columns": (waves(3, 1, 2, 3), waves(3, 1, 2, 3, start=30), _RISING, 2.5),
+        "as many images as columns": (
+            waves(3, 1, 2, 3),
+            waves(3, 1, 2, 3, start=30),
+            torch.tensor([800, 20, 400]),
+            2.5,
+        ),
         "to 1, so none": (waves(3, 2, 2, 2), waves(3, 2, 2, 2, start=30), _RISING, 1.0),
     },
     "at t = 0 the pull is 0; it rises from 1, where there is no guidance, to top",
@@ -187,6 +194,10 @@ def _pull(c: Tensor, u: Tensor, s: Tensor) -> Tensor:
     lambda c, u, t, top: c - u + ramped_guidance.right(c, u, t, top),
     "c and u are exchanged, so the pull is away from the label",
     lambda c, u, t, top: ramped_guidance.right(u, c, t, top),
+    "the largest t of the batch gets top; it belongs to 999",
+    lambda c, u, t, top: _pull(c, u, 1 + (top - 1) * t / t.max()),
+    "u is missing: s·(c - u) is the pull alone",
+    lambda c, u, t, top: ramped_guidance.right(c, u, t, top) - u,
     "s alone is returned; it pulls: u + s·(c - u)",
     lambda c, u, t, top: 1 + (top - 1) * t / 999,
 )
@@ -207,6 +218,8 @@ def ramped_guidance(c: Tensor, u: Tensor, t: Tensor, top: float) -> Tensor:
     lambda u, c, other, s, r: u + s * (c - u) - r * (other - c),
     "other is taken away as a whole; push by its difference from u",
     lambda u, c, other, s, r: u + s * (c - u) - r * other,
+    "the push starts at the image that has been pulled; both differences are taken from u",
+    lambda u, c, other, s, r: (1 + r) * (u + s * (c - u)) - r * other,
     "s and r are exchanged",
     lambda u, c, other, s, r: u + r * (c - u) - s * (other - u),
     "other takes the place of u; then with r = 0 nothing would pull from u",

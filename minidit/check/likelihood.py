@@ -32,6 +32,12 @@ _ERROR = torch.tensor([[1e-4, 3e-3], [2e-2, 5e-4]])
     lambda error, t, b: best_fraction.right(error - _small(b)[t, None], t, b),
     "Σ lies between the ends in the logarithm, not as it is",
     lambda error, t, b: 2 * error / (b - _small(b))[t, None] - 1,
+    "Σ lies between the ends in the logarithm, not as it is; and v = (o + 1)/2, so o = 2v - 1",
+    lambda error, t, b: error / (b - _small(b))[t, None],
+    "ᾱ of the step before is now[t - 1]; with ᾱ_t there β̃ becomes β",
+    lambda error, t, b: 2 * ((b[t, None] + error) / b[t, None]).log() / 0.0 - 1,
+    "β̃ (b,) meets errors (b, d) on the wrong axis; make it (b, 1) with [:, None]",
+    lambda error, t, b: 2 * (error / _small(b)[t] + 1).log() / (b[t] / _small(b)[t]).log() - 1,
     "that is v, from 0 to 1; the network's number o runs from -1 to 1, and v = (o + 1)/2",
     lambda error, t, b: (best_fraction.right(error, t, b) + 1) / 2,
     "that is v read the wrong way: v = (o + 1)/2, so o = 2v - 1",
@@ -99,13 +105,14 @@ def _in_the_variance(eps: Tensor, o: Tensor, t: Tensor, betas: Tensor) -> tuple[
     return eps.detach(), best_fraction.right((o + 1) / 2 * (high - low), t, betas)
 
 
-_OUTPUT = torch.cat([NOISE + 0.3 * POINTS.flip(0), POINTS.sin()], dim=1)
+_X0, _NOISE = (torch.cat([z, z.flip(0)[:, :1]], dim=1) for z in (POINTS, NOISE))  # (3, 3)
+_OUTPUT = torch.cat([_NOISE + 0.3 * _X0.flip(0), _X0.sin()], dim=1)
 
 
 @against(
     {
-        "steps 3, 20 and 80": (_OUTPUT, POINTS, NOISE, torch.tensor([3, 20, 80]), _BETAS, 1.0),
-        "scale 5": (_OUTPUT, POINTS, NOISE, torch.tensor([2, 5, 50]), _BETAS, 5.0),
+        "steps 3, 20 and 80": (_OUTPUT, _X0, _NOISE, torch.tensor([3, 20, 80]), _BETAS, 1.0),
+        "scale 5": (_OUTPUT, _X0, _NOISE, torch.tensor([2, 5, 50]), _BETAS, 5.0),
     },
     "the prediction isn't detached before it enters the bound, so that both losses teach it",
     {"halves": lambda eps, o, *_: (eps, o)},
@@ -125,10 +132,22 @@ _OUTPUT = torch.cat([NOISE + 0.3 * POINTS.flip(0), POINTS.sin()], dim=1)
     {"bits": lambda *terms: _bits(*terms) * math.log(2)},
     "the bound's term is summed over the numbers of a point; it is their mean",
     {"bits": lambda *terms: _bits(*terms) * terms[0].shape[1]},
+    "the share is a sigmoid of o; the network's number itself runs from -1 to 1, v = (o + 1)/2",
+    {"halves": lambda eps, o, *_: (eps.detach(), 2 * o.sigmoid() - 1)},
+    "the halves of the output are exchanged; the prediction comes first",
+    lambda output, *rest: hybrid_loss.right(output.roll(output.shape[1] // 2, 1), *rest),
+    "the ½ of the divergence is forgotten",
+    {"bits": lambda *terms: 2 * _bits(*terms)},
+    "the bound's term is missing",
+    {"bits": lambda *terms: 0.0},
+    "L_simple is averaged over the batch as well; every point keeps its own",
+    {"simple": lambda error: error.mean()},
+    "L_simple is summed over the numbers of a point; it is their mean",
+    {"simple": lambda error: error.sum(dim=1)},
     "`scale` is left out",
     lambda *inputs: hybrid_loss.right(*inputs[:-1], 1.0),
     "L_simple, the squared error of the noise, is missing",
-    {"simple": 0.0},
+    {"simple": lambda error: 0.0},
     tolerance=1e-3,
     seen=_with_gradient,
 )
@@ -142,7 +161,7 @@ def hybrid_loss(
     *,
     halves: Callable[..., tuple] = lambda eps, o, t, betas: (eps.detach(), o),
     bits: Callable[..., Tensor] = _bits,
-    simple: float = 1.0,
+    simple: Callable[[Tensor], Tensor] = lambda error: error.mean(dim=1),
 ) -> Tensor:
     """L_simple + scale · L_t in bits; (b, 2d), (b, d), (b, d), (b,), (T,), a factor → (b,).
 
@@ -151,4 +170,4 @@ def hybrid_loss(
     """
     eps, o = output.chunk(2, dim=1)
     bound = bits(*_terms(*halves(eps, o, t, betas), x0, noise, t, betas))
-    return simple * (eps - noise).square().mean(dim=1) + scale * bound
+    return simple((eps - noise).square()) + scale * bound

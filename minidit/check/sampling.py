@@ -40,6 +40,12 @@ def _single(alphas_cumprod: Tensor) -> Tensor:
     lambda bar, steps: respaced_betas.right(bar, steps)[1:],
     "the table is squared once more; it holds ᾱ = α², so β' is 1 - ᾱ_t/ᾱ_s",
     lambda bar, steps: respaced_betas.right(bar**2, steps),
+    "that is what is kept, ᾱ_t/ᾱ_s; β' is what is lost, 1 - ᾱ_t/ᾱ_s",
+    lambda bar, steps: 1 - respaced_betas.right(bar, steps),
+    "the first stride starts at the first kept step; it starts at the clean image, where ᾱ is 1",
+    lambda bar, steps: respaced_betas.right(bar, steps) * (torch.arange(len(steps)) > 0),
+    "the first stride is read at -1, the last step; it starts at the clean image, where ᾱ is 1",
+    lambda bar, steps: 1 - bar[steps] / bar[steps].roll(1),
     "the fraction is upside down; the later step, with the smaller ᾱ, stands above",
     lambda bar, steps: 1 - torch.cat([torch.ones(1), bar[steps][:-1]]) / bar[steps],
 )
@@ -75,6 +81,8 @@ def _parabola(
     lambda *values: _parabola(*values, on=2, factor=2),
     "the slopes belong to the middles of the strides, (r0 + r1)/2 apart, not r0 + r1",
     lambda *values: _parabola(*values, on=0.5, factor=1),
+    "the two are exchanged; the first derivative comes first",
+    lambda *values: derivatives.right(*values).flip(0),
     "d0 is the latest value: a slope is (d0 - d1)/r0",
     lambda *values: -derivatives.right(*values),
     "r1 is the stride from d2 to d1, not the way from d2 to now",
@@ -83,6 +91,11 @@ def _parabola(
 def derivatives(d0: Tensor, d1: Tensor, d2: Tensor, r0: float, r1: float) -> Tensor:
     """Values (b, d) at 0, -r0, -(r0 + r1) → d', d'' at 0 of their parabola, (2, b, d)."""
     return _parabola(d0, d1, d2, r0, r1, on=1, factor=2)
+
+
+def _mean(x0: Tensor, x: Tensor, a: Tensor, last: Tensor, beta: Tensor) -> Tensor:
+    """μ̃, where ᾱ is a, and last at the step before."""
+    return (last.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - last) * x) / (1 - a)
 
 
 def _predict(x: Tensor, t: Tensor) -> Tensor:
@@ -128,7 +141,17 @@ def _predict(x: Tensor, t: Tensor) -> Tensor:
     "noises[0] is taken for the first step of the walk; noises[t] belongs to step t",
     lambda predict, x, noises, betas: ancestral_sampler.right(predict, x, noises.flip(0), betas),
     "the factors of x̂_0 and x_t are exchanged in the mean",
-    {"mean": lambda x0, x, of_x0, of_x: of_x * x0 + of_x0 * x},
+    {"mean": lambda x0, x, a, last, b: _mean(x, x0, a, last, b)},
+    "the mean lacks its division by 1 - ᾱ_t",
+    {"mean": lambda x0, x, a, last, b: _mean(x0, x, a, last, b) * (1 - a)},
+    "the factor of x_t lacks its root: √(1 - β_t)",
+    {"mean": lambda x0, x, a, last, b: _mean(x0, (1 - b).sqrt() * x, a, last, b)},
+    "the factor of x̂_0 lacks its root: √ᾱ of the step before",
+    {"mean": lambda x0, x, a, last, b: _mean(last.sqrt() * x0, x, a, last, b)},
+    "the root in the factor of x_t is that of ᾱ_t; it is √(1 - β_t), of the one step",
+    {"mean": lambda x0, x, a, last, b: _mean(x0, last.sqrt() * x, a, last, b)},
+    "the root in the factor of x̂_0 is that of ᾱ_t; it is √ᾱ of the step before",
+    {"mean": lambda x0, x, a, last, b: _mean((1 - b).sqrt() * x0, x, a, last, b)},
     "x̂_0 lacks the roots: it is (x_t - √(1 - ᾱ)·ε̂) / √ᾱ",
     {"x0_from": lambda x, eps, a: (x - (1 - a) * eps) / a},
     "x̂_0 lacks its division by √ᾱ",
@@ -145,7 +168,7 @@ def ancestral_sampler(
     before: Callable[[Tensor], Tensor] = lambda bar: torch.cat([torch.ones(1), bar[:-1]]),
     factor: Callable[[Tensor, Tensor], Tensor] = lambda small, beta: small.sqrt(),
     x0_from: Callable[[Tensor, Tensor, Tensor], Tensor] = _x0,
-    mean: Callable[..., Tensor] = lambda x0, x, of_x0, of_x: of_x0 * x0 + of_x * x,
+    mean: Callable[..., Tensor] = _mean,
     order: int = -1,
 ) -> Tensor:
     """All steps of DDPM, with noise of variance β̃; (b, d), (T, b, d), (T,) → x_0, (b, d).
@@ -156,7 +179,7 @@ def ancestral_sampler(
     for k in range(len(betas))[::order]:
         a, last, beta = bar[k], before(bar)[k], betas[k]
         x0 = x0_from(x, predict(x, torch.full((len(x),), k)), a)
-        x = mean(x0, x, last.sqrt() * beta / (1 - a), (1 - beta).sqrt() * (1 - last) / (1 - a))
+        x = mean(x0, x, a, last, beta)
         x = x + factor((1 - last) / (1 - a) * beta, beta) * noises[k]
     return x
 
@@ -178,6 +201,14 @@ def ancestral_sampler(
     {"x0_from": lambda x, eps, a: (x - (1 - a) * eps) / a},
     "x̂_0 is not divided by √ᾱ_t; x minus its noise is the image times √ᾱ_t",
     {"x0_from": lambda x, eps, a: x - (1 - a).sqrt() * eps},
+    "the last step goes to step 0; it goes to the clean image, where ᾱ is 1",
+    {"level": lambda bar, steps: bar[[0, *steps]]},
+    "x̂_0 lacks its root in the new x: its factor is √ᾱ_s",
+    {"factors": lambda to, v, now: (to, (1 - to - v).sqrt())},
+    "ε̂ lacks its root in the new x: its factor is √(1 - ᾱ_s - η²β̃)",
+    {"factors": lambda to, v, now: (to.sqrt(), 1 - to - v)},
+    "standard deviations are taken from one another; the variances are, √(1 - ᾱ_s - η²β̃)",
+    {"factors": lambda to, v, now: (to.sqrt(), (1 - to).sqrt() - v.sqrt())},
     "x itself is mixed with the noise; mix x̂_0, which has none",
     {"x0_from": lambda x, eps, a: x},
     "the roots are missing in the new x; x̂_0 has the factor √ᾱ_s, and ε̂ a root, too",

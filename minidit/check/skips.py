@@ -1,5 +1,6 @@
 """Long skips: is your version right, and if not, which of these mistakes is it?"""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import chain
@@ -53,10 +54,22 @@ _WALKS = {
 
 # a skip has 2·d² + d parameters, one more feature in an MLP 2·d + 1
 @against(
-    {f"d = {d}, depth = {n}": (d, n) for d, n in ((64, 12), (512, 12), (1152, 28))},
+    {f"d = {d}, depth = {n}": (d, n) for d, n in ((4, 8), (64, 12), (512, 12), (1152, 28))},
     "one more feature is counted as one matrix's; it has d weights on the way up, d on the way "
     "down, and a bias",
     lambda d, depth: 4 * d + round((2 * d + 1) * (depth // 2) / (depth + 1)),
+    "one more feature is counted as d weights and a bias; it has d up, and d down",
+    lambda d, depth: 4 * d + round(d * (2 * d + 1) * (depth // 2) / (depth + 1) / (d + 1)),
+    "the d biases of a skip are forgotten",
+    lambda d, depth: 4 * d + round(2 * d * d * (depth // 2) / (depth + 1) / (2 * d + 1)),
+    "the bias of one more feature is forgotten",
+    lambda d, depth: 4 * d + round((2 * d + 1) * (depth // 2) / (depth + 1) / 2),
+    "the middle block is forgotten: the MLPs are depth + 1",
+    lambda d, depth: 4 * d + round(d / 2),
+    "the fraction is cut off; it is rounded",
+    lambda d, depth: 4 * d + math.floor(d * (depth // 2) / (depth + 1)),
+    "the fraction is rounded up; it is rounded to the nearest",
+    lambda d, depth: 4 * d + math.ceil(d * (depth // 2) / (depth + 1)),
     "every block is given a skip; only half of them have one",
     lambda d, depth: 4 * d + round(d * depth / (depth + 1)),
     "only the late blocks get wider; spread it over all",
@@ -74,8 +87,10 @@ def _of_tokens(concat: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Te
 
     def skip(kind: str, weight: Tensor, bias: Tensor) -> Tensor:
         found = concat(kind, weight, bias)
-        if not (isinstance(found, tuple) and len(found) == 2):
+        if not (isinstance(found, tuple | list) and len(found) == 2):
             raise Fault("gives something else, and two tensors are expected: a weight and a bias")
+        if not isinstance(found[1], Tensor) or found[1].shape != bias.shape:
+            raise Fault(f"gives no bias of the shape {tuple(bias.shape)}; without one it is zeros")
         return F.linear(torch.cat([waves(1, 3, 3), waves(1, 3, 3, start=40)], dim=-1), *found)
 
     return skip
@@ -88,10 +103,18 @@ def _exchanged(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return weight.roll(len(bias), dims=1), bias
 
 
-def _no_straight_path(kind: str, m: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    if kind == "add_linear":
-        return torch.cat([0 * m, m], dim=1), bias
-    return as_concat.right(kind, m, bias)
+def _instead(only: str, left: Callable, right: Callable) -> Callable[..., tuple[Tensor, Tensor]]:
+    """as_concat, with left(m) and right(m) for one kind."""
+
+    def fn(kind: str, m: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = as_concat.right(kind, m, bias)
+        return torch.cat([left(m), right(m)], dim=1) if kind == only else weight, bias
+
+    return fn
+
+
+def _eye(m: Tensor) -> Tensor:
+    return torch.eye(len(m))
 
 
 @against(
@@ -101,7 +124,13 @@ def _no_straight_path(kind: str, m: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
     "the weight is transposed; F.linear does that itself, x @ weight.T",
     lambda kind, m, bias: as_concat.right(kind, m.T, bias),
     "add_linear has a left half of zeros; x itself goes on, so it is the identity",
-    _no_straight_path,
+    _instead("add_linear", torch.zeros_like, lambda m: m),
+    "add_linear has its matrix on the left, too; x itself goes on, so there is the identity",
+    _instead("add_linear", lambda m: m, lambda m: m),
+    "linear_add has the identity on the right; its matrix stands before the sum, for both",
+    _instead("linear_add", lambda m: m, _eye),
+    "add_linear and linear_add are exchanged; the names say what comes first",
+    lambda kind, m, bias: as_concat.right("_".join(kind.split("_")[::-1]), m, bias),
     "linear_add has the identity on the left; its matrix stands before the sum, for both",
     lambda kind, m, bias: as_concat.right(kind.replace("linear_add", "add_linear"), m, bias),
     "none has the identity on the right; early must not count",
@@ -177,6 +206,8 @@ def _no_middle(net: SimpleNamespace) -> dict:
         ),
         "a single block": ({"depth": 1}, (2, 4), True),
     },
+    "the patches come before label and time; the order is label, time, patches",
+    {"first": False, "patches": lambda x, n: x[:, :n]},
     "label and time are exchanged; the order is label, time, patches",
     {"extras": lambda extras: extras[::-1]},
     "the time's token is missing",
@@ -220,6 +251,7 @@ def uvit_forward(
     change: Callable[[SimpleNamespace], dict] = lambda net: {},
     extras: Callable[[list[Tensor]], list[Tensor]] = lambda extras: extras,
     patches: Callable[[Tensor, int], Tensor] = lambda x, n: x[:, -n:],
+    first: bool = True,
     walk: Callable[..., Tensor] = _up_and_down,
 ) -> Tensor:
     """A U-ViT's forward pass with what `taken_apart` gives; (b, c, h, w), (b,), (b,) or None."""
@@ -227,7 +259,7 @@ def uvit_forward(
     tokens = net.patch_embed(patchify(x, net.patch_size))  # (b, n, d)
     before = [] if y is None else [net.label_embed(y)[:, None]]  # (b, 1, d)
     before = extras([*before, timestep_embedding(t, net.d)[:, None]])
-    x = torch.cat([*before, tokens], dim=1)  # (b, extras + n, d)
+    x = torch.cat([*before, tokens] if first else [tokens, *before], dim=1)  # (b, extras + n, d)
     x = walk(x if net.pos_embed is None else x + net.pos_embed, net.blocks, net.skips)
     x = net.last(net.norm(patches(x, tokens.shape[1])))  # (b, n, p·p·c)
     image = unpatchify(x, net.patch_size, net.grid)  # (b, c, h, w)

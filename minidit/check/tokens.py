@@ -52,6 +52,8 @@ def _cut(order: str) -> Callable:
     lambda images, p: images.reshape(len(images), -1, p * p * images.shape[1]),
     "the result is transposed, as unfold leaves it; tokens come before features",
     lambda images, p: F.unfold(images, p, stride=p),
+    "whole rows of pixels are cut into pieces; split the axes into (h p1) and (w p2) first",
+    lambda images, p: images.movedim(1, 3).reshape(len(images), -1, p * p * images.shape[1]),
     "the grid still has two axes; merge (h w) into one axis of tokens",
     _cut("b c (h p1) (w p2) -> b h w (p1 p2 c)"),
     "a patch still has its own axes; merge (p1 p2 c) into one axis of features",
@@ -84,6 +86,12 @@ def _joined(order: str) -> Callable:
     _joined("b (h p1) (w p2) c -> b (h w) (p1 p2 c)"),
     "the grid is taken to be square",
     lambda tokens, p, grid: patches.unpatchify(tokens, p, (grid[0], grid[0])),
+    "that is the permutation of patchify once more; the way back needs the inverse one",
+    lambda tokens, p, grid: (
+        tokens.reshape(len(tokens), *grid, p, p, -1)
+        .permute(0, 2, 4, 3, 5, 1)
+        .reshape(len(tokens), -1, grid[0] * p, grid[1] * p)
+    ),
     "the axes are split as (w, h) and merged as (h, w); grid is (h, w), rows first",
     lambda tokens, p, grid: patches.unpatchify(tokens, p, grid[::-1]).reshape(
         len(tokens), -1, grid[0] * p, grid[1] * p
@@ -127,6 +135,12 @@ def _places(
     lambda dim, grid: embed.sincos_2d(dim, grid).unflatten(1, (2, 2, -1)).flip(2).flatten(1),
     "sin and cos alternate; in each half all sines come first, then all cosines",
     lambda dim, grid: embed.sincos_2d(dim, grid).unflatten(1, (2, 2, -1)).mT.flatten(1),
+    "all sines come first, then all cosines; each half, column and row, has both",
+    lambda dim, grid: (
+        embed.sincos_2d(dim, grid).unflatten(1, (2, 2, -1)).transpose(1, 2).flatten(1)
+    ),
+    "the exponent is divided by dim/4 - 1; each half has dim/4 frequencies, -k/(dim/4)",
+    lambda dim, grid: _places(dim, grid, exponent=-4 * dim / (dim - 4)),
     "the exponent is divided by dim/2; each half has dim/4 frequencies, -k/(dim/4)",
     lambda dim, grid: _places(dim, grid, exponent=-2),
     "the exponent is divided by dim; each half has dim/4 frequencies, -k/(dim/4)",
@@ -234,6 +248,8 @@ def _hand(vectors: Tensor, k: int = -1) -> Tensor:
     lambda vectors: _hand(vectors) * _slowness(vectors, -2),
     "the cosine is that of the quickest hand; the slowest has the last of each half",
     lambda vectors: torch.atan2(vectors[:, -1], vectors[:, 0]) * _slowness(vectors),
+    "a cosine near 1 can't tell small angles apart; atan2 of sine and cosine can",
+    lambda vectors: vectors[:, vectors.shape[1] // 2 - 1].acos() * _slowness(vectors),
     "the time is rounded; it may lie between two steps",
     lambda vectors: clock.right(vectors).round(),
     tolerance=0.1,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, combinations
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,8 @@ def against(
     this mistake, the next hint, …; or, instead of a function, what to change in the right one: its
     keyword arguments, or, of a class, its pieces. One that does the same as fn in every case is its
     likeliest cause, `otherwise` if none is. Compared are values of seen(fn), so that more than the
-    values of fn may count; it raises Fault for what no comparison tells.
+    values of fn may count; it raises Fault for what no comparison tells. If no mistake fits, pairs
+    of changes are tried, then what any function may get wrong.
     The check keeps what it knows: `check.right`, and `check.mistakes`, from hints to functions.
     """
     same = partial(alike, tolerance=tolerance)
@@ -46,12 +48,16 @@ def against(
     def outcomes(fn: Callable) -> list:
         return [outcome(seen(fn), case) for case in cases.values()]
 
+    def fits(fn: Callable, got: list) -> bool:
+        return all(same(g, outcome(seen(fn), case)) for g, case in zip(got, cases.values()))
+
     def decorate(right: Callable) -> Callable[[Callable], Verdict]:
         def changed(change: dict) -> Callable:
             is_class = isinstance(right, type)
             return type("Wrong", (right,), change) if is_class else partial(right, **change)
 
         made = (m if callable(m) else changed(m) for m in mistakes[1::2])
+        changes = [pair for pair in zip(mistakes[::2], mistakes[1::2]) if isinstance(pair[1], dict)]
         name, causes = right.__name__, dict(zip(mistakes[::2], made, strict=True))
 
         def check(fn: Callable) -> Verdict:
@@ -62,9 +68,17 @@ def against(
                 if not same(g, w):
                     where = ": it" if isinstance(g, Fault) else f". With {case} it"
                     message = f"✗ {name} is not right yet{where} {difference(g, w, same)}."
-                    hints = (h for h, fn in causes.items() if all(map(same, got, outcomes(fn))))
+                    known = all(isinstance(one, Tensor) for one in got)  # an error tells little
+                    pairs = (
+                        (f"two mistakes: {a}; and {b}", changed({**x, **y}))
+                        for (a, x), (b, y) in combinations(changes, 2)
+                        if known and not {*x} & {*y}
+                    )
+                    tried = chain(causes.items(), pairs)
+                    hints = (h for h, one in tried if fits(one, got))
                     last = _SHAPES if "must match the size" in str(g) else otherwise
-                    hint = next(hints, "" if isinstance(g, Fault) else last)
+                    hint = next(hints, "") or ("" if isinstance(g, Fault) else last)
+                    hint = hint or _general(got, fits(fn, got), outcomes(right), same)
                     return Verdict(
                         False, message + (f"\n  The likeliest cause: {hint}." if hint else "")
                     )
@@ -99,6 +113,33 @@ _SHAPES = (
 )
 
 
+def _general(got: list, again: bool, wanted: list, same: Callable) -> str:
+    """A cause that any function may have; or "". again: it did the same once more."""
+    if any(one is None for one in got):
+        return "a `return` is missing"
+    if not all(isinstance(one, Tensor) for one in got + wanted):
+        return ""
+    if any(g.isnan().any() for g in got):
+        return (
+            "NaN comes from 0/0, from the root or the logarithm of what is negative, or from "
+            "numbers that grow without end; print them"
+        )
+    if not again:
+        return "called twice it gives two answers; nothing must be drawn at random here"
+    if got[0].dim() > 1 and all(same(g.mT, w) for g, w in zip(got, wanted)):
+        return "the last two axes are exchanged"
+    if any(g.shape != w.shape for g, w in zip(got, wanted)):
+        return ""
+    if any(w.is_floating_point() and not g.is_floating_point() for g, w in zip(got, wanted)):
+        return "these are whole numbers, and fractions are cut off"
+    g, w = (torch.cat([one.double().flatten() for one in many]) for many in (got, wanted))
+    factor = (g @ w / (w @ w)).item()
+    told = abs(factor - 1) > 0.01 < abs(factor) and all(
+        map(same, got, [factor * w for w in wanted])
+    )
+    return f"it is the right answer times {factor:.3g}" if told else ""
+
+
 def outcome(fn: Callable, case: tuple) -> object:
     """What `fn` returns, a number as a tensor of shape (); or the exception it raises."""
     arguments = deepcopy(case)  # fn may change them in place
@@ -122,7 +163,7 @@ def alike(a: object, b: object, tolerance: float = 0.0) -> bool:
     if not isinstance(a, Tensor) or a.shape != b.shape:
         return False
     # a mistake that leads to NaN is recognised by its NaN; what is right has none
-    return torch.allclose(a.double(), b.double(), rtol=0, atol=tolerance, equal_nan=True)
+    return torch.allclose(a.double(), b.double(), rtol=1e-5, atol=tolerance, equal_nan=True)
 
 
 def difference(got: object, wanted: Tensor | frozenset, same: Callable) -> str:
@@ -178,7 +219,11 @@ def network(right: Callable[[], type], *sizes: int) -> Callable[[Callable], Call
             for k, (_, p) in enumerate(sorted(mine.items())):
                 p.copy_(waves(*p.shape, start=1 + 7 * k) * 2 / p.shape[-1] ** 0.5)
             found = net(*inputs)
-            return torch.stack(list(found)) if isinstance(found, tuple | list) else found
+            if not isinstance(found, tuple | list):
+                return found
+            if len(kinds := {tuple(getattr(one, "shape", ())) for one in found}) > 1:
+                raise Fault(f"returns several shapes, {', '.join(map(str, sorted(kinds)))}")
+            return torch.stack(list(found))
 
         return answer
 
