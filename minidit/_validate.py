@@ -77,6 +77,8 @@ def check_times(t: Tensor, batch: int | None = None) -> None:
     if t.ndim != 1 or batch not in (None, len(t)):
         hint = f"torch.full(({b},), t) repeats one time for the batch"
         raise ValueError(f"t has shape {tuple(t.shape)}; expected ({b},); {hint}")
+    if t.dtype in (torch.bool, torch.bfloat16):  # where 999 is 1000
+        raise TypeError(f"t is {t.dtype}, which can't tell all times; use integers or float32")
 
 
 def check_inputs(x: Tensor, t: Tensor, channels: int, size: tuple) -> None:
@@ -85,6 +87,8 @@ def check_inputs(x: Tensor, t: Tensor, channels: int, size: tuple) -> None:
     One time for a batch of many would broadcast silently.
     """
     check_images(x, channels, size)
+    if not x.is_floating_point():
+        raise TypeError(f"images are {x.dtype}; networks see floats in [-1, 1]: data.to_unit")
     check_times(t, len(x))
 
 

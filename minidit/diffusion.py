@@ -99,6 +99,9 @@ class Diffusion:
         object.__setattr__(self, "weight", self.weight or self.predict)
         check_choice("weight", self.weight, [*_ERROR_IN, "bound"])
         check_choice("variance", self.variance, ("large", "small"))
+        if not (self.max_weight > 0 and 0 <= self.bound_scale < math.inf):
+            told = f"max_weight={self.max_weight}, bound_scale={self.bound_scale}"
+            raise ValueError(f"{told}: the first must be above 0, the second at least 0, finite")
         if self.predict == "eps" and not self.schedule.alpha[-1] > 0:
             raise ValueError(
                 "predict='eps': this schedule ends with no signal (alpha 0), where the noise tells "

@@ -56,7 +56,8 @@ class DiT(nn.Module):
 
         self.patch_embed = PatchEmbed(in_channels, patch_size, hidden_size)
         # Frozen, but a parameter: the paper's parameter counts include it, and checkpoints hold it.
-        self.pos_embed = nn.Parameter(sincos_2d(hidden_size, self.grid).float(), False)
+        weight = self.patch_embed.proj.weight
+        self.pos_embed = nn.Parameter(sincos_2d(hidden_size, self.grid).to(weight.dtype), False)
         self.time_embed = TIME_EMBEDDERS[time_embed](hidden_size)
         self.label_embed = make_condition(
             condition, num_classes, hidden_size, class_dropout_prob, label_std

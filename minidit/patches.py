@@ -9,7 +9,11 @@ from minidit._validate import check_images, check_positive
 
 def as_unit(images: Tensor) -> Tensor:
     """Images as networks see them: bytes as floats in -1..1, floats as they are, any shape."""
-    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+    if images.dtype == torch.uint8:
+        return images.float() / 127.5 - 1
+    if not images.is_floating_point():  # are they 0 … 255, or what?
+        raise TypeError(f"images are {images.dtype}; give uint8, or floats in [-1, 1]")
+    return images
 
 
 def linear_layer(

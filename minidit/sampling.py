@@ -136,6 +136,9 @@ def guided(
     if channels != "all" and not (isinstance(channels, int) and channels > 0):
         raise ValueError(f"channels={channels!r} is not allowed; choose 'all' or a number ≥ 1")
 
+    if interval is not None and not (len(interval) == 2 and interval[0] <= interval[1]):
+        raise ValueError(f"interval={interval} must be (low, high) with low ≤ high")
+
     def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         if not isinstance(y, Tensor):
             raise ValueError(f"y={y!r} can't be guided: guidance leads to labels, a tensor (b,)")

@@ -40,6 +40,13 @@ class Schedule:
             if getattr(self, name).shape != self.alpha.shape or self.alpha.ndim != 1:
                 shape = tuple(getattr(self, name).shape)
                 raise ValueError(f"{name} has shape {shape}; all tables are (T,), of one length")
+        power = 2 if self.path == "variance_preserving" else 1
+        off = (self.alpha.double() ** power + self.sigma.double() ** power - 1).abs()
+        if not ((self.alpha >= 0) & (self.sigma > 0) & (off < 1e-3)).all():
+            rule = "α ≥ 0, σ > 0 and " + ("α² + σ² = 1" if power == 2 else "α + σ = 1")
+            raise ValueError(
+                f"alpha and sigma don't have {rule} at all steps of a {self.path} path"
+            )
 
     def __len__(self) -> int:
         return len(self.alpha)
@@ -146,7 +153,8 @@ class Schedule:
         if key not in self._on_device:
             columns = [getattr(self, name).double() for name in tables.split()]
             self._on_device[key] = torch.stack(columns).to(like.device, dtype)  # (tables, T)
-        entries = self._on_device[key][:, t].reshape(-1, len(t), *[1] * (like.ndim - 1))
+        entries = self._on_device[key][:, t]  # (tables, b)
+        entries = entries.reshape(*entries.shape, *[1] * (like.ndim - 1))
         return entries[0] if " " not in tables else entries
 
     def respace(self, steps: Sequence[int]) -> "Schedule":

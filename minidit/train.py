@@ -53,12 +53,18 @@ class Recipe:
         rules = {  # by name: whether it is so, and what is allowed
             "lr": (0 < self.lr < math.inf, "above 0 and finite, e.g. 1e-3"),
             "muon_lr": (0 < self.muon_lr < math.inf, "above 0 and finite, e.g. 0.02"),
-            "betas": (all(0 <= beta < 1 for beta in self.betas), "in [0, 1), e.g. (0.9, 0.99)"),
+            "betas": (
+                len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+                "two in [0, 1), e.g. (0.9, 0.99)",
+            ),
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
             "warmup": (0 <= self.warmup < math.inf, "a number of steps, 0 for none"),
             "cooldown": (0 <= self.cooldown <= 1, "the part of the run to cool: 0 … 1"),
             "clip": (self.clip > 0, "above 0; math.inf leaves gradients alone"),
-            "seed": (abs(self.seed) < 2**43, "less than 2⁴³ = 8.8e12"),
+            "seed": (
+                isinstance(self.seed, int) and abs(self.seed) < 2**43,
+                "an integer, less than 2⁴³ = 8.8e12",
+            ),
         }
         for name, (fine, allowed) in rules.items():
             if not fine:
@@ -109,15 +115,17 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, Recipe], list[torch.optim.Optimizer]]
 # In what a network's steps are taken; `minidit.training` puts faster matrix products here.
 matmul_backend: Callable[[nn.Module], AbstractContextManager] = nullcontext
 
-# (folder, whether this process writes) → the run's checkpoint, held for it: its `path`, `read()`
-# (None if there is none) and `write(state)`; `minidit.weights` puts files here.
+# (folder, whether this process writes) → the run's checkpoint, held for it: its `path`,
+# `resume(restore)`, if there is one, and `write(state)`; `minidit.weights` puts files here.
 checkpoint_in: Callable[[Path, bool], AbstractContextManager] = nullcontext
 
 
 def fingerprint(images: Tensor, labels: Tensor | None) -> dict:
     """Enough of a data set, (n, c, h, w) and (n, …), to notice that it is another one."""
-    sample = images[:: max(1, len(images) // 64)].double().sum().item()
-    facts = {"shape": list(images.shape), "sum": sample, "labels": None}
+    sample = images[:: max(1, len(images) // 64)].double().flatten()
+    order = torch.arange(len(sample), device=images.device) % 1009
+    facts = {"shape": list(images.shape), "sum": sample.sum().item(), "labels": None}
+    facts["places"] = (sample * order).sum().item()  # which no older checkpoint has
     if labels is not None:
         values = labels.flatten()
         place = torch.arange(len(values), device=labels.device)
@@ -247,8 +255,14 @@ class Loop:
         self.model.load_state_dict(state["model"])
         self.ema.model.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            # the numbers of the recipe are known; of the rest, the kernels look at no shape
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
+            for weight, memory in optimizer.state.items():
+                if {z.shape for z in memory.values() if z.ndim} - {weight.shape}:
+                    raise KeyError("an optimiser's memory is of another shape than its weight")
         self.done = state["done"]
+        if not (0 <= self.done <= self.recipe.steps and finite(state["ema"].values())):
+            raise KeyError(f"done={self.done}, or its average is not finite")
 
     def go(
         self,
@@ -263,8 +277,8 @@ class Loop:
             raise ValueError(f"seconds={seconds} must be above 0, and can't go with out={out}")
         kept = checkpoint_in(Path(out), self.writes) if out is not None else nullcontext()
         with kept as checkpoint:
-            if checkpoint is not None and (state := checkpoint.read()) is not None:
-                self.restore(state)
+            if checkpoint is not None:
+                checkpoint.resume(self.restore)
             every, began = 1 if self.device.type == "cpu" else 20, time.perf_counter()
             losses: list[Tensor] = []
             position: float = self.done
@@ -303,6 +317,8 @@ def check_training_images(images: Tensor) -> None:
             f"images are floats in {low:g} … {high:g}, none of them negative; "
             "networks see [-1, 1]: give uint8 in 0 … 255, or move floats there, e.g. 2 * images - 1"
         )
+    if not -100 < low <= high < 100:
+        raise ValueError(f"images are floats in {low:g} … {high:g}; networks see about [-1, 1]")
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:

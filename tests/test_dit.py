@@ -178,3 +178,12 @@ def test_sizes_are_the_papers():
     with torch.device("meta"):
         small = DiT(**DIT_SIZES["S/8"] | {"num_classes": 10})
     assert small.patch_size == 8 and small.null_label == 10
+
+
+def test_it_is_made_in_the_default_dtype(tiny_dit):
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = tiny_dit()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}

@@ -19,6 +19,7 @@ from minidit import (
     straight,
     weights,
 )
+from minidit.data.cache import kept
 from minidit.latents import latent
 
 SMALL = {"in_channels": 1, "latent_channels": 2, "width": 4, "multipliers": (1, 2)}
@@ -246,3 +247,26 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(cache):
 def test_what_is_refused(call, words, stage):
     with pytest.raises(ValueError, match=words):
         call(stage)
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"[2,3,4]", b"[3,2,4]"), (b"labels", b"babels")])
+def test_a_cache_knows_names_and_shapes(old, new, tmp_path):
+    """The sha256 of the numbers alone is the same for another shape or name."""
+    path, made = tmp_path / "cache.safetensors", []
+
+    def make():
+        made.append(True)
+        return {"labels": torch.arange(24.0).reshape(2, 3, 4)}
+
+    kept(path, {}, make)
+    path.write_bytes(path.read_bytes().replace(old, new))
+    assert kept(path, {}, make)["labels"].shape == (2, 3, 4)
+    assert len(made) == 2
+
+
+def test_integers_that_may_be_pixels_are_refused(tmp_path):
+    autoencoder = KLAutoencoder(in_channels=1, latent_channels=2, width=4, multipliers=(1, 2))
+    with pytest.raises(TypeError, match=r"images are torch\.int64; give uint8, or floats"):
+        latent.encode(autoencoder, torch.full((1, 1, 8, 8), 200))
+    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+        latent.encode(autoencoder, torch.zeros(1, 1, 8, 8), batch_size=0)

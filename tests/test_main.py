@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from minidit import data, weights
+from minidit import Diffusion, data, straight, weights
 from minidit.__main__ import main
 
 TRAIN = ["train", "--data", "digits", "--preset", "demo", "--batch-size", "8", "--threads", "1"]
@@ -364,3 +364,22 @@ def test_the_shipped_weights_draw_what_they_are_told():
     assert evaluate.accuracy(judge, images, labels) >= 0.95
     assert evaluate.frechet_to_real(judge, images) < 3  # of 100 images; of 1,000 it is 0.24
     assert data.to_uint8(images).float().mean().item() == pytest.approx(33.3, abs=8)  # as MNIST's
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--film=--"], "--film is empty"),
+        (["--out", "~nobody-here/a.png"], "--out ~nobody-here/a.png: there is no such home"),
+    ],
+)
+def test_odd_paths_are_named(options, sentence, capsys):
+    assert main(["sample", *options]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_weights_without_labels_are_named(tiny_dit, tmp_path, capsys):
+    path = tmp_path / "plain.safetensors"
+    weights.save(tiny_dit(num_classes=0), path, Diffusion(straight(), "x0"))
+    assert main(["sample", "--weights", str(path), "--guidance", "1"]) == 2
+    assert "have no labels to draw" in capsys.readouterr().err

@@ -270,3 +270,13 @@ def test_choices_without_official_names_are_refused(changes):
     ((name, value),) = changes.items()
     with pytest.raises(ValueError, match=f"{name}={value!r}: the official code has only"):
         export_official(tiny_uvit(**changes))
+
+
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.half, torch.Tensor.long, torch.Tensor.to_sparse, lambda z: z.to("meta")]
+)
+def test_tensors_that_are_not_all_alike_are_named(change, model):
+    tensors = export_official(model)
+    tensors["final_layer.linear.bias"] = change(tensors["final_layer.linear.bias"])
+    with pytest.raises(ValueError, match=r"final_layer\.linear\.bias is .*; expected dense floats"):
+        load_official(tensors, num_heads=2)

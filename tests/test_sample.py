@@ -398,3 +398,10 @@ def test_a_schedule_may_end_with_no_signal(sampler, predict):
     ):
         with pytest.raises(ValueError, match="can't be walked from"):
             sample(run())
+
+
+@EVERY_SAMPLER
+def test_no_images_are_sampled_to_no_images(sampler):
+    diffusion = Diffusion(linear())
+    out = sample(sampler(lambda x, t, y: x, diffusion, torch.zeros(0, 1, 4, 4), steps=300))
+    assert out.shape == (0, 1, 4, 4)

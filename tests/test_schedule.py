@@ -241,3 +241,9 @@ def test_a_continuous_schedule_survives_pickling():
     u = torch.linspace(0, 1, 5, dtype=torch.float64)
     assert copy.name == "vp_sde" and torch.equal(copy.alpha, schedule.alpha)
     assert torch.equal(copy.log_alpha(u), schedule.log_alpha(u))
+
+
+def test_an_empty_batch_has_an_empty_answer():
+    empty = torch.zeros(0, 1, 4, 4)
+    alpha, sigma = linear().at("alpha sigma", torch.zeros(0, dtype=torch.int64), empty)
+    assert alpha.shape == sigma.shape == (0, 1, 1, 1)

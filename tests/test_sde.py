@@ -192,3 +192,14 @@ def test_noise_is_drawn_from_the_generator_or_replayed():
 def test_refusals(schedule, how, sentence):
     with pytest.raises(ValueError, match=sentence):
         sample(euler_maruyama(network, Diffusion(schedule), torch.zeros(2, 1, 4, 4), **how))
+
+
+def test_half_precision_is_left_for_the_walk():
+    x = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    def walked(x):
+        states = euler_maruyama(lambda x, t, y: x / 2, Diffusion(linear()), x, steps=300, eta=0.0)
+        return sample(states)
+
+    assert walked(x).dtype == torch.float32
+    assert torch.equal(walked(x), walked(x.float()))

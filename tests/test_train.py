@@ -403,6 +403,38 @@ def test_code_in_a_checkpoint_is_refused(write, checkpoint, tiny_dit, monkeypatc
     assert not (checkpoint.parent / "pwned").exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        ("model", lambda part: part.popitem()),
+        ("ema", lambda part: part.update({"final.proj.bias": torch.zeros(1)})),
+        ("ema", lambda part: part["final.proj.bias"].fill_(math.nan)),
+        ("optimizers", lambda part: part[0]["state"][0].update(exp_avg=torch.zeros(1))),
+        ("optimizers", lambda part: part[0].update(state=3)),
+        ("data", None),
+        ("done", None),
+    ],
+)
+def test_a_whole_checkpoint_of_another_version_is_named(place, change, checkpoint, tiny_dit):
+    """An optimiser's memory of another shape was read beyond its end by the fused kernel."""
+    state = Checkpoint(checkpoint).read()
+    if change is None:
+        state[place] = -1
+    else:
+        change(state[place])
+    torch.save(state, checkpoint)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt doesn't fit this run .*; remove it"):
+        train(tiny_dit, checkpoint.parent)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 128.0])
+def test_images_with_a_number_out_of_all_range_are_refused(value, tiny_dit):
+    images = torch.randn(4, 1, 8, 8)
+    images[2, 0, 3, 3] = value
+    with pytest.raises(ValueError, match="images are floats in .*; networks see about"):
+        fit(tiny_dit(), Diffusion(straight(), "v"), images, recipe=Recipe(steps=1))
+
+
 def test_another_file_of_torchs_is_no_checkpoint(checkpoint, tiny_dit):
     torch.save(tiny_dit().state_dict(), checkpoint)
     with pytest.raises(ValueError, match="damaged or no checkpoint"):
@@ -418,7 +450,10 @@ def test_a_checkpoint_of_another_recipe_is_refused(checkpoint, tiny_dit):
 def test_a_checkpoint_of_other_data_is_refused(checkpoint, tiny_dit):
     images, labels = data()
     recipe = Recipe(**SHORT)
-    for other in ((255 - images, labels), (images[:9], labels[:9]), (images, labels.roll(1))):
+    turned = images.clone()
+    turned[3] = turned[3].flip(2)  # of the same sum
+    others = [(255 - images, labels), (images[:9], labels[:9]), (images, labels.roll(1))]
+    for other in (*others, (turned, labels), (images.roll(1, 0), labels)):
         with pytest.raises(ValueError, match="another run: its data"):
             fit(
                 fresh(tiny_dit),

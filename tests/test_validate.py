@@ -66,6 +66,12 @@ def images(*shape):
     return torch.zeros(shape)
 
 
+def of_alpha(*alpha, sigma=None, path="variance_preserving"):
+    alpha = torch.tensor(alpha, dtype=torch.float64)
+    sigma = (1 - alpha**2).abs().sqrt() if sigma is None else torch.tensor(sigma)
+    return Schedule(alpha, sigma, torch.arange(len(alpha)), path)
+
+
 def run(sampler=ddpm, model=lambda x, t, y: x, T=50, **options):
     return sample(sampler(model, Diffusion(linear(T)), images(2, 1, 4, 4), **options))
 
@@ -194,6 +200,18 @@ CASES = {
         "t has shape (1,); expected (2,)",
     ),
     "t column": (lambda: ask(t=(2, 1)), "t has shape (2, 1); expected (2,)"),
+    "t bfloat16": (
+        lambda: ask(t=torch.zeros(2, dtype=torch.bfloat16)),
+        TypeError,
+        "t is torch.bfloat16",
+        "float32",
+    ),
+    "bytes": (
+        lambda: ask(x=torch.zeros(2, 1, 8, 8, dtype=torch.uint8)),
+        TypeError,
+        "images are torch.uint8",
+        "floats in [-1, 1]",
+    ),
     "t int": (lambda: ask(t=5), TypeError, "t must be a tensor of shape (2,), not int"),
     "one y for two": (lambda: ask(y=(1,)), "y has shape (1,); expected (2,)", "one label an image"),
     "y out of range": (lambda: ask(y=(0, 4)), "y contains 4", "0 … 3"),
@@ -218,6 +236,12 @@ CASES = {
         "sigma has shape (2,)",
         "(T,)",
     ),
+    "alpha nan": (lambda: of_alpha(0.9, math.nan), "α ≥ 0, σ > 0 and α² + σ² = 1 at all steps"),
+    "alpha above 1": (lambda: of_alpha(1.1, 0.5), "α² + σ² = 1"),
+    "alpha below 0": (lambda: of_alpha(0.5, -0.1), "α ≥ 0"),
+    "no noise": (lambda: of_alpha(1.0, 0.5), "σ > 0"),
+    "off the circle": (lambda: of_alpha(0.9, 0.5, sigma=(0.1, 0.5)), "α² + σ² = 1"),
+    "off the line": (lambda: of_alpha(0.9, 0.5, path="straight"), "α + σ = 1", "straight path"),
     "steps fall": (
         lambda: linear().respace([5, 3]),
         "steps=[5, 3] must rise",
@@ -232,6 +256,12 @@ CASES = {
     # the process
     "predict": (lambda: Diffusion(linear(), "noise"), "predict='noise' is unknown", "'eps'"),
     "weight": (lambda: Diffusion(linear(), weight="snr"), "weight='snr' is unknown", "'x0'"),
+    "interval": (lambda: guided(dit(), 2.0, interval=(5, 2)), "interval=(5, 2)", "low ≤ high"),
+    "one beta": (lambda: Recipe(3, betas=(0.9,)), "betas=(0.9,) must be two"),
+    "seed float": (lambda: Recipe(3, seed=1.5), "seed=1.5 must be an integer"),
+    "max_weight": (lambda: Diffusion(linear(), max_weight=-1), "max_weight=-1", "above 0"),
+    "max_weight nan": (lambda: Diffusion(linear(), max_weight=math.nan), "max_weight=nan"),
+    "bound_scale": (lambda: Diffusion(linear(), bound_scale=-1), "bound_scale=-1", "at least 0"),
     "variance": (
         lambda: Diffusion(linear(), variance="tiny"),
         "variance='tiny'",

@@ -182,7 +182,7 @@ def rewritten(path, tensors=None, **header):
     """The file with other tensors, or another header, and no note that would give it away."""
     metadata = header_of(path)
     old = json.loads(metadata["minidit"])
-    path.with_suffix(".json").unlink()
+    path.with_suffix(".json").unlink(missing_ok=True)
     save_file(tensors or load_file(path), path, {"minidit": json.dumps(old | header)})
     return path
 
@@ -252,6 +252,13 @@ def test_weights_of_half_precision_are_widened_and_integers_refused(saved):
     again = load(rewritten(path, tensors)).model
     assert {p.dtype for p in again.parameters()} == {torch.float32}
     again(torch.randn(1, 1, 8, 12), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+    for kind in (torch.float8_e4m3fn, torch.float64):  # one of them alone
+        tensors["final.proj.weight"] = tensors["final.proj.weight"].to(kind)
+        again = load(rewritten(path, tensors)).model
+        assert {p.dtype for p in again.parameters()} == {torch.float32}
+    tensors["final.proj.bias"][0] = torch.nan
+    with pytest.raises(ValueError, match=r"tiny\.safetensors has weights that are not finite"):
+        load(rewritten(path, tensors))
     save(model, path)
     tensors = {name: tensor.long() for name, tensor in load_file(path).items()}
     with pytest.raises(ValueError, match=r"tiny\.safetensors has .* in torch\.int64"):

@@ -125,6 +125,8 @@ def _conditions(args: Namespace, model: torch.nn.Module) -> tuple[Tensor, int]:
         return y.repeat_interleave(args.per_class, dim=0), args.per_class
     if args.prompt or args.boxes:
         raise ValueError("--prompt and --boxes are for weights of scenes; these take --labels")
+    if num_classes == 0:
+        raise ValueError(f"--weights {args.weights} have no labels to draw; minidit.ddim samples")
     if args.labels is None:
         return torch.arange(num_classes).repeat(args.per_class), num_classes
     try:

@@ -45,12 +45,15 @@ def settle(args: Namespace) -> None:
     """Check every option, set the threads, and make --device the device that it names."""
     for name, value in vars(args).items():
         option = f"--{name.replace('_', '-')}"
-        if value == "":
+        if value in ("", []):  # the second is argparse's for --option=--
             raise ValueError(f"{option} is empty; give a value, or leave the option out")
         if isinstance(value, int | float) and not -(2**31) < value < 2**31:
             raise ValueError(f"{option} {value} must be a number of at most 2147483647")
         if name in PATHS and isinstance(value, str):
-            setattr(args, name, str(Path(value).expanduser()))
+            try:
+                setattr(args, name, str(Path(value).expanduser()))
+            except RuntimeError:  # of another user, whom nobody knows
+                raise ValueError(f"{option} {value}: there is no such home") from None
     given = [path for name in ("out", "film", "strip") if (path := getattr(args, name, None))]
     if len({Path(path).resolve() for path in given}) < len(given):
         raise ValueError(f"--out, --film and --strip {given} must be different files")

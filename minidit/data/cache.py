@@ -57,8 +57,9 @@ def kept(
 
 
 def sha256(tensors: dict[str, Tensor]) -> str:
-    """The sha256 of the numbers of all tensors, by the order of their names."""
+    """The sha256 of all tensors, their names, dtypes, shapes and numbers."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].cpu().contiguous().numpy())
     return digest.hexdigest()

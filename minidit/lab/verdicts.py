@@ -56,7 +56,7 @@ def compare(
     `paired`: where a seed gives both the same weights and noise, differences count seed by seed.
     Raises ValueError for fewer than two seeds: one run is a picture, not a verdict.
     """
-    first, *others = values
+    first, *others = [*values] or [None]
     pairs = {name: (name, first) for name in others} if pairs is None else pairs
     for name in dict.fromkeys(name for pair in pairs.values() for name in pair):
         if len(values[name]) < 2:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from minidit import weights
-from minidit._validate import check_images
+from minidit._validate import check_images, check_positive
 from minidit.data import cache
 from minidit.latents.autoencoder import Autoencoder
 from minidit.latents.encoder import check_latents
@@ -74,6 +74,7 @@ def encode(
     hears how many of them are done.
     """
     check_images(images, autoencoder.in_channels)
+    check_positive(batch_size=batch_size)
     device, found, done = autoencoder.scale.device, [], 0
     for flip in (False, True) if flips else (False,):
         for part in images.split(batch_size):

@@ -80,6 +80,7 @@ def euler_maruyama(
         )
     walk = Walk(model, diffusion, nodes, y, "eps", clip)
     sigma = walk.diffusion.schedule.sigma.tolist()
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # small steps get lost in half precision
     for k, share in enumerate(shares):
         eps = walk.predict(x, k)
         x = x + 0.5 * share * (x - (1 + eta**2) / sigma[k] * eps)

@@ -137,11 +137,14 @@ def load(name: str | Path) -> Loaded:
             f"{path} doesn't fit the network in {len(wrong)} tensors; the first is {k}: "
             f"{given.get(k, 'missing')} in the file, {shapes.get(k, 'absent')} in the network"
         )
+    double = {z.dtype for z in tensors.values() if z.is_floating_point()} == {torch.float64}
     for k, tensor in tensors.items():
         if tensor.is_floating_point() != own[k].is_floating_point():
             raise ValueError(f"{path} has {k} in {tensor.dtype}; the network in {own[k].dtype}")
-        if tensor.dtype in (torch.float16, torch.bfloat16):
+        if not double:  # half precision would load, and fail in sampling
             tensors[k] = tensor.to(own[k].dtype)
+    if not train.finite(tensors.values()):
+        raise ValueError(f"{path} has weights that are not finite; get it again")
     model.load_state_dict(tensors, assign=True)
     return Loaded(model.eval(), diffusion)
 

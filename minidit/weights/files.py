@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
@@ -149,6 +149,17 @@ class Checkpoint(NamedTuple):
         except Exception as error:  # torch raises many kinds for a damaged file
             told = f"{self.path} is damaged or no checkpoint; remove it to start the run anew"
             raise ValueError(told) from error
+
+    def resume(self, restore: Callable[[dict], None]) -> None:
+        """Hand the state, if there is one, to `restore`; ValueError if it doesn't fit."""
+        if (state := self.read()) is None:
+            return
+        try:
+            restore(state)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+            told = " ".join(f"({type(error).__name__}: {error})".split())
+            told = f"{self.path} doesn't fit this run {told}"
+            raise ValueError(f"{told}; remove it to start the run anew") from None
 
 
 @contextmanager
