@@ -21,7 +21,6 @@ from minidit.diffusion import Diffusion
 from minidit.sampling import (
     SAMPLERS,
     ddim,
-    ddim_invert,
     ddpm,
     guided,
     sample,
@@ -33,7 +32,7 @@ from minidit.train import EMA, Recipe, fit
 # The folders; what they add to the core's registries is then known to everyone.
 from minidit import training
 from minidit.training.presets import without_skips
-from minidit.solvers import dpm_adaptive, dpm_solver, euler_maruyama, vp_sde
+from minidit.solvers import ddim_invert, dpm_adaptive, dpm_solver, euler_maruyama, vp_sde
 from minidit.weights import NETWORKS, load, save
 from minidit.weights.official import export_official, load_official
 from minidit.conditions import LayoutEncoder, TextEncoder, Tokenizer

@@ -135,7 +135,6 @@ def guided(
         raise ValueError(f"scale={scale} must be finite; 1 is no guidance, 2 to 4 are usual")
     if channels != "all" and not (isinstance(channels, int) and channels > 0):
         raise ValueError(f"channels={channels!r} is not allowed; choose 'all' or a number ≥ 1")
-
     if interval is not None and not (len(interval) == 2 and interval[0] <= interval[1]):
         raise ValueError(f"interval={interval} must be (low, high) with low ≤ high")
 
@@ -160,7 +159,7 @@ def guided(
     return denoiser
 
 
-def _prepared(
+def prepared(
     diffusion: Diffusion,
     x: Tensor,
     steps: int | str | Sequence[int] | None,
@@ -196,7 +195,7 @@ def ddpm(
     the very steps as a rising list; by default all. `clip`: see `clip_image`. z comes
     from `generator`, or from recorded `noise`, one tensor a step, the noisiest first.
     """
-    diffusion = _prepared(diffusion, x, steps, noise)
+    diffusion = prepared(diffusion, x, steps, noise)
     last = len(diffusion) - 1
     for k, (step, t, number) in enumerate(walk(diffusion.schedule, x)):
         p = diffusion.p_mean_variance(model(x, number, y), x, t, clip)
@@ -225,7 +224,7 @@ def ddim(
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta={eta} is out of range: 0 (deterministic) … 1 (as random as DDPM)")
-    diffusion = _prepared(diffusion, x, steps, noise)
+    diffusion = prepared(diffusion, x, steps, noise)
     for k, (step, t, number) in enumerate(walk(diffusion.schedule, x)):
         x0, eps = diffusion.pred_x0_eps(model(x, number, y), x, t, clip)
         alpha, sigma, variance = diffusion.schedule.at(
@@ -236,32 +235,6 @@ def ddim(
         if eta > 0:
             z = draw_noise(x, generator) if noise is None else noise[k]
             x = x + variance.sqrt() * z
-        yield State(step, x, x0)
-
-
-@torch.no_grad()
-def ddim_invert(
-    model: Denoiser,
-    diffusion: Diffusion,
-    x: Tensor,
-    y: Tensor | None = None,
-    *,
-    steps: int | str | Sequence[int] | None = None,
-    clip: bool | float = False,
-) -> Iterator[State]:
-    """DDIM backwards: from images x (b, c, h, w) to the noise that `ddim` turns into them.
-
-    The clean image is taken for the state of the first step, and each prediction carries it one
-    step up, to the last one, where `ddim` begins. More steps make the return more exact. Arguments
-    as for `ddpm`. Raises ValueError for a single step, which leads nowhere.
-    """
-    diffusion = _prepared(diffusion, x, steps)
-    if len(diffusion) < 2:
-        raise ValueError("one step can't be walked up; give at least two, from 0 to the last")
-    for step, t, number in list(walk(diffusion.schedule, x))[:0:-1]:
-        x0, eps = diffusion.pred_x0_eps(model(x, number, y), x, t, clip)
-        alpha, sigma = diffusion.schedule.at("alpha sigma", t + 1, x)
-        x = alpha * x0 + sigma * eps
         yield State(step, x, x0)
 
 

@@ -19,7 +19,7 @@ from minidit import (
 )
 from minidit.diffusion import normal_kl
 from minidit.evaluate.nll import bits_per_dim, prior_bits
-from minidit.sampling import ddim_invert
+from minidit.solvers import ddim_invert
 
 close = torch.testing.assert_close
 MEAN, STD = 0.3, 0.2

@@ -233,7 +233,7 @@ def sound():
         cell["execution_count"] = number
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     return {
         "cells": cells,
         "metadata": {"kernelspec": kernel},

@@ -42,7 +42,11 @@ def test_tidy_keeps_what_a_reader_sees():
     result["execution_count"] = 1
     found = store.tidy(notebook("1", widget, result))
     assert found.metadata == {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "kernelspec": {
+            "display_name": "Python 3 (ipykernel)",
+            "language": "python",
+            "name": "python3",
+        },
         "language_info": {"name": "python"},
     }
     (cell,) = found.cells

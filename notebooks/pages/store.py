@@ -71,7 +71,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Drop what only the machine that ran it knows, so that two runs store the same file."""
     language = dict(notebook.metadata.get("language_info", {}))
     language.pop("version", None)
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": language})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when it started and ended

@@ -5,10 +5,9 @@ import json
 import torch
 
 from golden import HERE, PROCESS, TABLES, WALK, Comparison, Golden
-from minidit import Diffusion, Schedule, cosine, ddim, ddpm, linear, space_timesteps
+from minidit import Diffusion, Schedule, cosine, ddim, ddim_invert, ddpm, linear, space_timesteps
 from minidit.diffusion import discretized_log_likelihood, normal_cdf, normal_kl
 from minidit.evaluate.nll import bits_per_dim, prior_bits
-from minidit.sampling import ddim_invert
 
 VARIANTS = {
     "learned_eps": dict(learn_sigma=True),
