@@ -165,7 +165,7 @@ def prepared(
     steps: int | str | Sequence[int] | None,
     noise: Sequence[Tensor] | None = None,
 ) -> Diffusion:
-    """The process over the chosen steps, checked to have a draw of noise for each."""
+    """The process over the chosen steps, with a draw of noise (b, c, h, w) for each, if any."""
     if steps is not None:
         diffusion = diffusion.respace(select_steps(diffusion.schedule, steps))
     shapes = {tuple(x.shape)} if noise is None else {tuple(z.shape) for z in noise}
