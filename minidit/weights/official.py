@@ -47,7 +47,7 @@ def load_official(
     first = next(iter(tensors.values()))
     for name, own in names.items():
         kind = (tensors[name].dtype, tensors[name].layout, tensors[name].is_meta)
-        if kind != (first.dtype, torch.strided, False) or first.dtype.itemsize < 2:
+        if kind != (first.dtype, torch.strided, first.is_meta) or first.dtype.itemsize < 2:
             raise ValueError(f"{name} is {kind[0]}, {kind[1]}; expected dense floats, all alike")
         expected = to_official(own, empty[own].to("meta"), model.patch_size).shape
         if tensors[name].shape != expected:
