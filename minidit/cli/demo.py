@@ -67,8 +67,8 @@ def picture(out: Path, images: Tensor, film: list[Tensor], mnist: Tensor) -> Non
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 6.6), dpi=120, layout="tight")
-    panels = figure.subplot_mosaic("AB;CC", height_ratios=[8, 1.25]).values()
+    figure = Figure(figsize=(11, 6.1), dpi=120, layout="tight")
+    panels = figure.subplot_mosaic("AB;CC", height_ratios=[8, 1.7]).values()
     sheets = {
         "just trained here, on digits drawn from fonts": plot.tile(images, 10),
         "the shipped weights, trained on MNIST": plot.tile(mnist, 10),
