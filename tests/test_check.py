@@ -5,6 +5,9 @@ tables of mistakes; a last test sees to it that every hint has its student.
 """
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -388,3 +391,10 @@ def test_a_failure_on_one_kind_of_input_names_that_kind():
     assert "With two tall images of three channels it raises RuntimeError: shape mismatch." in repr(
         verdict
     )
+
+
+def test_a_verdict_can_be_printed_where_there_is_no_cross():
+    program = "from minidit import check; print(check.patchify(lambda x, p: x))"
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment)
+    assert done.returncode == 0 and done.stdout.startswith(b"? patchify is not right yet")

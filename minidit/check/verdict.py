@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ class Verdict:
         return self.right
 
     def __repr__(self) -> str:
-        return self.message
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        return self.message.encode(encoding, "replace").decode(encoding)  # ✗, where it can be shown
 
 
 def against(
