@@ -256,7 +256,8 @@ def test_fast_orders_use_every_evaluation(order, count):
         (dict(steps=1001), "steps=1001 is too few or too many"),
         (dict(steps=2, order=3, method="singlestep"), "too few.*singlestep.*order=3"),
         (dict(steps=6, order=3, method="singlestep", solve="eps"), "a step of 9.66 in λ"),
-        (dict(steps=[5]), "must rise within 0 … 999, two at least"),
+        (dict(steps=[5], denoise=False), "must rise within 0 … 999, 2 at least"),
+        (dict(steps=[]), "must rise within 0 … 999, 1 at least"),
         (dict(steps=[5, 5]), "must rise"),
         (dict(steps=[5, 1000]), "must rise within 0 … 999"),
         (dict(steps="cubic5"), "steps='cubic5' is unknown"),
@@ -273,3 +274,11 @@ def test_plan_of_the_default():
     assert torch.equal(nodes, grid(linear(), "logsnr", 4))
     assert plan(linear(), 5, spacing="time")[0].tolist() == [999, 749.25, 499.5, 249.75, 0]
     assert strides == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("method", ["multistep", "singlestep", "fast"])
+def test_a_single_step_gives_the_clean_image_as_ddim_does(method):
+    diffusion = Diffusion(linear(), "eps")
+    model = perfect(diffusion)
+    one = sample(dpm_solver(model, diffusion, START, steps=[999], method=method))
+    close(one, sample(ddim(model, diffusion, START, steps=[999])))

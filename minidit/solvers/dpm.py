@@ -199,9 +199,11 @@ def plan(
         chosen = list(select_steps(schedule, steps))
         nodes, count = torch.tensor(chosen[::-1], dtype=torch.float64), len(chosen) - 1
         outside = (nodes < 0) | (nodes > len(schedule) - 1)
-        if count < 1 or outside.any() or (nodes.diff() >= 0).any():
+        if count < 1 - denoise or outside.any() or (nodes.diff() >= 0).any():
             within = f"within 0 … {len(schedule) - 1}"
-            raise ValueError(f"steps={chosen} must rise {within}, two at least")
+            raise ValueError(f"steps={chosen} must rise {within}, {2 - denoise} at least")
+        if count == 0:  # the clean image, from the single step
+            return nodes, []
     if not 1 <= count < len(schedule):
         raise ValueError(
             f"steps={steps} is too few or too many for method={method!r}, order={order}, "
