@@ -204,6 +204,7 @@ HUGE = "99999999999999999999"
     ("arguments", "word"),
     [
         (["sample", "--guidance", "nan"], "--guidance nan must be a number"),
+        ([*TRAIN, "--batch-size", "2147483647", "--out", "x"], "a number of at most 1000000"),
         (["sample", "--guidance", "inf"], "--guidance inf must be a number"),
         (["sample", "--guidance", "1e308"], "--guidance 1e+308 must be a number"),
         (["sample", "--steps", HUGE], f"{HUGE} steps can't be had"),

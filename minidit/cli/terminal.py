@@ -47,8 +47,9 @@ def settle(args: Namespace) -> None:
         option = f"--{name.replace('_', '-')}"
         if value in ("", []):  # the second is argparse's for --option=--
             raise ValueError(f"{option} is empty; give a value, or leave the option out")
-        if isinstance(value, int | float) and not -(2**31) < value < 2**31:
-            raise ValueError(f"{option} {value} must be a number of at most 2147483647")
+        most = 10**6 if name in ("batch_size", "batch") else 2**31 - 1  # what memory is asked for
+        if isinstance(value, int | float) and not -(2**31) < value <= most:
+            raise ValueError(f"{option} {value} must be a number of at most {most}")
         if name in PATHS and isinstance(value, str):
             try:
                 setattr(args, name, str(Path(value).expanduser()))
