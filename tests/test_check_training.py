@@ -1,5 +1,7 @@
 """Checks of a student's own training: right ones pass, and what is strange is told."""
 
+from functools import partial
+
 import students
 import torch
 from torch import nn
@@ -22,14 +24,15 @@ def summed(net, optimizer, x, y, loss_of, most):
     return sum(losses).item()
 
 
-def repaired(net, average, optimizer, images, labels, process, steps):
-    """With `copy_`, and the network's own null label."""
+def repaired(
+    net, average, optimizer, images, labels, process, steps, null=10, unit=lambda x: 2 * x - 1
+):
+    """With `copy_`; `null` and `unit`, of pixels in 0 … 1, are what two slips change."""
     for step in range(steps):
         rng = step_generator(0, step)
         rows = torch.randint(len(images), (32,), generator=rng)
-        x0 = 2 * (images[rows] / 255) - 1
-        y = torch.where(torch.rand(32, generator=rng) < 0.1, net.null_label, labels[rows])
-        t = torch.randint(1000, (32,), generator=rng)
+        y = torch.where(torch.rand(32, generator=rng) < 0.1, null, labels[rows])
+        t, x0 = torch.randint(1000, (32,), generator=rng), unit(images[rows] / 255)
         loss = process.loss(net, x0, t, torch.randn(x0.shape, generator=rng), y).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -74,21 +77,7 @@ def test_a_batch_that_is_too_large_for_memory_is_told():
 
 
 def test_two_mistakes_are_told_together():
-    def slipped(net, average, optimizer, images, labels, process, steps):
-        for step in range(steps):
-            rng = step_generator(0, step)
-            rows = torch.randint(len(images), (32,), generator=rng)
-            y = labels[rows].masked_fill(torch.rand(32, generator=rng) < 0.1, 9)
-            t = torch.randint(1000, (32,), generator=rng)
-            x0 = images[rows] / 255 - 0.5
-            loss = process.loss(net, x0, t, torch.randn(x0.shape, generator=rng), y).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            for slow, quick in zip(average.parameters(), net.parameters()):
-                slow.data.copy_(0.99 * slow + 0.01 * quick)
-
-    told = repr(check.repaired_loop(slipped))
+    told = repr(check.repaired_loop(partial(repaired, null=9, unit=lambda x: x - 0.5)))
     assert "two mistakes: pixels lie in -½ … ½" in told and "and 9 is a class" in told
     outside = check.repaired_loop(
         lambda net, *rest: net(rest[2][:1], rest[3][:1], torch.tensor([11]))
