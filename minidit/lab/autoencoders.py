@@ -76,7 +76,7 @@ def latent_rate(model: Autoencoder, images: Tensor) -> dict:
         bits, numbers, std = z[0, 0].numel() * math.log2(codes), z[0].numel(), z.std().item()
         more = {"codes used": codes}
     else:
-        posterior = DiagonalGaussian(torch.cat([model.encoder(part) for part in parts]))
+        posterior = DiagonalGaussian(torch.cat([model.encoded(part) for part in parts]))
         mean, var = posterior.mean, posterior.var
         bits = posterior.kl().mean().item() / math.log(2)
         numbers, std, spread = mean[0].numel(), mean.std().item(), mean.var(dim=0)  # (k, h, w)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from minidit._validate import check_images, check_positive
-from minidit.latents.encoder import Decoder, Encoder
+from minidit.latents.encoder import Decoder, Encoder, check_latents
 from minidit.latents.gaussian import DiagonalGaussian
 from minidit.latents.quantizer import Quantized, Quantizer
 from minidit.patches import as_unit
@@ -13,6 +13,8 @@ from minidit.patches import as_unit
 class Autoencoder(nn.Module):
     """What both kinds share: an encoder, a decoder, and the scale of the latents.
 
+    Between encoder and latents (`z_channels` numbers, as many as latents if None), a convolution
+    of single pixels each way, as in the official code. The other arguments: see `Encoder`.
     Diffusion wants numbers of size one: `to_latents` multiplies by `scale`, which `set_scale` sets
     to 1/std over a data set (LDM, appendix G; 0.18215 in Stable Diffusion).
     """
@@ -27,24 +29,37 @@ class Autoencoder(nn.Module):
         width: int = 32,
         multipliers: tuple[int, ...] = (1, 2, 4),
         blocks: int = 1,
+        attention: tuple[int, ...] = (),
+        z_channels: int | None = None,
     ) -> None:
         super().__init__()
-        check_positive(in_channels=in_channels, latent_channels=latent_channels)
+        z = latent_channels if z_channels is None else z_channels
+        check_positive(in_channels=in_channels, latent_channels=latent_channels, z_channels=z)
         shape = dict(width=width, multipliers=tuple(multipliers), blocks=blocks)
-        self.config = dict(in_channels=in_channels, latent_channels=latent_channels) | shape
+        shape |= dict(attention=tuple(attention))
+        self.config = dict(in_channels=in_channels, latent_channels=latent_channels, z_channels=z)
+        self.config |= shape
         self.in_channels, self.latent_channels = in_channels, latent_channels
-        self.encoder = Encoder(in_channels, self.numbers_each * latent_channels, **shape)
-        self.decoder = Decoder(latent_channels, in_channels, **shape)
+        each = self.numbers_each
+        self.encoder = Encoder(in_channels, each * z, **shape)
+        self.quant_conv = nn.Conv2d(each * z, each * latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(latent_channels, z, 1)
+        self.decoder = Decoder(z, in_channels, **shape)
         self.factor = self.encoder.factor
         self.register_buffer("scale", torch.ones(()))
 
     def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Images (b, c, f·h, f·w) → what `decode` takes, (b, latent_channels, h, w)."""
-        return self.encoder(images)
+        return self.encoded(images)
+
+    def encoded(self, images: Tensor) -> Tensor:
+        """Images (b, c, f·h, f·w) → what the encoder says of the latents, `numbers_each` of one."""
+        return self.quant_conv(self.encoder(images))
 
     def decode(self, latents: Tensor) -> Tensor:
         """(b, latent_channels, h, w) → images (b, c, f·h, f·w)."""
-        return self.decoder(latents)
+        check_latents(latents, self.latent_channels)
+        return self.decoder(self.post_quant_conv(latents.to(self.scale.dtype)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images → their reconstructions, both (b, c, f·h, f·w)."""
@@ -56,7 +71,7 @@ class Autoencoder(nn.Module):
 
     def to_images(self, latents: Tensor) -> Tensor:
         """Scaled latents (b, latent_channels, h, w) → images (b, c, f·h, f·w), about [-1, 1]."""
-        return self.decode((latents / self.scale).to(self.scale.dtype))
+        return self.decode(latents / self.scale)
 
     @torch.no_grad()
     def set_scale(self, images: Tensor, batch_size: int = 250) -> float:
@@ -84,7 +99,7 @@ class KLAutoencoder(Autoencoder):
 
     def encode(self, images: Tensor) -> DiagonalGaussian:
         """Images (b, c, f·h, f·w) → the distribution of (b, latent_channels, h, w)."""
-        return DiagonalGaussian(self.encoder(images))
+        return DiagonalGaussian(self.encoded(images))
 
     def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Images (b, c, f·h, f·w) → the mean, or a generator's draw: (b, latent_channels, h, w)."""
@@ -106,18 +121,21 @@ class VQAutoencoder(Autoencoder):
         width: int = 32,
         multipliers: tuple[int, ...] = (1, 2, 4),
         blocks: int = 1,
+        attention: tuple[int, ...] = (),
+        z_channels: int | None = None,
         num_codes: int = 512,
         beta: float = 0.25,
         convention: str = "fixed",
     ) -> None:
-        super().__init__(in_channels, latent_channels, width, multipliers, blocks)
+        shape = (width, multipliers, blocks, attention, z_channels)
+        super().__init__(in_channels, latent_channels, *shape)
         self.config |= dict(num_codes=num_codes, beta=beta, convention=convention)
         self.quantizer = Quantizer(num_codes, latent_channels, beta, convention)
 
     def encode(self, images: Tensor) -> Quantized:
         """Images (b, c, f·h, f·w) → codes (b, latent_channels, h, w), their loss and indices."""
-        return self.quantizer(self.encoder(images))
+        return self.quantizer(self.encoded(images))
 
     def decode(self, latents: Tensor) -> Tensor:
         """(b, latent_channels, h, w), quantised here → images (b, c, f·h, f·w)."""
-        return self.decoder(self.quantizer(latents).codes)
+        return super().decode(self.quantizer(latents).codes)

@@ -81,7 +81,7 @@ class AutoencoderRun(Loop):
         found = self.model.encode(self.real)
         if isinstance(self.model, VQAutoencoder):
             self.indices = found.indices
-            return self.model.decoder(found.codes), self.terms.codebook * found.loss
+            return self.model.decode(found.codes), self.terms.codebook * found.loss
         kl = found.kl().mean() / self.real[0].numel()
         return self.model.decode(found.sample(rng)), self.terms.kl * kl
 
@@ -95,7 +95,7 @@ class AutoencoderRun(Loop):
         dead = self.idle >= self.terms.patience
         if dead.any():
             quantizer, average = self.model.quantizer, self.ema.model.quantizer
-            quantizer.revive(dead, self.model.encoder(self.real), rng)
+            quantizer.revive(dead, self.model.encoded(self.real), rng)
             average.table[dead] = quantizer.table[dead]  # where a dead code was means nothing
             self.idle[dead] = 0
 
