@@ -33,7 +33,7 @@ from minidit.train import EMA, Recipe, fit
 from minidit import training
 from minidit.training.presets import without_skips
 from minidit.solvers import ddim_invert, dpm_adaptive, dpm_solver, euler_maruyama, vp_sde
-from minidit.weights import NETWORKS, load, save
+from minidit.weights import NETWORKS, load, official, save
 from minidit.weights.official import export_official, load_official
 from minidit.conditions import LayoutEncoder, TextEncoder, Tokenizer
 from minidit.latents.gaussian import DiagonalGaussian
@@ -41,11 +41,12 @@ from minidit.latents.quantizer import Quantizer
 from minidit.latents.encoder import Decoder, Encoder
 from minidit.latents.autoencoder import KLAutoencoder, VQAutoencoder
 from minidit.latents.training import Terms, fit_autoencoder
-from minidit.latents import latent
+from minidit.latents import latent, official_ldm
 from minidit.evaluate.attention import attention_maps
 from minidit.evaluate.classifier import Classifier
 from minidit.evaluate.detector import SceneDetector
 from minidit.evaluate.flops import count
 from minidit.evaluate.nll import bits_per_dim
 
+official.CODES.append(official_ldm)
 NETWORKS |= {n.__name__: n for n in (Classifier, SceneDetector, KLAutoencoder, VQAutoencoder)}

@@ -45,6 +45,10 @@ class Autoencoder(nn.Module):
         self.quant_conv = nn.Conv2d(each * z, each * latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(latent_channels, z, 1)
         self.decoder = Decoder(z, in_channels, **shape)
+        for conv in (self.quant_conv, self.post_quant_conv):  # at first the identity
+            nn.init.dirac_(conv.weight)
+            nn.init.zeros_(conv.bias)
+        nn.init.constant_(self.quant_conv.bias.data[latent_channels:], -6.0)  # little noise
         self.factor = self.encoder.factor
         self.register_buffer("scale", torch.ones(()))
 

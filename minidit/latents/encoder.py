@@ -28,13 +28,20 @@ def _conv(channels: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(channels, outputs, 3, padding=1)
 
 
+def _zero(conv: nn.Conv2d) -> nn.Conv2d:
+    """A residual's last layer starts at zero, so that a deep autoencoder learns from step 1 on."""
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
 class ResBlock(nn.Module):
     """x + two convolutions of x, each after a normalisation and a SiLU; it may change the width."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
         self.norm1, self.conv1 = _norm(channels), _conv(channels, outputs)
-        self.norm2, self.conv2 = _norm(outputs), _conv(outputs, outputs)
+        self.norm2, self.conv2 = _norm(outputs), _zero(_conv(outputs, outputs))
         change = channels != outputs
         self.nin_shortcut = nn.Conv2d(channels, outputs, 1) if change else nn.Identity()
 
@@ -51,6 +58,7 @@ class PixelAttention(nn.Module):
         super().__init__()
         self.norm = _norm(channels)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+        _zero(self.proj_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) → (b, c, h, w)."""

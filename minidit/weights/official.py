@@ -1,10 +1,9 @@
 """Official weights in and out: the same networks under other names.
 
-The papers' codes compute the same; only names, held by `official_dit` and `official_uvit`,
-and two memory layouts differ. All else is read off the tensors.
+The papers' codes compute the same; only names, which `official_dit`, `official_uvit` and
+`latents.official_ldm` hold, and two memory layouts differ. All else is read off the tensors.
 """
 
-import argparse
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +11,12 @@ from types import ModuleType
 
 import torch
 from einops import rearrange
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from minidit.dit import DiT
-from minidit.uvit import UViT
-from minidit.weights import Outline, official_dit, official_uvit
-from minidit.weights.files import load_archive
+from minidit.weights import Outline, diffusers, official_dit, official_uvit, reading
+
+# The codes whose names are known, each a module; `minidit` adds that of the autoencoders.
+CODES: list[ModuleType] = [official_dit, official_uvit]
 
 
 def load_official(
@@ -27,51 +24,55 @@ def load_official(
     num_heads: int | None = None,
     *,
     null_label: bool = True,
-) -> DiT | UViT:
+    input_size: int | None = None,
+) -> nn.Module:
     """The network that official weights describe, in evaluation mode, with the same outputs.
 
-    `source`: a state dict of DiT or U-ViT, plain or under the key "ema", or a file with one (*.pt,
-    *.pth, *.safetensors); nothing in a file is executed, and its tensors are used as they are,
-    without a second copy. `num_heads` leaves no trace in the tensors: it may be left out for the
-    papers' widths. `null_label`: whether the last row of the label table is the null label; it
-    is, unless the network was trained without label dropout.
+    `source`: a state dict of DiT, U-ViT or an autoencoder of latent diffusion (alone or in a whole
+    model), in the names of its authors or of diffusers, plain or as in a training checkpoint; or
+    its file (*.pt, *.safetensors, an index of shards) or folder. Nothing in a file is executed, and
+    tensors are used as they are, without a second copy. Not in the tensors are: `num_heads`, known
+    for the papers' widths; `null_label`, whether the last row of the label table is the null label,
+    as after label dropout; `input_size` of diffusers' DiT, which its config.json has.
     Raises ValueError for anything that is not a whole network, naming the first wrong tensor.
     """
-    tensors = _state_dict(source)
-    uvit = any(name.startswith(("mid_block.", "in_blocks.", "out_blocks.")) for name in tensors)
-    code = official_uvit if uvit else official_dit
-    config = read_config(tensors, num_heads, null_label, code)
+    tensors, told = reading.state_dict(source)
+    tensors = diffusers.official_names(tensors, input_size or told.get("sample_size"))
+    code = next((code for code in CODES if code.recognises(tensors)), None)
+    if code is None:
+        raise ValueError(reading.looks_like(tensors))
+    heads = told.get("num_attention_heads") if num_heads is None else num_heads
+    config = read_config(tensors, heads, null_label, code)
     with Outline():  # no memory, no time
-        model = code.Network(**config)
+        model = code.build(config)
     empty, names = model.state_dict(), code.names_of(config)
     first = next(iter(tensors.values()))
     for name, own in names.items():
         kind = (tensors[name].dtype, tensors[name].layout, tensors[name].is_meta)
         if kind != (first.dtype, torch.strided, first.is_meta) or first.dtype.itemsize < 2:
             raise ValueError(f"{name} is {kind[0]}, {kind[1]}; expected dense floats, all alike")
-        expected = to_official(own, empty[own].to("meta"), model.patch_size).shape
+        expected = to_official(own, empty[own].to("meta"), config.get("patch_size")).shape
         if tensors[name].shape != expected:
             raise ValueError(
                 f"{name} has shape {tuple(tensors[name].shape)}; {tuple(expected)} would fit the "
                 "rest"
             )
     ours = {names[name]: to_ours(names[name], tensor) for name, tensor in tensors.items()}
-    model.load_state_dict(ours, assign=True)
+    model.load_state_dict(ours, strict=False, assign=True)
+    code.finish(model, told)
     return model.eval()
 
 
-def export_official(model: DiT | UViT) -> dict[str, Tensor]:
+def export_official(model: nn.Module) -> dict[str, Tensor]:
     """The official code's state dict, to the bit; TypeError or ValueError for other networks."""
-    codes = {DiT: official_dit, UViT: official_uvit}
-    if type(model) not in codes:
-        raise TypeError(f"model is a {type(model).__name__}; only DiT and UViT have official names")
-    code = codes[type(model)]
+    code = next((code for code in CODES if isinstance(model, code.Network)), None)
+    if code is None:
+        told = f"model is a {type(model).__name__}"
+        raise TypeError(f"{told}; only DiT, UViT and autoencoders have official names")
     code.check_export(model)
-    if model.size[0] != model.size[1]:
-        raise ValueError(f"input_size={model.size}: the official code has square images only")
     ours = model.state_dict()
     return {
-        name: to_official(own, ours[own].detach(), model.patch_size)
+        name: to_official(own, ours[own].detach(), model.config.get("patch_size"))
         for name, own in code.names_of(model.config).items()
     }
 
@@ -83,8 +84,8 @@ def to_ours(own: str, tensor: Tensor) -> Tensor:
     return tensor[0] if own == "pos_embed" else tensor
 
 
-def to_official(own: str, tensor: Tensor, p: int) -> Tensor:
-    """Our tensor in the official layout; p: the patch size."""
+def to_official(own: str, tensor: Tensor, p: int | None) -> Tensor:
+    """Our tensor in the official layout; p: the patch size of a network that has one."""
     if own == "patch_embed.proj.weight":
         return rearrange(tensor, "d (p1 p2 c) -> d c p1 p2", p1=p, p2=p).contiguous()
     return tensor[None] if own == "pos_embed" else tensor
@@ -104,6 +105,8 @@ def read_config(
         raise ValueError(
             f"these are no official {network} weights: {odd[0]} is {fault} ({len(odd)} such)"
         )
+    if not code.HEADS:  # no transformer
+        return outline
     ranks = {"patch_embed.proj.weight": "(d, c, p, p)", "pos_embed": "(1, n, d)"}
     shape = {}  # by our names
     for name, own in names.items():
@@ -145,40 +148,3 @@ def read_config(
     if int(width * config["mlp_ratio"]) != inner:  # rounded down, the ratio may fall short
         config["mlp_ratio"] = math.nextafter(config["mlp_ratio"], math.inf)
     return config
-
-
-def _state_dict(source: Mapping[str, Tensor] | str | Path) -> Mapping[str, Tensor]:
-    content = _read(Path(source)) if isinstance(source, str | Path) else source
-    if not isinstance(content, Mapping):
-        raise TypeError(f"source holds a {type(content).__name__}, not a state dict")
-    # Of a training checkpoint the average, which samples well.
-    inner = [content[key] for key in ("ema", "model") if isinstance(content.get(key), Mapping)]
-    content = inner[0] if inner else content
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ValueError(
-                f"source is no state dict: {name!r} is a {type(tensor).__name__}; it must hold "
-                "tensors by their names, itself or under the key 'ema'"
-            )
-    return content
-
-
-def _read(path: Path) -> Mapping:
-    if not path.is_file():
-        way_out = "give the path of *.pt or *.safetensors, or a state dict"
-        raise ValueError(f"{path} is no file; {way_out}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # The official training loop stores its command line, a Namespace of plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]), open(path, "rb") as file:
-            zipped = file.read(2) == b"PK"  # the format since torch 1.6, which can stay on disk
-            if zipped:
-                return load_archive(path, mmap=True)
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
-    except Exception as error:  # torch raises many kinds for a damaged or a dangerous file
-        raise ValueError(
-            f"{path} can't be read as weights; it is damaged, or holds code, which is never run"
-        ) from error

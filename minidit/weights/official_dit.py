@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 
+from torch import nn
+
 from minidit.dit import DIT_SIZES, DiT
 
-Network = DiT
+Network = build = DiT
 LAYERS = {  # official → ours; {i} counts the blocks
     "x_embedder.proj": "patch_embed.proj",  # a convolution (d, c, p, p) there
     "pos_embed": "pos_embed",  # (1, n, d) there
@@ -21,6 +23,13 @@ LAYERS = {  # official → ours; {i} counts the blocks
 }
 HEADS = {size["hidden_size"]: size["num_heads"] for size in DIT_SIZES.values()}  # by width
 CONDITION_TOKENS = False  # none of the positions is a token's of time or label
+
+
+def recognises(names: Iterable[str]) -> bool:
+    """Whether a state dict is of this code."""
+    return any(
+        name.startswith(("x_embedder.", "final_layer.adaLN", "t_embedder.")) for name in names
+    )
 
 
 def tensors_of(layers: dict[str, str]) -> dict[str, str]:
@@ -68,3 +77,7 @@ def check_export(model: DiT) -> None:
             f"block={model.config['block']!r}, num_classes={model.config['num_classes']}: the "
             "official code has block 'adaln_zero' and at least one class"
         )
+
+
+def finish(model: nn.Module, told: dict) -> None:
+    """What is left to do when the tensors are in their places: nothing."""

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from minidit.uvit import UVIT_SIZES, UViT
-from minidit.weights.official_dit import tensors_of
+from minidit.weights.official_dit import finish, tensors_of
 
-Network = UViT
+Network = build = UViT
 LAYERS = {  # official → ours, where the network has it
     "patch_embed.proj": "patch_embed.proj",  # a convolution (d, c, p, p) there
     "pos_embed": "pos_embed",  # (1, extras + n, d) there
@@ -20,6 +20,11 @@ BLOCK_LAYERS = {k: k for k in ("norm1", "attn.qkv", "attn.proj", "norm2")}
 BLOCK_LAYERS |= {"mlp.fc1": "mlp.up", "mlp.fc2": "mlp.down"}
 HEADS = {size["hidden_size"]: size["num_heads"] for size in UVIT_SIZES.values()}  # by width
 CONDITION_TOKENS = True  # time and label are tokens, whose positions come first
+
+
+def recognises(names: Iterable[str]) -> bool:
+    """Whether a state dict is of this code."""
+    return any(name.startswith(("mid_block.", "in_blocks.", "out_blocks.")) for name in names)
 
 
 def names_of(config: dict) -> dict[str, str]:
