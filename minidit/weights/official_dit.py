@@ -6,7 +6,7 @@ from torch import nn
 
 from minidit.dit import DIT_SIZES, DiT
 
-Network = build = DiT
+Network = DiT
 LAYERS = {  # official → ours; {i} counts the blocks
     "x_embedder.proj": "patch_embed.proj",  # a convolution (d, c, p, p) there
     "pos_embed": "pos_embed",  # (1, n, d) there
@@ -30,6 +30,11 @@ def recognises(names: Iterable[str]) -> bool:
     return any(
         name.startswith(("x_embedder.", "final_layer.adaLN", "t_embedder.")) for name in names
     )
+
+
+def build(config: dict) -> DiT:
+    """The network with these arguments."""
+    return DiT(**config)
 
 
 def tensors_of(layers: dict[str, str]) -> dict[str, str]:

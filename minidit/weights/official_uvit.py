@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from minidit.uvit import UVIT_SIZES, UViT
-from minidit.weights.official_dit import finish, tensors_of
+from minidit.weights.official_dit import finish as finish
+from minidit.weights.official_dit import tensors_of
 
-Network = build = UViT
+Network = UViT
 LAYERS = {  # official → ours, where the network has it
     "patch_embed.proj": "patch_embed.proj",  # a convolution (d, c, p, p) there
     "pos_embed": "pos_embed",  # (1, extras + n, d) there
@@ -25,6 +26,11 @@ CONDITION_TOKENS = True  # time and label are tokens, whose positions come first
 def recognises(names: Iterable[str]) -> bool:
     """Whether a state dict is of this code."""
     return any(name.startswith(("mid_block.", "in_blocks.", "out_blocks.")) for name in names)
+
+
+def build(config: dict) -> UViT:
+    """The network with these arguments."""
+    return UViT(**config)
 
 
 def names_of(config: dict) -> dict[str, str]:
