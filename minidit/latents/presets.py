@@ -12,7 +12,7 @@ _CIFAR10 = dict(latent_channels=4, width=24, multipliers=(1, 2))  # 32×32×3 �
 
 
 def _preset(network: str, data: str, classifier: str, model: dict) -> dict:
-    recipe = dict(steps=5000, batch_size=16, lr=2e-3, warmup=100, ema_decay=0.999)
+    recipe = dict(steps=4000, batch_size=16, lr=2e-3, warmup=100, ema_decay=0.999)
     return dict(network=network, data=data, classifier=classifier, model=model, recipe=recipe)
 
 
