@@ -6,7 +6,17 @@ import argparse
 import sys
 
 from minidit import __version__
-from minidit.cli import autoencoder, bench, classifier, demo, evaluate, experiment, sample, train
+from minidit.cli import (
+    autoencoder,
+    bench,
+    classifier,
+    demo,
+    evaluate,
+    experiment,
+    fetch,
+    sample,
+    train,
+)
 from minidit.cli.terminal import settle
 
 EXAMPLES = """examples:
@@ -31,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"minidit {__version__}")
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for home in (demo, train, sample, evaluate, classifier, autoencoder, experiment, bench):
+    for home in (demo, train, sample, evaluate, classifier, autoencoder, experiment, bench, fetch):
         home.add(subparsers)
     return top
 

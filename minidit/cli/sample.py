@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from minidit import data, plot, weights
+from minidit import data, plot
 from minidit._validate import check_choice
 from minidit.cli.scenes import read_request
 from minidit.cli.terminal import add_shared, bar, writable, write_images
@@ -16,6 +16,7 @@ from minidit.latents import latent
 from minidit.sampling import SAMPLERS, State, select_steps
 from minidit.sampling import sample as last
 from minidit.training.generate import generate
+from minidit.weights import official
 from minidit.weights.files import replacing
 
 HOW = ("guidance", "sampler", "steps", "seed", "clip")  # options of how to sample, and its record
@@ -57,15 +58,34 @@ class Painter:
 
     def __init__(self, args: Namespace) -> None:
         check_choice("--sampler", args.sampler, SAMPLERS)
-        self.model, self.diffusion = weights.load(args.weights)
+        self.model, self.diffusion = official.open_weights(args.weights)
         if self.diffusion is None:
             raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
+        pixels = official.is_official(args.weights) and self.model.in_channels != 4
+        self.stage = None if pixels else latent.first_stage_of(args.weights, args.autoencoder)
+        if self.stage is not None and self.stage.model.latent_channels != self.model.in_channels:
+            raise ValueError(
+                f"--autoencoder {self.stage.name} has {self.stage.model.latent_channels} channels, "
+                f"and --weights {args.weights} draw {self.model.in_channels}; choose another"
+            )
+        if official.is_official(args.weights):
+            self._settle(args.device)
         self.model.to(args.device)
-        self.stage = latent.first_stage_of(args.weights, args.autoencoder)
         if self.stage is not None and args.clip:
             raise ValueError("--clip is for pixels; these weights draw latents, so leave it out")
         self.how = {key: getattr(args, key) for key in HOW}
         self.how["steps"] = int(args.steps) if args.steps.isdecimal() else args.steps
+
+    def _settle(self, device: torch.device) -> None:
+        """Official networks are large: half precision where it is fast, and their size is told."""
+        self.model.to(torch.bfloat16 if device.type == "cuda" else torch.float32)
+        if self.stage is not None:
+            self.stage.model.float().to(device)
+        count = sum(p.numel() for p in self.model.parameters())
+        size = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        print(f"{count / 1e6:,.0f} million weights, {size / 1e9:.1f} GB of memory", end="")
+        side = self.stage and self.stage.model.factor * max(self.model.size)
+        print(f"; images of {side}×{side} pixels" if side else "")
 
     def states(self, y: Tensor, how: dict | None = None) -> Iterator[State]:
         """A sampler's states for conditions y (n, …); `how` in place of the options."""
@@ -129,10 +149,14 @@ def _conditions(args: Namespace, model: torch.nn.Module) -> tuple[Tensor, int]:
         raise ValueError(f"--weights {args.weights} have no labels to draw; minidit.ddim samples")
     if args.labels is None:
         return torch.arange(num_classes).repeat(args.per_class), num_classes
+    names = data.imagenet_classes() if num_classes == 1000 else ()
+    parts = [part.strip() for part in args.labels.split(",")]
     try:
-        labels = [int(part) for part in args.labels.split(",")]
+        labels = [names.index(part) if part in names else int(part) for part in parts]
     except ValueError:
         raise ValueError(f"--labels {args.labels} must be numbers and commas: 3,1,4") from None
     if not all(0 <= label < num_classes for label in labels):
         raise ValueError(f"--labels {args.labels}: these weights know 0 … {num_classes - 1}")
+    if names:
+        print("; ".join(f"{label} {names[label]}" for label in labels))
     return torch.tensor(labels), min(10, len(labels))

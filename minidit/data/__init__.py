@@ -87,6 +87,12 @@ def load(
     return entry.kind(images, labels, entry.classes, name, split, *more)
 
 
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes, by label."""
+    text = (Path(__file__).parent / "imagenet.txt").read_text("utf-8")
+    return tuple(name.strip() for name in text.replace("\n", " ").split(";"))
+
+
 def condition_of(dataset: Dataset, encoder: nn.Module | None) -> Tensor:
     """What a network with this encoder is told of images: labels, or what the encoder `reads`."""
     field = getattr(encoder, "reads", "labels")

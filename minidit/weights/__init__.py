@@ -220,12 +220,21 @@ def known(name: str | Path) -> bool:
     return _path(name).is_file()  # a pipe could be waited for
 
 
+def is_ours(path: Path) -> bool:
+    """Whether `save` wrote a safetensors file; also of a damaged one, which `load` tells."""
+    try:
+        with safe_open(path, "pt") as file:
+            return "minidit" in (file.metadata() or {})
+    except SafetensorError:
+        return True
+
+
 def find(name: str | Path) -> Path:
     """The path of shipped weights, or of a file; ValueError if there is none."""
     if not known(name):
         raise ValueError(
             f"weights {str(name)!r} are unknown; shipped are {shipped()}, "
-            "or give the path of a .safetensors file"
+            "or give the path of a .safetensors file, or of official weights"
         )
     return _path(name)
 

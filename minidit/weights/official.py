@@ -13,6 +13,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from minidit import weights
+from minidit.diffusion import Diffusion
+from minidit.dit import DiT
+from minidit.uvit import UViT
 from minidit.weights import Outline, diffusers, official_dit, official_uvit, reading
 
 # The codes whose names are known, each a module; `minidit` adds that of the autoencoders.
@@ -63,6 +67,33 @@ def load_official(
     return model.eval()
 
 
+def is_official(name: str | Path) -> bool:
+    """Whether there is a file or folder of this name that `save` didn't write."""
+    path = Path(name)
+    if path.suffix == ".safetensors":
+        return path.is_file() and not weights.is_ours(path)
+    return path.exists() and not weights.known(name)
+
+
+def open_weights(name: str | Path) -> weights.Loaded:
+    """`load`, or official weights with the process that their authors trained them for.
+
+    Of DiT the linear schedule; of U-ViT that of Stable Diffusion for latents, which have four
+    channels, the VP process for pixels. Both predict the noise. None for an autoencoder.
+    """
+    if not is_official(name):
+        return weights.load(name)
+    model = load_official(name)
+    if isinstance(model, DiT):
+        process = {"schedule": "linear", "learn_sigma": model.config["learn_sigma"]}
+    elif isinstance(model, UViT):
+        schedule = "scaled_linear_from_1" if model.in_channels == 4 else "vp_sde"
+        process = {"schedule": schedule}
+    else:
+        return weights.Loaded(model, None)
+    return weights.Loaded(model, Diffusion.from_config(process | {"predict": "eps"}))
+
+
 def export_official(model: nn.Module) -> dict[str, Tensor]:
     """The official code's state dict, to the bit; TypeError or ValueError for other networks."""
     code = next((code for code in CODES if isinstance(model, code.Network)), None)
@@ -70,6 +101,8 @@ def export_official(model: nn.Module) -> dict[str, Tensor]:
         told = f"model is a {type(model).__name__}"
         raise TypeError(f"{told}; only DiT, UViT and autoencoders have official names")
     code.check_export(model)
+    if len(set(getattr(model, "size", ()))) > 1:
+        raise ValueError(f"input_size={model.size}: the official code has square images only")
     ours = model.state_dict()
     return {
         name: to_official(own, ours[own].detach(), model.config.get("patch_size"))

@@ -17,6 +17,7 @@ from torch import Tensor
 from minidit.weights.files import load_archive, read_json
 
 WAY_OUT = "give the path of *.pt, *.safetensors or a folder of diffusers', or a state dict"
+AGAIN = "get it again"
 STEMS = ("diffusion_pytorch_model", "model")  # of the files in diffusers' folders
 ENDS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
 INNER = ("ema", "model", "state_dict")  # where checkpoints keep a network, the average first
@@ -32,8 +33,8 @@ SIGNS = {
     "double_blocks.": ("FLUX", "its code computes something else"),
     "cross_attn.": ("PixArt or another DiT for texts", "load a DiT for classes"),
     "adaln_single.": ("PixArt in diffusers' names", "load a DiT for classes"),
-    "input_blocks.": ("a U-Net", "load a DiT, a U-ViT, or the autoencoder beside it"),
     "time_embedding.": ("a U-Net in diffusers' names", "load the vae beside it"),
+    "input_blocks.": ("a U-Net", "load a DiT, a U-ViT, or the autoencoder beside it"),
     "cls_token": ("a ViT that classifies", "there is no time in it; load a DiT"),
     "encoder.conv_in": ("an autoencoder with other parts than latent diffusion's", "see its code"),
 }
@@ -61,10 +62,10 @@ def state_dict(source: Mapping[str, Tensor] | str | Path) -> tuple[dict[str, Ten
     content = inner[0] if inner else content
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
-        name = next(iter(content), None)
+        there = str(list(content)[:3])[1:-1] or "nothing"
         raise ValueError(
-            f"source is no state dict: {name!r} is a {type(content.get(name)).__name__}; it must "
-            f"hold tensors by their names, itself or under a key of {list(INNER)}"
+            f"source is no state dict: it holds {there}; it must hold tensors by their names, "
+            f"itself or under a key of {list(INNER)}"
         )
     # of DistributedDataParallel and torch.compile, around all of it or a part
     bare = {re.sub(r"\b(module|_orig_mod)\.", "", k): v for k, v in tensors.items()}
@@ -87,7 +88,11 @@ def read(path: Path) -> tuple[object, dict]:
     if not path.is_file():
         raise ValueError(f"{path} is no file; {WAY_OUT}")
     config = path.parent / "config.json"
-    told = {} if not path.name.startswith(STEMS) or not config.is_file() else read_json(config, {})
+    told = (
+        {}
+        if not path.name.startswith(STEMS) or not config.is_file()
+        else read_json(config, {}, AGAIN)
+    )
     if path.suffix == ".json":
         return _shards(path), told
     try:
@@ -108,7 +113,7 @@ def read(path: Path) -> tuple[object, dict]:
 
 def _shards(index: Path) -> dict[str, Tensor]:
     """The tensors of all files that an index names."""
-    places = read_json(index, {"weight_map": dict})["weight_map"]
+    places = read_json(index, {"weight_map": dict}, AGAIN)["weight_map"]
     tensors: dict[str, Tensor] = {}
     for name in sorted({str(place) for place in places.values()}):
         shard = index.parent / Path(name).name

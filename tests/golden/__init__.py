@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 NETWORK = 3.2e-6  # float32 networks, absolute
 GUIDED = 7 * NETWORK  # the same, extrapolated to four times one pass minus three times another
 PROCESS = 5e-6  # float32 operations of the process, relative to max(1, value)
+AUTOENCODER = 3e-5  # float32 autoencoders, relative to max(1, value)
 WALK = 3.1e-6  # float32 trajectories
 DOUBLE = 1e-12  # everything in float64, relative to max(1, value)
 TABLES = 3e-12  # schedules, relative to max(1e-4, value): 1 - ᾱ has lost four digits at the start

@@ -2,8 +2,8 @@
 
 import torch
 
-from golden import PROCESS, Comparison, Golden
-from minidit import DiagonalGaussian, Quantizer
+from golden import AUTOENCODER, DOUBLE, PROCESS, Comparison, Golden
+from minidit import DiagonalGaussian, Quantizer, load_official
 from minidit.diffusion import normal_kl
 
 
@@ -66,3 +66,24 @@ def codebook():
     }
     for name, value in ours.items():
         yield Comparison(golden.name, f"out/{name}", value, golden[f"out/{name}"], PROCESS)
+
+
+def autoencoders():
+    """Latent diffusion's autoencoders, and diffusers' names of one, there and back."""
+    for name in ("ldm_autoencoder_kl", "ldm_autoencoder_vq", "hf_autoencoder_kl"):
+        golden = Golden(name)
+        model = load_official({k: z.float() for k, z in golden.part("sd/").items()})
+        for out, dtype in {"out/": torch.float32, "out64/": torch.float64}.items():
+            x, official = golden["in/x"].to(dtype), golden.part(out)
+            with torch.no_grad():
+                latents = model.to(dtype).latents(x)
+                found = {"latent": latents, "reconstruction": model.decode(latents)}
+                found["encoded"] = model.encoded(x)
+                if name.startswith("hf"):
+                    q = model.encode(x)
+                    found |= {"mean": q.mean, "logvar": q.logvar}
+                if "indices" in official:
+                    found["indices"] = model.encode(x).indices.flatten()
+            allowed = AUTOENCODER if dtype is torch.float32 else DOUBLE
+            for what in official.keys() & found.keys():
+                yield Comparison(golden.name, out + what, found[what], official[what], allowed)

@@ -10,7 +10,7 @@ from unittest import mock
 
 import torch
 
-from golden import DOUBLE, GUIDED, NETWORK, Comparison, Golden
+from golden import AUTOENCODER, DOUBLE, GUIDED, NETWORK, Comparison, Golden
 from minidit import (
     DiT,
     UViT,
@@ -113,6 +113,18 @@ def outputs():
             ours, ours64 = model(x, *rest), model.double()(x.double(), *rest)
         yield Comparison(golden.name, "out/y", ours, golden["out/y"], NETWORK, floor=None)
         yield Comparison(golden.name, "out64/y", ours64, golden["out64/y"], DOUBLE)
+
+
+@on_the_official_processor
+def names_of_diffusers():
+    """The official network from diffusers' names, which computes with the official frequencies."""
+    golden = Golden("hf_dit")
+    heads, size = (golden.config["arguments"][k] for k in ("num_attention_heads", "sample_size"))
+    weights = {k: z.float() for k, z in golden.part("sd/").items()}
+    model = load_official(weights, heads, input_size=size)
+    with torch.no_grad():
+        ours = model(*inputs(golden))
+    yield Comparison(golden.name, "out/y", ours, golden["out/y"], AUTOENCODER, floor=None)
 
 
 @on_the_official_processor
