@@ -11,6 +11,7 @@ import sys
 import tarfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import glyphs
@@ -337,7 +338,9 @@ def test_the_pickled_version_is_refused_and_never_opened(tmp_path, name):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """/whole/ gives the file, /other/ one of equal size, /cut/ half of what it promised."""
+    """/whole/ gives the file, /other/ one of equal size, /cut/ half of what it promised, /part/
+    half of it, too, but the rest to who asks for that.
+    """
 
     content = bytes(numbers(5000).tolist())
 
@@ -347,10 +350,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self.send_error(404)
         body = self.content if kind != "other" else self.content[::-1]
         body = body + b"more" if kind == "long" else body
-        self.send_response(200)
+        start = self.headers.get("Range", "")
+        if kind == "part" and start:
+            assert start == "bytes=2500-"
+            body, kind = body[2500:], "rest"
+        self.send_response(206 if kind == "rest" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if kind == "cut" else body)
+        self.wfile.write(body[: len(body) // 2] if kind in ("cut", "part") else body)
 
     def log_message(self, *args):
         pass
@@ -381,7 +388,6 @@ def test_a_download_arrives_whole_and_leaves_nothing_else(tmp_path, server, monk
     ("kind", "reason"),
     [
         ("other", "what came has another SHA-256"),
-        ("cut", "stopped after 2500 of 5000 bytes|IncompleteRead"),
         ("long", "more than the expected 5000 bytes"),
         ("gone", "404"),
     ],
@@ -397,6 +403,23 @@ def test_a_download_that_is_not_the_file_is_not_kept(tmp_path, server, monkeypat
     assert list(tmp_path.iterdir()) == []
     path = fetch(published(f"{server}/{kind}/", f"{server}/whole/"), tmp_path)  # the next mirror
     assert path.read_bytes() == _Handler.content
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("kind", ["part", "cut"])
+def test_a_transfer_that_broke_off_goes_on(tmp_path, server, monkeypatch, kind, known):
+    """Where the server knows no parts, from the start; sizes unknown are the server's."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    source, heard = published(f"{server}/{kind}/"), []
+    source = source if known else Source(source.name, None, None, source.mirrors)
+    with pytest.raises(data.DownloadError, match="stopped after 2500 of 5000|IncompleteRead"):
+        fetch(source, tmp_path)
+    assert (tmp_path / "file.bin.partial").stat().st_size == 2500
+    if kind == "cut":
+        source = replace(source, mirrors=(f"{server}/whole/",))
+    path = fetch(source, tmp_path, lambda done, size: heard.append((done, size)))
+    assert path.read_bytes() == _Handler.content and heard[-1] == (5000, 5000)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_mnist_is_fetched_file_by_file(tmp_path, monkeypatch):

@@ -3,14 +3,18 @@
 import argparse
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
 import torch
 from golden import Golden
+from PIL import Image
 from safetensors.torch import save_file
 
-from minidit import KLAutoencoder, UViT, VQAutoencoder, export_official, load_official
+from minidit import KLAutoencoder, UViT, VQAutoencoder, data, export_official, load_official
+from minidit.cli import fetch, main
+from minidit.data.fetch import Source
 from minidit.weights import official
 
 
@@ -218,3 +222,55 @@ def test_official_weights_know_their_process(tmp_path, tiny_dit, awaken):
     torch.save(export_official(KLAutoencoder(1, 2, 8)), tmp_path / "a.pt")
     assert official.open_weights(tmp_path / "a.pt").diffusion is None
     assert official.open_weights("dit-mnist").diffusion.schedule.name == "straight"
+
+
+@pytest.fixture
+def files(tmp_path, tiny_dit, awaken):
+    """A small DiT in its authors' file, and an autoencoder in diffusers' names."""
+    dit = tiny_dit(input_size=4, in_channels=4, patch_size=4, hidden_size=384, num_heads=6, depth=1)
+    torch.save(export_official(awaken(dit)), tmp_path / "DiT.pt")
+    save_file(weights_of("hf_autoencoder_kl"), tmp_path / "vae.safetensors")
+    return [str(tmp_path / name) for name in ("DiT.pt", "vae.safetensors", "dogs.png")]
+
+
+def test_official_weights_are_sampled_to_a_picture(files, capsys):
+    network, autoencoder, out = files
+    command = ["sample", "--weights", network, "--labels", "2,0", "--steps", "2", "--out", out]
+    assert main([*command, "--device", "cpu", "--autoencoder", autoencoder]) == 0
+    told = capsys.readouterr().out
+    assert "million weights, " in told and "images of 8×8 pixels" in told
+    assert Image.open(out).size[0] >= 16
+    for more, words in {
+        (): "may draw latents: say where their autoencoder is",
+        ("--autoencoder", network): "is no autoencoder|are a DiT, no autoencoder",
+        ("--autoencoder", str(pathlib.Path(out).with_name("no.pt"))): "are unknown",
+    }.items():
+        assert main([*command, *more]) == 2
+        assert re.search(words, capsys.readouterr().err)
+
+
+def test_imagenet_has_a_thousand_names():
+    names = data.imagenet_classes()
+    assert len(names) == len(set(names)) == 1000 and names[207] == "golden retriever"
+    assert [names.index(k) for k in ("tench", "otter", "geyser", "toilet tissue")][:3] == [
+        0,
+        360,
+        974,
+    ]
+    assert all(name == name.strip() and name for name in names)
+
+
+def test_fetch_says_what_to_get_without_a_network(tmp_path, monkeypatch, capsys):
+    for folder, source in fetch.FILES["dit-xl-2"]:
+        nowhere = (f"http://127.0.0.1:9/{folder}/",)
+        monkeypatch.setitem(
+            fetch.FILES, "dit-xl-2", ((folder, Source(source.name, None, None, nowhere)),) * 2
+        )
+    assert main(["fetch", "dit-xl-2", "--out", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "could not be downloaded" in told and "SHA-256 unknown" in told and str(tmp_path) in told
+    path = tmp_path / folder / source.name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"there")
+    assert main(["fetch", "dit-xl-2", "--out", str(tmp_path)]) == 0
+    assert f"--autoencoder {path} --labels 207" in capsys.readouterr().out

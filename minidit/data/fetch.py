@@ -51,11 +51,11 @@ def fetch(source: Source, folder: Path, report: Report = lambda done, size: None
 def _download(url: str, source: Source, target: Path, report: Report) -> Path:
     """One attempt; OSError if the answer is not exactly the file."""
     part = target.with_name(target.name + ".partial")
-    with locked(target.with_name(target.name + ".lock")), open(part, "ab") as file:
-        done = file.tell()
+    with locked(target.with_name(target.name + ".lock")):
+        done = part.stat().st_size if part.exists() else 0
         rest = {"Range": f"bytes={done}-"} if done else {}
         request = urllib.request.Request(url, headers=rest)
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, open(part, "ab") as file:
             if done and answer.status != 206:  # it knows no parts
                 file.truncate(done := 0)
             length = answer.headers.get("Content-Length")
