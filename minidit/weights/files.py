@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -19,9 +20,28 @@ def lock(file: IO, wait: bool = False) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
-    except (ImportError, OSError):  # Windows and some network file systems have no such locks
+    except OSError:  # some network file systems have no locks
         pass
+    except ImportError:
+        return _lock_on_windows(file, wait)
     return True
+
+
+def _lock_on_windows(file: IO, wait: bool) -> bool:
+    import msvcrt
+
+    while True:
+        place = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+        os.lseek(file.fileno(), 1 << 30, os.SEEK_SET)  # where no byte is to be read
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            return True
+        except PermissionError:
+            if not wait:
+                return False
+        finally:
+            os.lseek(file.fileno(), place, os.SEEK_SET)
+        time.sleep(0.1)
 
 
 @contextmanager
