@@ -17,6 +17,7 @@ import torch
 
 from minidit import Diffusion, data, straight, weights
 from minidit.__main__ import main
+from minidit.cli import terminal
 
 TRAIN = ["train", "--data", "digits", "--preset", "demo", "--batch-size", "8", "--threads", "1"]
 
@@ -76,6 +77,39 @@ def test_other_settings_in_the_same_folder_are_refused(trained):
     assert done.returncode == 2
     assert "another run" in done.stderr and "lr" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"step,loss\xff\n1,0.5\n", "is no log of a run; move it away"),
+        (b"\x00\x01", "is no log of a run"),
+        (b"my notes\n", "is no log of a run"),
+        (None, "is no file; move it away"),
+    ],
+)
+@pytest.mark.parametrize("name", ["log.csv", "run.lock"])
+def test_what_is_no_log_or_lock_is_told_before_the_work(tmp_path, name, content, told):
+    if content is None:
+        pytest.importorskip("fcntl")  # pipes, too
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    if name == "run.lock" and content is not None:  # of a run that was killed
+        assert main([*TRAIN, "--steps", "1", "--out", str(tmp_path)]) == 0
+        return
+    done = command(*TRAIN, "--steps", 1, "--out", tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"{tmp_path / name} {told}" in done.stderr
+    assert content is None or (tmp_path / name).read_bytes() == content
+
+
+def test_of_a_log_what_is_whole_is_kept(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes("step,loss\n1,0.50000\n2,0.4\n\xff,\n3,-0.25000\n4,0.1".encode("latin-1"))
+    with terminal.log(path, 9) as report:
+        report(4, 0.125)
+    assert path.read_text() == "step,loss\n1,0.50000\n3,-0.25000\n4,0.12500\n"
 
 
 def test_samples_as_arrays(trained, tmp_path):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from minidit import data, plot, weights
 from minidit._validate import check_choice
 from minidit.training.distributed import MODES
-from minidit.weights.files import replacing
+from minidit.weights.files import check_plain, replacing
 
 SHARED = {
     "threads": dict(type=int, help="processor threads (default: all)"),
@@ -31,6 +31,7 @@ SHARED = {
     ),
     "store": dict(action="store_true", help="add the figures to the weights' JSON file"),
 }
+HEAD = "step,loss"  # of a run's log
 PATHS = "weights autoencoder start inception out film strip".split()  # or names
 RECORDED = "data preset autoencoder start steps batch_size lr seed threads out".split()
 
@@ -116,19 +117,18 @@ def log(path: Path, steps: int) -> Iterator[Callable[[int, float], None]]:
 
     A run that was killed goes on at its last checkpoint: later rows are dropped.
     """
-    progress = None
+    progress, _ = None, _rows(path)  # a file that is no log is told before the work
 
     def report(step: int, loss: float) -> None:
         nonlocal progress
         if progress is None:
             progress = bar(steps, step - 1)
-            rows = path.read_text().splitlines()[1:] if path.exists() else []
-            kept = [row for row in rows if int(row.split(",")[0]) < step]
+            kept = [row for row in _rows(path) if int(row.split(",")[0]) < step]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(["step,loss", *kept]) + "\n")
+            path.write_text("\n".join([HEAD, *kept]) + "\n", "utf-8")
         progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         progress.update(step - progress.n)
-        with open(path, "a") as file:
+        with open(path, "a", encoding="utf-8") as file:
             file.write(f"{step},{loss:.5f}\n")
 
     try:
@@ -138,6 +138,15 @@ def log(path: Path, steps: int) -> Iterator[Callable[[int, float], None]]:
     finally:
         if progress is not None:
             progress.close()
+
+
+def _rows(path: Path) -> list[str]:
+    """The whole rows of a log, none if there is none yet."""
+    check_plain(path)
+    found = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    if found[:1] not in ([], [HEAD]):
+        raise ValueError(f"{path} is no log of a run; move it away, or choose another folder")
+    return [row for row in found if re.fullmatch(r"\d+,-?\d+\.\d{5}", row)]
 
 
 def write_images(out: Path, images: Tensor, columns: int, y: Tensor | None = None) -> None:

@@ -66,7 +66,9 @@ def shipped() -> list[str]:
 
 def results(name: str) -> dict:
     """What `data/results` of a clone, or of an installed package, holds of an experiment."""
-    return json.loads((shipped_folder().parent / "results" / f"{name}.json").read_text("utf-8"))
+    path = shipped_folder().parent / "results" / f"{name}.json"
+    there = sorted(other.stem for other in path.parent.glob("*.json"))
+    return read_json(path, {}, f"get it again, or choose one of {there}")
 
 
 def save(

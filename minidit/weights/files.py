@@ -44,15 +44,24 @@ def _lock_on_windows(file: IO, wait: bool) -> bool:
         time.sleep(0.1)
 
 
+def check_plain(path: Path) -> None:
+    """Raise OSError for what is there and no file: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file; move it away, or choose another folder")
+
+
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold the file `path` as a lock; OSError, or with `wait` patience, while another does."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_plain(path)
     held = False
     while not held:
         with open(path, "a+") as file:
             if not lock(file, wait):
-                told = f"another run writes to {path.parent}, pid {path.read_text()}"
+                told = (
+                    f"another run writes to {path.parent}, pid {path.read_text('utf-8', 'replace')}"
+                )
                 raise BlockingIOError(f"{told}; wait for its end, or choose another folder")
             if held := os.fstat(file.fileno()).st_nlink > 0:  # else it has just been removed
                 file.truncate(0)
@@ -73,7 +82,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(path.name + ".*part"):  # by a process that was killed
-        with suppress(OSError), open(left, "ab") as file:
+        with suppress(OSError), open(left, "r+b") as file:  # a pipe would be waited for by "wb"
             if lock(file):
                 left.unlink()
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
