@@ -116,6 +116,7 @@ class AutoencoderRun(Loop):
         self.idle.copy_(state.get("idle", self.idle))
 
 
+@torch.inference_mode(False)
 def fit_autoencoder(
     model: Autoencoder,
     images: Tensor,

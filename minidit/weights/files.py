@@ -59,9 +59,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
     while not held:
         with open(path, "a+") as file:
             if not lock(file, wait):
-                told = (
-                    f"another run writes to {path.parent}, pid {path.read_text('utf-8', 'replace')}"
-                )
+                told = f"another run writes to {path.parent}, pid {path.read_text('latin-1')}"
                 raise BlockingIOError(f"{told}; wait for its end, or choose another folder")
             if held := os.fstat(file.fileno()).st_nlink > 0:  # else it has just been removed
                 file.truncate(0)
