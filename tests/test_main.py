@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +17,18 @@ import numpy as np
 import pytest
 import torch
 
-from minidit import Diffusion, data, straight, weights
+from minidit import (
+    Diffusion,
+    Recipe,
+    cosine,
+    data,
+    euler_maruyama,
+    linear,
+    sample,
+    select_steps,
+    straight,
+    weights,
+)
 from minidit.__main__ import main
 from minidit.cli import terminal
 
@@ -125,6 +138,82 @@ def test_samples_as_arrays(trained, tmp_path):
     assert labels.tolist() == [*range(10)] * 2
 
 
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ("sample --labels 3 --per-class 7", "--per-class can't go with --labels; leave one"),
+        ("experiment --seeds 3 --scale gpu", "--scale and --seeds can't go with the list"),
+        ("bench --page --sizes small --seconds 1", "--sizes and --seconds can't go with --page"),
+        (
+            "bench --growth --networks DiT --batch 8",
+            "--networks and --batch can't go with --growth",
+        ),
+        ("evaluate --weights dit-scenes --data mnist", "--data mnist: these weights draw scenes"),
+    ],
+)
+def test_an_option_that_another_makes_vain_is_told(given, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(given.split()) == 2
+    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def of_the_package(call):
+    with pytest.raises(ValueError) as caught:
+        call()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "call, told",
+    [
+        (lambda: select_steps(linear(), "1"), "1 steps can't be had: choose 2 … 1000"),
+        (lambda: select_steps(linear(), "x"), "--steps 'x' is unknown; choose a number, '10,"),
+        (lambda: select_steps(linear(), "ddim444"), "--steps 'ddim444': no whole stride"),
+        (lambda: walked(cosine()), "more steps don't help, choose another --sampler"),
+        (lambda: walked(straight()), "euler_maruyama needs α² + σ² = 1; choose another --sampler"),
+        (lambda: Recipe(1, lr=math.inf), "--lr inf must be above 0 and finite"),
+        (lambda: Recipe(1, batch_size=0), "--batch-size 0 must be at least 1"),
+        (lambda: Recipe(1, muon_lr=0), "muon_lr=0 must be"),  # there is no such option
+    ],
+)
+def test_sentences_of_the_package_name_what_can_be_typed(call, told):
+    sentence = terminal.typed(
+        of_the_package(call), Namespace(steps=0, lr=0, batch_size=0, name="", out="")
+    )
+    assert told in sentence and "[999]" not in sentence and "range" not in sentence
+
+
+def walked(schedule):
+    x = torch.zeros(1, 1, 2, 2)
+    sample(euler_maruyama(lambda x, t, y: x, Diffusion(schedule, "v"), x, steps=50))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="of a POSIX shell")
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_faults(trained, tmp_path, closed):
+    def run(*arguments):
+        line = f'exec "$0" -m minidit "$@" {closed}'
+        command = ["sh", "-c", line, sys.executable, *map(str, arguments)]
+        return subprocess.run(command, stdout=-1, stderr=-1, timeout=300)
+
+    weights = trained / "weights.safetensors"
+    given = ["sample", "--weights", weights, "--labels", "3", "--steps", "2", "--out"]
+    assert run(*given, tmp_path / "a.png").returncode == 0
+    assert main([*map(str, given), str(tmp_path / "b.png")]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    done = run("sample", "--weights", "nope")
+    assert done.returncode == 2 and done.stdout == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="of a POSIX shell")
+def test_a_reader_that_leaves_ends_it_without_a_word():
+    line = f'"{sys.executable}" -m minidit experiment'
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line} | head -n 1"], capture_output=True
+    )
+    assert (done.returncode, done.stderr, done.stdout.count(b"\n")) == (141, b"", 1)
+
+
 def test_samples_depend_on_the_seed_alone(trained, tmp_path):
     def draw(name, seed):
         path = str(tmp_path / name)
@@ -174,12 +263,12 @@ def test_samples_as_a_picture(trained, tmp_path):
     [
         (["train", "--data", "cats", "--out", "x"], ["cats", "mnist"]),
         (["train", "--data", "digits", "--preset", "huge", "--out", "x"], ["huge", "demo"]),
-        ([*TRAIN, "--steps", "0", "--out", "x"], ["steps=0", "at least 1"]),
-        ([*TRAIN, "--lr", "-1", "--out", "x"], ["lr=-1", "above 0"]),
+        ([*TRAIN, "--steps", "0", "--out", "x"], ["--steps 0", "at least 1"]),
+        ([*TRAIN, "--lr", "-1", "--out", "x"], ["--lr -1", "above 0"]),
         ([*TRAIN, "--compile", "fast", "--out", "x"], ["--compile='fast'", "reduce-overhead"]),
         (
             [*TRAIN, "--compile", "reduce-overhead", "--accumulate", "2", "--out", "x"],
-            ["compiled='reduce-overhead'", "accumulate=2"],
+            ["--compile 'reduce-overhead'", "--accumulate 2"],
         ),
         (["sample", "--weights", "dit-nobody"], ["dit-nobody", "shipped"]),
         (["sample", "--weights", "WEIGHTS", "--out", "x.gif"], ["x.gif", ".png"]),

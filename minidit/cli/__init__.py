@@ -8,7 +8,7 @@ import sys
 
 from minidit import __version__
 from minidit.cli import autoencoder, bench, classifier, demo, evaluate, experiment, sample, train
-from minidit.cli.terminal import settle
+from minidit.cli.terminal import settle, typed
 
 EXAMPLES = """examples:
   python -m minidit demo
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"minidit {args.command}: {error}", file=sys.stderr)
+        print(f"minidit {args.command}: {typed(str(error), args)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):

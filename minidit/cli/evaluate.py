@@ -41,6 +41,8 @@ def evaluate(args: Namespace) -> None:
     if isinstance(encoder, ConditionEncoder):
         if args.inception is not None:
             raise ValueError("--inception is for photographs; scenes have prompt alignment")
+        if args.data not in (None, "scenes"):
+            raise ValueError(f"--data {args.data}: these weights draw scenes; leave the option out")
         return scene_commands.evaluate(args, encoder, painter.draw)
     args.data = args.data or weights.info(args.weights).get("data", "mnist")
     if args.inception is not None and not data.DATASETS[args.data].photographs:

@@ -31,6 +31,12 @@ SHARED = {
     ),
     "store": dict(action="store_true", help="add the figures to the weights' JSON file"),
 }
+UNTYPED = {
+    r", or one itself: \[\d+\]| a list,": "",
+    r"so leave out the noisiest: steps=.*|on the straight .*": "choose another --sampler",
+    "counts=": "steps=",
+    "compiled=": "compile=",
+}
 HEAD = "step,loss"  # of a run's log
 PATHS = "weights autoencoder start inception out film strip".split()  # or names
 RECORDED = "data preset autoencoder start steps batch_size lr seed threads out".split()
@@ -79,6 +85,22 @@ def settle(args: Namespace) -> None:
         if name.startswith("cuda") and not there:
             raise ValueError(f"--device {name}: no GPU is usable here; leave the option out")
         args.device = torch.device(name)
+
+
+def typed(told: str, args: Namespace) -> str:
+    """A sentence of the package, where arguments are options and lists of steps aren't typed."""
+    for python, shell in UNTYPED.items():
+        told = re.sub(python, shell, told)
+    names = "|".join(vars(args).keys() - {"name", "command", "run"})
+    pattern = rf"(?<![\w.-])({names})="
+    return re.sub(pattern, lambda found: f"--{found[1].replace('_', '-')} ", told)
+
+
+def alone(args: Namespace, option: str, *names: str) -> None:
+    """Raise ValueError if one of the options `names` is given, which `option` makes vain."""
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+    if given:
+        raise ValueError(f"{' and '.join(given)} can't go with {option}; leave one side out")
 
 
 def writable(out: str | Path, *suffixes: str, option: str = "--out") -> Path:

@@ -53,7 +53,7 @@ def first_stage_of(name: str | Path, autoencoder: str | Path | None = None) -> F
     if autoencoder is None and not weights.known(link["name"]):
         raise ValueError(
             f"weights {str(name)!r} draw latents of the autoencoder {link['name']!r}, which isn't "
-            "there; say where it is: autoencoder=…, on the command line --autoencoder"
+            "there; say where it is: autoencoder=…"
         )
     return first_stage(autoencoder or link["name"], link["sha256"])
 
