@@ -146,9 +146,7 @@ def _guided(how: tuple, model: Denoiser, x: Tensor, t: Tensor, y: Tensor) -> Ten
     scale, channels, interval, null = how
     if not isinstance(y, Tensor):
         raise ValueError(f"y={y!r} can't be guided: guidance leads to labels, a tensor (b,)")
-    inside = None  # guided everywhere
-    if interval is not None:
-        inside = (t >= interval[0]) & (t <= interval[1])  # (b,)
+    inside = None if interval is None else (t >= interval[0]) & (t <= interval[1])  # (b,)
     if scale == 1 or (inside is not None and not inside.any()):
         return model(x, t, y)
     both = torch.cat([y, torch.full_like(y, null)])

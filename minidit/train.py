@@ -271,8 +271,8 @@ class Loop:
     ) -> nn.Module:
         """Take all steps that are left and return the average; the arguments are those of `fit`."""
         check_positive(save_every=save_every)
-        if seconds is not None and (out is not None or seconds <= 0):
-            raise ValueError(f"seconds={seconds} must be above 0, and can't go with out={out}")
+        if seconds is not None and (out is not None or not seconds > 0):
+            raise ValueError(f"seconds={seconds} must be above 0, and without a folder out")
         kept = checkpoint_in(Path(out), self.writes) if out is not None else nullcontext()
         with kept as checkpoint:
             if checkpoint is not None:

@@ -19,6 +19,7 @@ import torch
 
 from minidit import (
     Diffusion,
+    DiT,
     Recipe,
     cosine,
     data,
@@ -123,6 +124,30 @@ def test_of_a_log_what_is_whole_is_kept(tmp_path):
     with terminal.log(path, 9) as report:
         report(4, 0.125)
     assert path.read_text() == "step,loss\n1,0.50000\n3,-0.25000\n4,0.12500\n"
+
+
+def test_another_start_is_another_run(trained, tmp_path, capsys):
+    given = [*TRAIN, "--steps", "1", "--out", str(tmp_path)]
+    assert main(given) == 0 == main(given)
+    assert main([*given, "--start", str(trained / "weights.safetensors")]) == 2
+    assert "of another run: its start has {'sha256': None}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "network, told",
+    [
+        ({"num_classes": 0}, "have no labels to be held to"),
+        ({"num_classes": 11}, "--data digits has images (1, 28, 28) of 10 classes, and these"),
+        ({"input_size": (28, 14)}, "these weights draw (1, 28, 14) of 10; choose another"),
+        ({"in_channels": 2}, "these weights draw (2, 28, 28) of 10; choose another"),
+    ],
+)
+def test_weights_that_do_not_fit_the_data_are_told_before_the_work(network, told, tmp_path, capsys):
+    size = dict(input_size=28, patch_size=7, in_channels=1, hidden_size=16, depth=1, num_heads=2)
+    path = str(tmp_path / "x.safetensors")
+    weights.save(DiT(**size | {"num_classes": 10} | network), path, Diffusion(linear()))
+    assert main(["evaluate", "--weights", path, "--data", "digits", "--steps", "2"]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_samples_as_arrays(trained, tmp_path):

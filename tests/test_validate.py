@@ -24,6 +24,7 @@ from minidit import (
     SceneDetector,
     Schedule,
     UViT,
+    bits_per_dim,
     ddim,
     ddpm,
     fit,
@@ -37,6 +38,7 @@ from minidit import (
 )
 from minidit.evaluate import accuracy, frechet_to_real
 from minidit.evaluate.classifier import Classifier
+from minidit.latents import latent
 from minidit.train import draw_times
 from minidit.training.generate import generate
 from minidit.training.muon import Muon
@@ -79,11 +81,12 @@ def run(sampler=ddpm, model=lambda x, t, y: x, T=50, **options):
     return sample(sampler(model, Diffusion(linear(T)), images(2, 1, 4, 4), **options))
 
 
-def train(pictures=None, labels=(0, 1), model=None, save_every=1, **recipe):
+def train(pictures=None, labels=(0, 1), model=None, save_every=1, seconds=None, **recipe):
     pictures = images(2, 1, 8, 8) if pictures is None else pictures
     labels = torch.tensor(labels) if isinstance(labels, tuple) else labels
     recipe = Recipe(**{"steps": 1, "batch_size": 2} | recipe)
-    fit(model or dit(), Diffusion(linear()), pictures, labels, recipe=recipe, save_every=save_every)
+    how = {"recipe": recipe, "save_every": save_every, "seconds": seconds}
+    fit(model or dit(), Diffusion(linear()), pictures, labels, **how)
 
 
 def noise_it(x0=(2, 1, 4, 4), t=(3, 4), noise=(2, 1, 4, 4)):
@@ -91,12 +94,12 @@ def noise_it(x0=(2, 1, 4, 4), t=(3, 4), noise=(2, 1, 4, 4)):
     return Diffusion(linear()).q_sample(torch.zeros(x0), t, torch.zeros(noise))
 
 
-def loss_of(channels, learn_sigma):
+def loss_of(channels, learn_sigma, x0=images(2, 1, 4, 4)):
     """The loss when a network with so many output channels is given images of one channel."""
     diffusion = Diffusion(linear(), learn_sigma=learn_sigma)
     model = lambda x, t, y: images(2, channels, 4, 4)  # noqa: E731
     t = torch.tensor([3, 4])
-    return diffusion.loss(model, images(2, 1, 4, 4), t, images(2, 1, 4, 4))
+    return diffusion.loss(model, x0, t, images(2, 1, 4, 4))
 
 
 # What is called, what it raises, and what its message must contain, in this order.
@@ -478,6 +481,25 @@ CASES = {
         "isn't the network that is averaged",
     ),
     "average of a deeper": (lambda: EMA(dit()).update(dit(depth=2), 0), "isn't the network"),
+    "batches of none": (lambda: latent.decode(KLAutoencoder(1, 2, 4), images(1, 2, 2, 2), 0), "=0"),
+    "scale of none": (lambda: KLAutoencoder(1, 2, 4).set_scale(images(1, 1, 8, 8), 0), "=0 must"),
+    "bits of bytes": (
+        lambda: bits_per_dim(dit(), Diffusion(linear(50)), images(2, 1, 8, 8).byte()),
+        TypeError,
+        "images are torch.uint8",
+    ),
+    "noise on bytes": (
+        lambda: loss_of(1, False, images(2, 1, 4, 4).byte()),
+        "torch.uint8",
+        "floats of one shape",
+    ),
+    "schedule of arrays": (
+        lambda: Schedule(np.ones(3), np.ones(3), np.arange(3), "straight"),
+        TypeError,
+        "alpha must be a tensor (T,), not ndarray",
+    ),
+    "no seconds": (lambda: train(seconds=math.nan), "seconds=nan must be above 0"),
+    "endless mlp": (lambda: dit(mlp_ratio=math.inf), "mlp_ratio=inf leaves no inner width"),
     "labels of samples": (
         lambda: accuracy(Classifier(width=2), images(2, 1, 28, 28), torch.zeros(3)),
         "(3,) for 2 images",

@@ -34,6 +34,7 @@ SHARED = {
 UNTYPED = {
     r", or one itself: \[\d+\]| a list,": "",
     r"so leave out the noisiest: steps=.*|on the straight .*": "choose another --sampler",
+    r"train it with class_dropout.*": "draw with --guidance 1",
     "counts=": "steps=",
     "compiled=": "compile=",
 }
@@ -63,7 +64,7 @@ def settle(args: Namespace) -> None:
             except RuntimeError:  # of another user, whom nobody knows
                 raise ValueError(f"{option} {value}: there is no such home") from None
     given = [path for name in ("out", "film", "strip") if (path := getattr(args, name, None))]
-    if len({Path(path).resolve() for path in given}) < len(given):
+    if len({os.path.realpath(path) for path in given}) < len(given):
         raise ValueError(f"--out, --film and --strip {given} must be different files")
     if getattr(args, "store", False):
         writable(weights.find(args.weights).with_suffix(".json"), ".json", option="--store")

@@ -90,6 +90,7 @@ def encode(
 def decode(autoencoder: Autoencoder, latents: Tensor, batch_size: int = 250) -> Tensor:
     """Scaled latents (n, k, h, w) → images (n, c, f·h, f·w) in [-1, 1]."""
     check_latents(latents, autoencoder.latent_channels)
+    check_positive(batch_size=batch_size)
     device = autoencoder.scale.device
     parts = [autoencoder.to_images(z.to(device)).cpu().float() for z in latents.split(batch_size)]
     return torch.cat(parts).clamp(-1, 1)

@@ -4,6 +4,7 @@ The paper's adversarial term, which sharpens texture, is left out.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,9 +34,10 @@ class Terms:
     def __post_init__(self) -> None:
         check_choice("pixel", self.pixel, PIXELS)
         for name in ("feature", "kl", "codebook"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 is none")
-        if self.patience < 1:
+            if not 0 <= getattr(self, name) < math.inf:
+                told = f"{name}={getattr(self, name)} must not be negative"
+                raise ValueError(f"{told} or infinite; 0 is none")
+        if not self.patience >= 1:
             raise ValueError(f"patience={self.patience} must be at least 1 step")
 
 

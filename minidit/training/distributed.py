@@ -65,6 +65,7 @@ class DistributedRun(Run):
     The gradient is that of the whole batch. `compiled`: let torch.compile fuse the network's small
     operations, which takes a minute before it pays, in one of its `MODES`: "reduce-overhead" has a
     GPU replay the passes as CUDA graphs, where starting operations takes longer than they do.
+    `start`: the sha256 of the weights that it started from, if any.
     Raises ValueError if the batch doesn't divide into so many, or if the two can't go together.
     """
 
@@ -77,6 +78,7 @@ class DistributedRun(Run):
         recipe: Recipe,
         accumulate: int = 1,
         compiled: str | None = None,
+        start: str | None = None,
     ) -> None:
         shares = world_size() * accumulate
         if accumulate < 1 or recipe.batch_size % shares:
@@ -94,7 +96,7 @@ class DistributedRun(Run):
                 "compiled='default', or accumulate=1"
             )
         super().__init__(model, diffusion, images, labels, recipe)
-        self.accumulate, self.writes = accumulate, rank() == 0
+        self.accumulate, self.writes, self.start = accumulate, rank() == 0, start
         if dist.is_initialized():
             on_gpu = self.device.type == "cuda"
             self.network = DistributedDataParallel(model, [self.device] if on_gpu else None)
@@ -102,6 +104,10 @@ class DistributedRun(Run):
         self.compiled = compiled
         if compiled is not None:
             self.network = torch.compile(self.network, mode=compiled)
+
+    def settings(self) -> dict:
+        """What makes it this run and no other, as plain values."""
+        return super().settings() | {"start": {"sha256": self.start}}
 
     def products(self) -> AbstractContextManager:
         """A compiled network's products are the compiler's own."""

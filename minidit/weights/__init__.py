@@ -96,13 +96,15 @@ def save(
         check_choice("diffusion.schedule.name", diffusion.schedule.name, SCHEDULES)
     if autoencoder is not None:
         header["autoencoder"] = autoencoder
+    parse_json(json.dumps(header), HEADER, path, "no such file was written: see `FirstStage.link`")
     state = model.state_dict().items()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state}
     if not train.finite(tensors.values()):
         raise ValueError(f"model has weights that are not finite, so {path} was not written")
     content = safetensors.torch.save(tensors, {"minidit": json.dumps(header)})
     sha256 = hashlib.sha256(content).hexdigest()
-    note = {"sha256": sha256, "bytes": len(content), **header, **(info or {})}
+    facts = {"sha256": sha256, "bytes": len(content), **header}
+    note = facts | (info or {}) | facts  # of other weights' info those would be wrong
     with replacing(path.with_suffix(".json")) as beside, replacing(path) as file:
         file.write(content)
         beside.write((json.dumps(note, indent=1) + "\n").encode())
