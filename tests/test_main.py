@@ -136,7 +136,7 @@ def test_another_start_is_another_run(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     "network, told",
     [
-        ({"num_classes": 0}, "have no labels to be held to"),
+        ({"num_classes": 0}, "these weights draw (1, 28, 28) of 0; choose another"),
         ({"num_classes": 11}, "--data digits has images (1, 28, 28) of 10 classes, and these"),
         ({"input_size": (28, 14)}, "these weights draw (1, 28, 14) of 10; choose another"),
         ({"in_channels": 2}, "these weights draw (2, 28, 28) of 10; choose another"),

@@ -94,7 +94,7 @@ def noise_it(x0=(2, 1, 4, 4), t=(3, 4), noise=(2, 1, 4, 4)):
     return Diffusion(linear()).q_sample(torch.zeros(x0), t, torch.zeros(noise))
 
 
-def loss_of(channels, learn_sigma, x0=images(2, 1, 4, 4)):
+def loss_of(channels, learn_sigma, x0=torch.zeros(2, 1, 4, 4)):  # noqa: B008
     """The loss when a network with so many output channels is given images of one channel."""
     diffusion = Diffusion(linear(), learn_sigma=learn_sigma)
     model = lambda x, t, y: images(2, channels, 4, 4)  # noqa: E731

@@ -2,7 +2,6 @@
 
 from argparse import Namespace
 
-from minidit._validate import check_choice, check_positive
 from minidit.cli.terminal import add_shared, alone, writable
 from minidit.weights.files import read_json, replacing, write_json
 
@@ -62,14 +61,6 @@ def _measured(args: Namespace) -> dict:
 
     if args.growth:
         alone(args, "--growth", "sizes", "networks", "batch", "compile")
-    for size in args.sizes or ():
-        check_choice("--sizes", size, racing.SIZES)
-    for network in args.networks or ():
-        check_choice("--networks", network, racing.NETWORKS)
-    if args.seconds is not None and not args.seconds > 0:
-        raise ValueError(f"--seconds {args.seconds:g} must be above 0, e.g. 0.2")
-    if args.batch is not None:
-        check_positive(batch=args.batch)
     given = {name: value for name in GIVEN if (value := getattr(args, name)) is not None}
     more = {"growth": args.growth, "device": args.device, "compiled": args.compile}
     return racing.bench(**given, **more, report=print)

@@ -48,13 +48,12 @@ def evaluate(args: Namespace) -> None:
     if args.inception is not None and not data.DATASETS[args.data].photographs:
         raise ValueError(f"--inception is for photographs, not for {args.data}; leave it out")
     network = inception(args.inception) if args.inception is not None else None
-    if num_classes == 0:
-        raise ValueError(f"--weights {args.weights} have no labels to be held to")
-    if args.per_class * num_classes <= 64:
+    if num_classes and args.per_class * num_classes <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to measure; try 100")
     test = data.load(args.data, "test")  # what can't be had is said before the work begins
     drawn, real = (painter.model.in_channels, *painter.model.size), tuple(test.images.shape[1:])
-    if num_classes > len(test.classes) or (painter.stage is None and drawn != real):
+    fits = painter.stage is not None or drawn == real
+    if not (fits and 1 <= num_classes <= len(test.classes)):
         told = f"images {real} of {len(test.classes)} classes, and these weights draw {drawn}"
         raise ValueError(f"--data {args.data} has {told} of {num_classes}; choose another data set")
     labels = torch.arange(num_classes).repeat(args.per_class)

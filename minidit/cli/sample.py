@@ -65,7 +65,6 @@ class Painter:
         if self.stage is not None and args.clip:
             raise ValueError("--clip is for pixels; these weights draw latents, so leave it out")
         self.how = {key: getattr(args, key) for key in HOW}
-        self.how["steps"] = int(args.steps) if args.steps.isdecimal() else args.steps
 
     def states(self, y: Tensor, how: dict | None = None) -> Iterator[State]:
         """A sampler's states for conditions y (n, …); `how` in place of the options."""

@@ -147,7 +147,6 @@ def log(path: Path, steps: int) -> Iterator[Callable[[int, float], None]]:
         if progress is None:
             progress = bar(steps, step - 1)
             kept = [row for row in _rows(path) if int(row.split(",")[0]) < step]
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join([HEAD, *kept]) + "\n", "utf-8")
         progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         progress.update(step - progress.n)

@@ -84,15 +84,14 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
             stage, images, _ = encoded(args, args.autoencoder, "train", images)
     shape, num_classes = tuple(images.shape[1:]), len(train.classes)
     model, diffusion, _ = presets.build(args.preset, shape, num_classes, args.seed)
-    start = None
     if args.start is not None:
         weights.start_from(model, args.start)
-        start = weights.file_sha256(weights.find(args.start))
     y = data.condition_of(train, model.label_embed)
     y = torch.cat([y] * (len(images) // len(y)))  # once more for what was mirrored
     run = distributed.DistributedRun(
-        model.to(args.device), diffusion, images, y, recipe, args.accumulate, args.compile, start
+        model.to(args.device), diffusion, images, y, recipe, args.accumulate, args.compile
     )
+    run.start = args.start and weights.file_sha256(weights.find(args.start))
     average = _go(run, args)
     if run.writes:
         link = stage.link if stage is not None else None

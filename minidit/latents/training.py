@@ -35,8 +35,7 @@ class Terms:
         check_choice("pixel", self.pixel, PIXELS)
         for name in ("feature", "kl", "codebook"):
             if not 0 <= getattr(self, name) < math.inf:
-                told = f"{name}={getattr(self, name)} must not be negative"
-                raise ValueError(f"{told} or infinite; 0 is none")
+                raise ValueError(f"{name}={getattr(self, name)} must be finite and at least 0")
         if not self.patience >= 1:
             raise ValueError(f"patience={self.patience} must be at least 1 step")
 

@@ -65,9 +65,10 @@ class DistributedRun(Run):
     The gradient is that of the whole batch. `compiled`: let torch.compile fuse the network's small
     operations, which takes a minute before it pays, in one of its `MODES`: "reduce-overhead" has a
     GPU replay the passes as CUDA graphs, where starting operations takes longer than they do.
-    `start`: the sha256 of the weights that it started from, if any.
     Raises ValueError if the batch doesn't divide into so many, or if the two can't go together.
     """
+
+    start: str | None = None  # the sha256 of the weights that it began with, if any
 
     def __init__(
         self,
@@ -78,7 +79,6 @@ class DistributedRun(Run):
         recipe: Recipe,
         accumulate: int = 1,
         compiled: str | None = None,
-        start: str | None = None,
     ) -> None:
         shares = world_size() * accumulate
         if accumulate < 1 or recipe.batch_size % shares:
@@ -96,7 +96,7 @@ class DistributedRun(Run):
                 "compiled='default', or accumulate=1"
             )
         super().__init__(model, diffusion, images, labels, recipe)
-        self.accumulate, self.writes, self.start = accumulate, rank() == 0, start
+        self.accumulate, self.writes = accumulate, rank() == 0
         if dist.is_initialized():
             on_gpu = self.device.type == "cuda"
             self.network = DistributedDataParallel(model, [self.device] if on_gpu else None)

@@ -67,8 +67,7 @@ def shipped() -> list[str]:
 def results(name: str) -> dict:
     """What `data/results` of a clone, or of an installed package, holds of an experiment."""
     path = shipped_folder().parent / "results" / f"{name}.json"
-    there = sorted(other.stem for other in path.parent.glob("*.json"))
-    return read_json(path, {}, f"get it again, or choose one of {there}")
+    return read_json(path, {}, f"get it again; {path.parent} holds what there is")
 
 
 def save(

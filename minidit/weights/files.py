@@ -30,18 +30,17 @@ def lock(file: IO, wait: bool = False) -> bool:
 def _lock_on_windows(file: IO, wait: bool) -> bool:
     import msvcrt
 
-    while True:
-        place = os.lseek(file.fileno(), 0, os.SEEK_CUR)
-        os.lseek(file.fileno(), 1 << 30, os.SEEK_SET)  # where no byte is to be read
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            return True
-        except PermissionError:
+    file.seek(1 << 30)  # where no byte is to be read, for locked ones can't be
+    try:
+        while True:
+            with suppress(PermissionError):
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return True
             if not wait:
                 return False
-        finally:
-            os.lseek(file.fileno(), place, os.SEEK_SET)
-        time.sleep(0.1)
+            time.sleep(0.1)
+    finally:
+        file.seek(0)
 
 
 def check_plain(path: Path) -> None:
