@@ -126,6 +126,17 @@ def test_of_a_log_what_is_whole_is_kept(tmp_path):
     assert path.read_text() == "step,loss\n1,0.50000\n3,-0.25000\n4,0.12500\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders")
+def test_pipes_and_circles_as_outputs_are_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.safetensors")
+    os.symlink("circle", "circle")
+    encode = "encode --weights kl-mnist --data digits --split test --out pipe.safetensors"
+    for given, told in (encode, "is no file"), ("sample --labels 1 --out circle/a.png", "written"):
+        assert main(given.split()) == 2
+        assert told in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_another_start_is_another_run(trained, tmp_path, capsys):
     given = [*TRAIN, "--steps", "1", "--out", str(tmp_path)]
     assert main(given) == 0 == main(given)

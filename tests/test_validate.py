@@ -24,6 +24,7 @@ from minidit import (
     SceneDetector,
     Schedule,
     UViT,
+    VQAutoencoder,
     bits_per_dim,
     ddim,
     ddpm,
@@ -522,6 +523,16 @@ def test_message(case):
     assert type(error.value) is kind
     message = str(error.value)
     assert "\n" not in message and len(message) < 300 and not message.endswith(".")
+
+
+def test_images_in_double_precision_are_read_like_others():
+    x, z = torch.rand(1, 3, 8, 8) * 2 - 1, torch.randn(1, 2, 2, 2)
+    for reads, given in (
+        (Classifier(3, 3, 2, residual=True).eval(), x),
+        (SceneDetector(2, 2, 2).eval().find, x),
+        (VQAutoencoder(3, 2, 4).decode, z),
+    ):
+        torch.testing.assert_close(reads(given.double()), reads(given))
 
 
 def test_what_is_called_right_raises_nothing():
