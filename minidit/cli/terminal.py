@@ -112,7 +112,7 @@ def writable(out: str | Path, *suffixes: str, option: str = "--out") -> Path:
     if path.is_dir():
         raise ValueError(f"{option} {out} is a folder; give a file in it")
     try:
-        with TemporaryFile(dir=next(p for p in path.parents if p.exists())) as file:
+        with TemporaryFile(dir=next(p for p in path.parents if os.path.lexists(p))) as file:
             file.write(b"written")
     except OSError as error:
         told = f"{option} {out} can't be written ({error.strerror})"
