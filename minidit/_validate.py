@@ -37,7 +37,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def check_images(images: Tensor, channels: int | None = None, size: tuple | None = None) -> None:
+def check_images(
+    images: Tensor, channels: int | None = None, size: tuple | None = None, floats: bool = False
+) -> None:
     """Raise unless `images` is a tensor (b, c, h, w), where given with these c and (h, w)."""
     check_tensor("images", images, "(b, c, h, w)")
     if images.ndim != 4:
@@ -46,6 +48,8 @@ def check_images(images: Tensor, channels: int | None = None, size: tuple | None
         raise ValueError(f"images have {images.shape[1]} channels; in_channels is {channels}")
     if size is not None and tuple(images.shape[2:]) != tuple(size):
         raise ValueError(f"images are {tuple(images.shape[2:])} pixels; input_size is {size}")
+    if floats and not images.is_floating_point():
+        raise TypeError(f"images are {images.dtype}; networks see floats in [-1, 1]: data.to_unit")
 
 
 def plain_size(input_size: int | tuple) -> int | tuple:
@@ -86,9 +90,7 @@ def check_inputs(x: Tensor, t: Tensor, channels: int, size: tuple) -> None:
 
     One time for a batch of many would broadcast silently.
     """
-    check_images(x, channels, size)
-    if not x.is_floating_point():
-        raise TypeError(f"images are {x.dtype}; networks see floats in [-1, 1]: data.to_unit")
+    check_images(x, channels, size, floats=True)
     check_times(t, len(x))
 
 

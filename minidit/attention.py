@@ -74,9 +74,9 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(hidden_size=hidden_size)
-        inner = int(hidden_size * ratio)
-        if inner < 1:
+        if not 1 <= hidden_size * ratio < 2**31:
             raise ValueError(f"mlp_ratio={ratio} leaves no inner width; the papers use 4")
+        inner = int(hidden_size * ratio)
         self.up = linear_layer(hidden_size, inner, std=std)
         self.down = linear_layer(inner, hidden_size, std=std)
         self.approximate = approximate

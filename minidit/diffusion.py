@@ -133,8 +133,9 @@ class Diffusion:
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t = α_t·x_0 + σ_t·ε (DDPM, equation 4). x0, noise: (b, c, h, w); t: (b,) steps."""
-        if noise.shape != x0.shape:
-            raise ValueError(f"noise has shape {tuple(noise.shape)}; x0 has {tuple(x0.shape)}")
+        if noise.shape != x0.shape or not x0.is_floating_point():
+            told = f"noise has shape {tuple(noise.shape)}; x0 has {tuple(x0.shape)}, {x0.dtype}"
+            raise ValueError(f"{told}; both are floats of one shape: data.to_unit makes some")
         alpha, sigma = self.schedule.at("alpha sigma", t, x0)  # (b, 1, 1, 1) each
         return alpha * x0 + sigma * noise
 

@@ -99,8 +99,8 @@ class LabelEmbedder(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(num_classes=num_classes, hidden_size=hidden_size)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout} is not a probability in [0, 1)")
+        if not (0 <= dropout < 1 and 0 <= std < math.inf):
+            raise ValueError(f"dropout={dropout} must be in [0, 1), std={std} finite and ≥ 0")
         self.num_classes, self.dropout = num_classes, dropout
         self.null_label = num_classes if dropout > 0 else None
         self.table = nn.Embedding(num_classes + (dropout > 0), hidden_size)

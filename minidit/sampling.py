@@ -7,6 +7,7 @@ A sampler is a generator: it yields every state, so the caller owns pictures and
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from numbers import Integral
 from typing import NamedTuple
 
@@ -138,25 +139,25 @@ def guided(
     if interval is not None and not (len(interval) == 2 and interval[0] <= interval[1]):
         raise ValueError(f"interval={interval} must be (low, high) with low ≤ high")
 
-    def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        if not isinstance(y, Tensor):
-            raise ValueError(f"y={y!r} can't be guided: guidance leads to labels, a tensor (b,)")
-        inside = None  # guided everywhere
-        if interval is not None:
-            inside = (t >= interval[0]) & (t <= interval[1])  # (b,)
-        if scale == 1 or (inside is not None and not inside.any()):
-            return model(x, t, y)
-        both = torch.cat([y, torch.full_like(y, null)])
-        cond, uncond = model(torch.cat([x, x]), torch.cat([t, t]), both).to(x.dtype).chunk(2)
-        n = x.shape[1] if channels == "all" else channels
-        if n > x.shape[1] != cond.shape[1]:  # the variance's channels would be guided, too
-            raise ValueError(f"channels={channels}: the prediction has {x.shape[1]}, or use 'all'")
-        mixed = uncond[:, :n] + scale * (cond[:, :n] - uncond[:, :n])
-        if inside is not None:
-            mixed = torch.where(inside.reshape(-1, 1, 1, 1), mixed, cond[:, :n])
-        return torch.cat([mixed, cond[:, n:]], dim=1)
+    return partial(_guided, (scale, channels, interval, null), model)  # can be pickled
 
-    return denoiser
+
+def _guided(how: tuple, model: Denoiser, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    scale, channels, interval, null = how
+    if not isinstance(y, Tensor):
+        raise ValueError(f"y={y!r} can't be guided: guidance leads to labels, a tensor (b,)")
+    inside = None if interval is None else (t >= interval[0]) & (t <= interval[1])  # (b,)
+    if scale == 1 or (inside is not None and not inside.any()):
+        return model(x, t, y)
+    both = torch.cat([y, torch.full_like(y, null)])
+    cond, uncond = model(torch.cat([x, x]), torch.cat([t, t]), both).to(x.dtype).chunk(2)
+    n = x.shape[1] if channels == "all" else channels
+    if n > x.shape[1] != cond.shape[1]:  # the variance's channels would be guided, too
+        raise ValueError(f"channels={channels}: the prediction has {x.shape[1]}, or use 'all'")
+    mixed = uncond[:, :n] + scale * (cond[:, :n] - uncond[:, :n])
+    if inside is not None:
+        mixed = torch.where(inside.reshape(-1, 1, 1, 1), mixed, cond[:, :n])
+    return torch.cat([mixed, cond[:, n:]], dim=1)
 
 
 def prepared(

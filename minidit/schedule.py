@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from minidit._validate import check_choice, check_positive, check_times
+from minidit._validate import check_choice, check_positive, check_tensor, check_times
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class Schedule:
     def __post_init__(self) -> None:
         check_choice("path", self.path, ("variance_preserving", "straight"))
         for name in ("alpha", "sigma", "steps"):
+            check_tensor(name, getattr(self, name), "(T,)")
             if getattr(self, name).shape != self.alpha.shape or self.alpha.ndim != 1:
                 shape = tuple(getattr(self, name).shape)
                 raise ValueError(f"{name} has shape {shape}; all tables are (T,), of one length")

@@ -53,18 +53,12 @@ class Recipe:
         rules = {  # by name: whether it is so, and what is allowed
             "lr": (0 < self.lr < math.inf, "above 0 and finite, e.g. 1e-3"),
             "muon_lr": (0 < self.muon_lr < math.inf, "above 0 and finite, e.g. 0.02"),
-            "betas": (
-                len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
-                "two in [0, 1), e.g. (0.9, 0.99)",
-            ),
+            "betas": ([0 <= b < 1 for b in self.betas] == [True, True], "two in [0, 1)"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
             "warmup": (0 <= self.warmup < math.inf, "a number of steps, 0 for none"),
             "cooldown": (0 <= self.cooldown <= 1, "the part of the run to cool: 0 … 1"),
             "clip": (self.clip > 0, "above 0; math.inf leaves gradients alone"),
-            "seed": (
-                isinstance(self.seed, int) and abs(self.seed) < 2**43,
-                "an integer, less than 2⁴³ = 8.8e12",
-            ),
+            "seed": (isinstance(self.seed, int) and abs(self.seed) < 2**43, "an integer below 2⁴³"),
         }
         for name, (fine, allowed) in rules.items():
             if not fine:
@@ -155,7 +149,10 @@ class EMA:
     def update(self, model: nn.Module, step: int) -> None:
         """Move every averaged weight towards the model's; `step` counts from 0."""
         keep = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - keep)
+        ours, its = list(self.model.parameters()), list(model.parameters())
+        if [p.shape for p in ours] != [p.shape for p in its]:
+            raise ValueError("model isn't the network that is averaged; EMA(model) begins anew")
+        torch._foreach_lerp_(ours, its, 1 - keep)
         for average, now in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(now)  # counts and running means are averages already
 
@@ -175,6 +172,8 @@ class Loop:
         self.device = (weight := next(model.parameters())).device
         if weight.dtype.itemsize < 4:
             raise ValueError(f"weights are {weight.dtype}, where small steps get lost; use float32")
+        if weight.is_inference():
+            raise ValueError("model was made in inference_mode and can't learn; make it outside")
         self.images = images.to(self.device)  # all of it: no loader, no copies in the loop
         self.labels = labels.to(self.device) if labels is not None else None
         self.ema = EMA(model, recipe.ema_decay)
@@ -197,9 +196,8 @@ class Loop:
 
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """A batch with replacement: images (b, c, h, w), bytes as [-1, 1], and their rows (b,)."""
-        rows = torch.randint(
-            len(self.images), (self.recipe.batch_size,), generator=rng, device=self.device
-        )
+        n, shape = len(self.images), (self.recipe.batch_size,)
+        rows = torch.randint(n, shape, generator=rng, device=self.device)
         return as_unit(self.images[rows]), rows
 
     def step(self, position: float | None = None) -> Tensor:
@@ -273,8 +271,8 @@ class Loop:
     ) -> nn.Module:
         """Take all steps that are left and return the average; the arguments are those of `fit`."""
         check_positive(save_every=save_every)
-        if seconds is not None and (out is not None or seconds <= 0):
-            raise ValueError(f"seconds={seconds} must be above 0, and can't go with out={out}")
+        if seconds is not None and (out is not None or not seconds > 0):
+            raise ValueError(f"seconds={seconds} must be above 0, and without a folder out")
         kept = checkpoint_in(Path(out), self.writes) if out is not None else nullcontext()
         with kept as checkpoint:
             if checkpoint is not None:
@@ -309,9 +307,7 @@ def check_training_images(images: Tensor) -> None:
         raise ValueError("images is empty; give at least one image to train on")
     if images.dtype == torch.uint8:
         return
-    if not images.is_floating_point():
-        raise TypeError(f"images are {images.dtype}; give uint8, or floats in [-1, 1]")
-    low, high = images.aminmax()
+    low, high = as_unit(images).aminmax()
     if 0 <= low < high:  # neither pixels in [-1, 1] nor latents are like that
         raise ValueError(
             f"images are floats in {low:g} … {high:g}, none of them negative; "
@@ -403,6 +399,7 @@ def _check_data(images: Tensor, labels: Tensor | None, model: nn.Module) -> None
         encoder.check(labels.cpu())
 
 
+@torch.inference_mode(False)  # and with gradients, whatever the caller's mode is
 def fit(
     model: nn.Module,
     diffusion: Diffusion,

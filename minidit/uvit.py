@@ -88,11 +88,9 @@ class UViT(nn.Module):
         self.pos_embed = self._positions(pos_embed, n)
         self.in_context = BLOCKS[TIMES[time]].in_context
         self.half = depth // 2
+        own = dict(eps=1e-5, gelu="none", qkv_bias=qkv_bias, std=STD)
         self.blocks = nn.ModuleList(
-            BLOCKS[TIMES[time]](
-                d, num_heads, mlp_ratio, eps=1e-5, gelu="none", qkv_bias=qkv_bias, std=STD
-            )
-            for _ in range(2 * self.half + 1)
+            BLOCKS[TIMES[time]](d, num_heads, mlp_ratio, **own) for _ in range(2 * self.half + 1)
         )
         self.skips = nn.ModuleList(LongSkip(skip, d, STD) for _ in range(self.half))
         out_channels = 2 * in_channels if learn_sigma else in_channels

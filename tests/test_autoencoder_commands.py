@@ -190,7 +190,7 @@ def test_a_judge_of_photographs_is_of_the_deeper_kind(capsys):
     [
         (["train", "--preset", "kl-mars", "--out", "x"], ["kl-mars", "kl-mnist", "demo"]),
         (["train", "--preset", "kl-mnist", "--autoencoder", "y", "--out", "x"], ["leave the opt"]),
-        (["train", "--preset", "kl-mnist", "--steps", "0", "--out", "x"], ["steps=0"]),
+        (["train", "--preset", "kl-mnist", "--steps", "0", "--out", "x"], ["--steps 0"]),
         (["train", "--preset", "kl-mnist", "--start", "kl-mnist", "--out", "x"], ["--start"]),
         (["train", "--preset", "kl-mnist", "--accumulate", "2", "--out", "x"], ["--accumulate"]),
         (["train", "--preset", "kl-mnist", "--compile", "--out", "x"], ["--compile"]),

@@ -187,7 +187,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     "call, error, words",
     [
         (lambda: Terms(pixel="l3"), ValueError, "pixel='l3' is unknown; choose one of"),
-        (lambda: Terms(kl=-1.0), ValueError, "kl=-1.0 must not be negative; 0 is none"),
+        (lambda: Terms(kl=-1.0), ValueError, "kl=-1.0 must be finite and at least 0"),
+        (lambda: Terms(feature=float("inf")), ValueError, "feature=inf must be finite"),
+        (lambda: Terms(patience=float("nan")), ValueError, "patience=nan must be"),
         (lambda: Terms(patience=0), ValueError, "patience=0 must be at least 1 step"),
         (lambda: train("kl", terms=Terms()), ValueError, "no classifier to see features"),
         (lambda: AutoencoderRun(fresh("kl"), data()[:0], Recipe(**SHORT), PLAIN), ValueError,

@@ -235,6 +235,17 @@ def test_idx_with_a_wrong_header_is_refused(tmp_path, raw, message):
         _readers.read_idx(path, ndim=3)
 
 
+@pytest.mark.parametrize("shape", [(56, 14), (14, 56), (1, 784), (784, 1)])
+def test_mnist_has_images_of_28_by_28(tmp_path, shape):
+    put_mnist(tmp_path, packed=False)
+    path = tmp_path / "mnist" / "train-images-idx3-ubyte"
+    path.write_bytes(idx(numbers(5, 28, 28).view(5, *shape)))
+    with pytest.raises(
+        ValueError, match=r"damaged: its images are \(\d+, \d+\), and MNIST's 28×28"
+    ):
+        data.load("mnist", root=tmp_path)
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_mnist_is_read_from_both_forms(tmp_path, packed):
     made = put_mnist(tmp_path, packed=packed)
@@ -315,6 +326,20 @@ def test_a_truncated_archive_is_noticed(tmp_path, keep):
 def test_an_archive_without_the_batches_is_refused(tmp_path):
     put_cifar(tmp_path, {"data_batch_1": b"\x80\x04.", "test_batch.bin": bytes(3073)}, "archive")
     with pytest.raises(ValueError, match="lacks data_batch_1.bin, .*data_batch_5.bin"):
+        data.load("cifar10", root=tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["cifar-10-batches-bin", "elsewhere"])
+def test_an_archive_with_two_files_of_a_name_is_refused(tmp_path, folder):
+    archive = put_cifar(tmp_path, cifar_batches(), "archive")
+    with tarfile.open(archive) as tar:
+        members = [(m, tar.extractfile(m).read()) for m in tar]
+    with tarfile.open(archive, "w:gz") as tar:
+        for member, raw in members:
+            tar.addfile(member, io.BytesIO(raw))
+        member.name = f"{folder}/data_batch_2.bin"
+        tar.addfile(member, io.BytesIO(raw))
+    with pytest.raises(ValueError, match="gz is damaged: .*holds two files data_batch_2.bin"):
         data.load("cifar10", root=tmp_path)
 
 

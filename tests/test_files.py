@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,39 @@ def test_waiting_for_a_lock_that_vanishes_ends(tmp_path):
     for thread in threads:
         thread.join()
     assert total == [200] and not path.exists()
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Locks as on Windows: of one byte, where the file stands; one that is taken is EACCES."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def locking(descriptor, mode, count):
+        assert (mode, count, os.lseek(descriptor, 0, os.SEEK_CUR)) == ("NBLCK", 1, 1 << 30)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(13, "Permission denied") from None
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", Namespace(locking=locking, LK_NBLCK="NBLCK"))
+
+
+def test_on_windows_a_second_holder_is_refused_or_waits(windows, tmp_path):
+    path, told = tmp_path / "run.lock", rf"another run writes to .*, pid {os.getpid()};"
+    with locked(path):
+        with pytest.raises(OSError, match=told), locked(path):
+            pass
+        assert path.read_text() == str(os.getpid())
+        second = threading.Thread(target=lambda: locked(path, wait=True).__enter__())
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+    second.join(5)
+    assert not second.is_alive()
+    with replacing(tmp_path / "x") as file:
+        file.write(b"whole")
+    assert (tmp_path / "x").read_bytes() == b"whole"
 
 
 FULL = """

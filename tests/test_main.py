@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from dataclasses import replace
 from functools import partial
 
@@ -15,8 +17,21 @@ import numpy as np
 import pytest
 import torch
 
-from minidit import Diffusion, data, straight, weights
+from minidit import (
+    Diffusion,
+    DiT,
+    Recipe,
+    cosine,
+    data,
+    euler_maruyama,
+    linear,
+    sample,
+    select_steps,
+    straight,
+    weights,
+)
 from minidit.__main__ import main
+from minidit.cli import terminal
 
 TRAIN = ["train", "--data", "digits", "--preset", "demo", "--batch-size", "8", "--threads", "1"]
 
@@ -78,6 +93,74 @@ def test_other_settings_in_the_same_folder_are_refused(trained):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"step,loss\xff\n1,0.5\n", "is no log of a run; move it away"),
+        (b"\x00\x01", "is no log of a run"),
+        (b"my notes\n", "is no log of a run"),
+        (None, "is no file; move it away"),
+    ],
+)
+@pytest.mark.parametrize("name", ["log.csv", "run.lock"])
+def test_what_is_no_log_or_lock_is_told_before_the_work(tmp_path, name, content, told):
+    if content is None:
+        pytest.importorskip("fcntl")  # pipes, too
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    if name == "run.lock" and content is not None:  # of a run that was killed
+        assert main([*TRAIN, "--steps", "1", "--out", str(tmp_path)]) == 0
+        return
+    done = command(*TRAIN, "--steps", 1, "--out", tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"{tmp_path / name} {told}" in done.stderr
+    assert content is None or (tmp_path / name).read_bytes() == content
+
+
+def test_of_a_log_what_is_whole_is_kept(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes("step,loss\n1,0.50000\n2,0.4\n\xff,\n3,-0.25000\n4,0.1".encode("latin-1"))
+    with terminal.log(path, 9) as report:
+        report(4, 0.125)
+    assert path.read_text() == "step,loss\n1,0.50000\n3,-0.25000\n4,0.12500\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders")
+def test_pipes_and_circles_as_outputs_are_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.safetensors")
+    os.symlink("circle", "circle")
+    encode = "encode --weights kl-mnist --data digits --split test --out pipe.safetensors"
+    for given, told in (encode, "is no file"), ("sample --labels 1 --out circle/a.png", "written"):
+        assert main(given.split()) == 2
+        assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_another_start_is_another_run(trained, tmp_path, capsys):
+    given = [*TRAIN, "--steps", "1", "--out", str(tmp_path)]
+    assert main(given) == 0 == main(given)
+    assert main([*given, "--start", str(trained / "weights.safetensors")]) == 2
+    assert "of another run: its start has {'sha256': None}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "network, told",
+    [
+        ({"num_classes": 0}, "these weights draw (1, 28, 28) of 0; choose another"),
+        ({"num_classes": 11}, "--data digits has images (1, 28, 28) of 10 classes, and these"),
+        ({"input_size": (28, 14)}, "these weights draw (1, 28, 14) of 10; choose another"),
+        ({"in_channels": 2}, "these weights draw (2, 28, 28) of 10; choose another"),
+    ],
+)
+def test_weights_that_do_not_fit_the_data_are_told_before_the_work(network, told, tmp_path, capsys):
+    size = dict(input_size=28, patch_size=7, in_channels=1, hidden_size=16, depth=1, num_heads=2)
+    path = str(tmp_path / "x.safetensors")
+    weights.save(DiT(**size | {"num_classes": 10} | network), path, Diffusion(linear()))
+    assert main(["evaluate", "--weights", path, "--data", "digits", "--steps", "2"]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_samples_as_arrays(trained, tmp_path):
     out = tmp_path / "samples.npz"
     done = command(
@@ -89,6 +172,82 @@ def test_samples_as_arrays(trained, tmp_path):
         images, labels = arrays["images"], arrays["labels"]
     assert images.shape == (20, 28, 28) and images.dtype == np.uint8
     assert labels.tolist() == [*range(10)] * 2
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ("sample --labels 3 --per-class 7", "--per-class can't go with --labels; leave one"),
+        ("experiment --seeds 3 --scale gpu", "--scale and --seeds can't go with the list"),
+        ("bench --page --sizes small --seconds 1", "--sizes and --seconds can't go with --page"),
+        (
+            "bench --growth --networks DiT --batch 8",
+            "--networks and --batch can't go with --growth",
+        ),
+        ("evaluate --weights dit-scenes --data mnist", "--data mnist: these weights draw scenes"),
+    ],
+)
+def test_an_option_that_another_makes_vain_is_told(given, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(given.split()) == 2
+    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def of_the_package(call):
+    with pytest.raises(ValueError) as caught:
+        call()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "call, told",
+    [
+        (lambda: select_steps(linear(), "1"), "1 steps can't be had: choose 2 … 1000"),
+        (lambda: select_steps(linear(), "x"), "--steps 'x' is unknown; choose a number, '10,"),
+        (lambda: select_steps(linear(), "ddim444"), "--steps 'ddim444': no whole stride"),
+        (lambda: walked(cosine()), "more steps don't help, choose another --sampler"),
+        (lambda: walked(straight()), "euler_maruyama needs α² + σ² = 1; choose another --sampler"),
+        (lambda: Recipe(1, lr=math.inf), "--lr inf must be above 0 and finite"),
+        (lambda: Recipe(1, batch_size=0), "--batch-size 0 must be at least 1"),
+        (lambda: Recipe(1, muon_lr=0), "muon_lr=0 must be"),  # there is no such option
+    ],
+)
+def test_sentences_of_the_package_name_what_can_be_typed(call, told):
+    sentence = terminal.typed(
+        of_the_package(call), Namespace(steps=0, lr=0, batch_size=0, name="", out="")
+    )
+    assert told in sentence and "[999]" not in sentence and "range" not in sentence
+
+
+def walked(schedule):
+    x = torch.zeros(1, 1, 2, 2)
+    sample(euler_maruyama(lambda x, t, y: x, Diffusion(schedule, "v"), x, steps=50))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="of a POSIX shell")
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_faults(trained, tmp_path, closed):
+    def run(*arguments):
+        line = f'exec "$0" -m minidit "$@" {closed}'
+        command = ["sh", "-c", line, sys.executable, *map(str, arguments)]
+        return subprocess.run(command, stdout=-1, stderr=-1, timeout=300)
+
+    weights = trained / "weights.safetensors"
+    given = ["sample", "--weights", weights, "--labels", "3", "--steps", "2", "--out"]
+    assert run(*given, tmp_path / "a.png").returncode == 0
+    assert main([*map(str, given), str(tmp_path / "b.png")]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    done = run("sample", "--weights", "nope")
+    assert done.returncode == 2 and done.stdout == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="of a POSIX shell")
+def test_a_reader_that_leaves_ends_it_without_a_word():
+    line = f'"{sys.executable}" -m minidit experiment'
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line} | head -n 1"], capture_output=True
+    )
+    assert (done.returncode, done.stderr, done.stdout.count(b"\n")) == (141, b"", 1)
 
 
 def test_samples_depend_on_the_seed_alone(trained, tmp_path):
@@ -140,12 +299,12 @@ def test_samples_as_a_picture(trained, tmp_path):
     [
         (["train", "--data", "cats", "--out", "x"], ["cats", "mnist"]),
         (["train", "--data", "digits", "--preset", "huge", "--out", "x"], ["huge", "demo"]),
-        ([*TRAIN, "--steps", "0", "--out", "x"], ["steps=0", "at least 1"]),
-        ([*TRAIN, "--lr", "-1", "--out", "x"], ["lr=-1", "above 0"]),
+        ([*TRAIN, "--steps", "0", "--out", "x"], ["--steps 0", "at least 1"]),
+        ([*TRAIN, "--lr", "-1", "--out", "x"], ["--lr -1", "above 0"]),
         ([*TRAIN, "--compile", "fast", "--out", "x"], ["--compile='fast'", "reduce-overhead"]),
         (
             [*TRAIN, "--compile", "reduce-overhead", "--accumulate", "2", "--out", "x"],
-            ["compiled='reduce-overhead'", "accumulate=2"],
+            ["--compile 'reduce-overhead'", "--accumulate 2"],
         ),
         (["sample", "--weights", "dit-nobody"], ["dit-nobody", "shipped"]),
         (["sample", "--weights", "WEIGHTS", "--out", "x.gif"], ["x.gif", ".png"]),

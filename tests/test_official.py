@@ -279,3 +279,12 @@ def test_tensors_that_are_not_all_alike_are_named(change, model):
     tensors["final_layer.linear.bias"] = change(tensors["final_layer.linear.bias"])
     with pytest.raises(ValueError, match=r"final_layer\.linear\.bias is .*; expected dense floats"):
         load_official(tensors, num_heads=2)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_the_first_weights_that_are_not_finite_are_named(number, model):
+    tensors = export_official(model)
+    for name in ("final_layer.linear.bias", "t_embedder.mlp.0.bias"):
+        tensors[name] = tensors[name].clone().index_fill_(0, torch.tensor(3), number)
+    with pytest.raises(ValueError, match=r"^t_embedder\.mlp\.0\.bias has .* not finite"):
+        load_official(tensors, 2)

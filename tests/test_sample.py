@@ -1,5 +1,8 @@
 """DDPM and DDIM against what is known exactly: normal data, straight lines; and guidance."""
 
+import pickle
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -272,6 +275,14 @@ def test_guidance_is_linear_in_its_scale():
     x, t, y = asked()
     at = {scale: guided(Counted(), scale)(x, t, y)[:, :4] for scale in (0.0, 1.0, 2.5)}
     close(at[2.5], at[0.0] + 2.5 * (at[1.0] - at[0.0]))
+
+
+@pytest.mark.parametrize("copied", [deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_guided_network_can_be_copied_and_pickled(copied):
+    model = Counted()
+    again = copied(guided(model, 3.0))
+    assert torch.equal(again(*asked()), guided(Counted(), 3.0)(*asked()))
+    assert model.batches == []  # the copy has a network of its own
 
 
 def test_both_passes_are_one_batch():

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidit import SCHEDULES, Diffusion, Schedule, cosine, linear, scaled_linear, straight, vp_sde
+from minidit.solvers.continuous import continuous
 
 EVERY_SCHEDULE = pytest.mark.parametrize("name", SCHEDULES)
 close = torch.testing.assert_close
@@ -235,12 +237,20 @@ def test_a_schedule_cannot_be_changed():
     assert isinstance(linear(50), Schedule)
 
 
-def test_a_continuous_schedule_survives_pickling():
-    schedule = vp_sde(20)
+@EVERY_SCHEDULE
+def test_every_schedule_survives_pickling(name):
+    schedule, u = SCHEDULES[name](40), torch.linspace(0, 1, 5, dtype=torch.float64)
     copy = pickle.loads(pickle.dumps(schedule))
-    u = torch.linspace(0, 1, 5, dtype=torch.float64)
-    assert copy.name == "vp_sde" and torch.equal(copy.alpha, schedule.alpha)
-    assert torch.equal(copy.log_alpha(u), schedule.log_alpha(u))
+    assert copy.name == name and torch.equal(copy.alpha, schedule.alpha)
+    if schedule.log_alpha is not None:
+        assert torch.equal(copy.log_alpha(u), schedule.log_alpha(u))
+
+
+def test_a_lambda_is_copied_and_says_that_it_can_not_be_pickled():
+    process = Diffusion(continuous(lambda u: -u))
+    assert torch.equal(deepcopy(process).schedule.alpha, process.schedule.alpha)
+    with pytest.raises(TypeError, match="can't be pickled; define it with def at module level"):
+        pickle.dumps(process)
 
 
 def test_an_empty_batch_has_an_empty_answer():

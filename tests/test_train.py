@@ -11,7 +11,9 @@ import time
 import pytest
 import torch
 
-from minidit import EMA, Diffusion, Recipe, fit, linear, straight
+from minidit import EMA, Diffusion, KLAutoencoder, Recipe, fit, linear, straight
+from minidit.evaluate.classifier import train_classifier
+from minidit.latents.training import Terms, fit_autoencoder
 from minidit.train import (
     OPTIMIZERS,
     Run,
@@ -48,6 +50,33 @@ def equal(a, b):
 
 
 # --- the parts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_networks_learn_whatever_the_caller_s_mode_is(mode, tiny_dit):
+    def learned(mode):
+        model, recipe = fresh(tiny_dit), Recipe(**SHORT)
+        torch.manual_seed(1)
+        autoencoder = KLAutoencoder(1, 2, width=4)
+        with mode():
+            images, labels = (z.clone() for z in data())
+            average = fit(model, Diffusion(linear()), images, labels, recipe=recipe)
+            terms = {"recipe": recipe, "terms": Terms(feature=0.0)}
+            restored = fit_autoencoder(autoencoder, images, **terms)
+            classifier = train_classifier(images, labels, steps=2)
+        return [net.state_dict() for net in (model, average, autoencoder, restored, classifier)]
+
+    assert equal(learned(mode), learned(torch.enable_grad))
+    assert not equal(learned(mode)[0], fresh(tiny_dit).state_dict())
+
+
+def test_a_network_made_in_inference_mode_can_not_learn(tiny_dit):
+    images, labels = data()
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match="made in inference_mode"),
+    ):
+        fit(fresh(tiny_dit), Diffusion(linear()), images, labels, recipe=Recipe(**SHORT))
 
 
 def test_learning_rate_warms_up_stays_and_cools_down():

@@ -16,11 +16,16 @@ from minidit import (
     Attention,
     Diffusion,
     DiT,
+    KLAutoencoder,
     LabelEmbedder,
     Mlp,
     PatchEmbed,
     Recipe,
+    SceneDetector,
     Schedule,
+    UViT,
+    VQAutoencoder,
+    bits_per_dim,
     ddim,
     ddpm,
     fit,
@@ -34,6 +39,7 @@ from minidit import (
 )
 from minidit.evaluate import accuracy, frechet_to_real
 from minidit.evaluate.classifier import Classifier
+from minidit.latents import latent
 from minidit.train import draw_times
 from minidit.training.generate import generate
 from minidit.training.muon import Muon
@@ -76,11 +82,12 @@ def run(sampler=ddpm, model=lambda x, t, y: x, T=50, **options):
     return sample(sampler(model, Diffusion(linear(T)), images(2, 1, 4, 4), **options))
 
 
-def train(pictures=None, labels=(0, 1), model=None, save_every=1, **recipe):
+def train(pictures=None, labels=(0, 1), model=None, save_every=1, seconds=None, **recipe):
     pictures = images(2, 1, 8, 8) if pictures is None else pictures
     labels = torch.tensor(labels) if isinstance(labels, tuple) else labels
     recipe = Recipe(**{"steps": 1, "batch_size": 2} | recipe)
-    fit(model or dit(), Diffusion(linear()), pictures, labels, recipe=recipe, save_every=save_every)
+    how = {"recipe": recipe, "save_every": save_every, "seconds": seconds}
+    fit(model or dit(), Diffusion(linear()), pictures, labels, **how)
 
 
 def noise_it(x0=(2, 1, 4, 4), t=(3, 4), noise=(2, 1, 4, 4)):
@@ -88,12 +95,12 @@ def noise_it(x0=(2, 1, 4, 4), t=(3, 4), noise=(2, 1, 4, 4)):
     return Diffusion(linear()).q_sample(torch.zeros(x0), t, torch.zeros(noise))
 
 
-def loss_of(channels, learn_sigma):
+def loss_of(channels, learn_sigma, x0=torch.zeros(2, 1, 4, 4)):  # noqa: B008
     """The loss when a network with so many output channels is given images of one channel."""
     diffusion = Diffusion(linear(), learn_sigma=learn_sigma)
     model = lambda x, t, y: images(2, channels, 4, 4)  # noqa: E731
     t = torch.tensor([3, 4])
-    return diffusion.loss(model, images(2, 1, 4, 4), t, images(2, 1, 4, 4))
+    return diffusion.loss(model, x0, t, images(2, 1, 4, 4))
 
 
 # What is called, what it raises, and what its message must contain, in this order.
@@ -449,6 +456,51 @@ CASES = {
         lambda: Classifier(1, width=2)(images(1, 3, 28, 28)),
         "3 channels; in_channels is 1",
     ),
+    "bytes to recognise": (
+        lambda: Classifier(width=2)(images(1, 1, 28, 28).byte()),
+        TypeError,
+        "images are torch.uint8",
+        "data.to_unit",
+    ),
+    "bytes to find things in": (
+        lambda: SceneDetector(2, 2, width=2).find(images(1, 3, 8, 8).byte()),
+        TypeError,
+        "images are torch.uint8",
+    ),
+    "bytes to encode": (
+        lambda: KLAutoencoder(1, 2, width=4)(images(1, 1, 8, 8).byte()),
+        TypeError,
+        "images are torch.uint8",
+    ),
+    "label_std": (lambda: dit(label_std=-1.0), "std=-1.0 finite and ≥ 0"),
+    "label_std nan": (
+        lambda: UViT(8, 4, 1, 16, 1, 2, num_classes=3, label_std=math.nan),
+        "std=nan",
+    ),
+    "average of another": (
+        lambda: EMA(dit()).update(dit(hidden_size=32), 0),
+        "isn't the network that is averaged",
+    ),
+    "average of a deeper": (lambda: EMA(dit()).update(dit(depth=2), 0), "isn't the network"),
+    "batches of none": (lambda: latent.decode(KLAutoencoder(1, 2, 4), images(1, 2, 2, 2), 0), "=0"),
+    "scale of none": (lambda: KLAutoencoder(1, 2, 4).set_scale(images(1, 1, 8, 8), 0), "=0 must"),
+    "bits of bytes": (
+        lambda: bits_per_dim(dit(), Diffusion(linear(50)), images(2, 1, 8, 8).byte()),
+        TypeError,
+        "images are torch.uint8",
+    ),
+    "noise on bytes": (
+        lambda: loss_of(1, False, images(2, 1, 4, 4).byte()),
+        "torch.uint8",
+        "floats of one shape",
+    ),
+    "schedule of arrays": (
+        lambda: Schedule(np.ones(3), np.ones(3), np.arange(3), "straight"),
+        TypeError,
+        "alpha must be a tensor (T,), not ndarray",
+    ),
+    "no seconds": (lambda: train(seconds=math.nan), "seconds=nan must be above 0"),
+    "endless mlp": (lambda: dit(mlp_ratio=math.inf), "mlp_ratio=inf leaves no inner width"),
     "labels of samples": (
         lambda: accuracy(Classifier(width=2), images(2, 1, 28, 28), torch.zeros(3)),
         "(3,) for 2 images",
@@ -471,6 +523,16 @@ def test_message(case):
     assert type(error.value) is kind
     message = str(error.value)
     assert "\n" not in message and len(message) < 300 and not message.endswith(".")
+
+
+def test_images_in_double_precision_are_read_like_others():
+    x, z = torch.rand(1, 3, 8, 8) * 2 - 1, torch.randn(1, 2, 2, 2)
+    for reads, given in (
+        (Classifier(3, 3, 2, residual=True).eval(), x),
+        (SceneDetector(2, 2, 2).eval().find, x),
+        (VQAutoencoder(3, 2, 4).decode, z),
+    ):
+        torch.testing.assert_close(reads(given.double()), reads(given))
 
 
 def test_what_is_called_right_raises_nothing():

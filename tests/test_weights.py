@@ -117,6 +117,17 @@ def test_a_kill_between_file_and_note_leaves_something_that_loads(saved, kill_at
     assert torch.equal(load(path).model.final.proj.weight, expected)
 
 
+def test_what_load_would_refuse_is_not_written(saved, tmp_path):
+    model, process, path = saved
+    new = tmp_path / "new" / "x.safetensors"
+    for link in ("kl-mnist", {}, {"name": "kl-mnist"}):
+        with pytest.raises(ValueError, match="autoencoder.*no such file was written"):
+            save(model, new, process, autoencoder=link)
+    assert not new.parent.exists()
+    save(model, new, process, info=weights.info(path) | {"sha256": "of another"})
+    assert torch.equal(load(new).model.final.proj.weight, load(path).model.final.proj.weight)
+
+
 def test_weights_without_a_note_load(saved):
     saved[2].with_suffix(".json").unlink()
     load(saved[2])

@@ -3,6 +3,7 @@ its options. What takes long to import, such as `lab`, is imported by the comman
 """
 
 import argparse
+import os
 import sys
 
 from minidit import __version__
@@ -17,7 +18,7 @@ from minidit.cli import (
     sample,
     train,
 )
-from minidit.cli.terminal import settle
+from minidit.cli.terminal import settle, typed
 
 EXAMPLES = """examples:
   python -m minidit demo
@@ -48,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that a user can mend are one sentence, and exit code 2."""
+    for name in ("stdin", "stdout", "stderr"):  # one that is closed leads to nowhere, not to a file
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
     for stream in (sys.stdout, sys.stderr):  # what a terminal can't show becomes a question mark
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -55,8 +59,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settle(args)
         args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"minidit {args.command}: {error}", file=sys.stderr)
+        print(f"minidit {args.command}: {typed(str(error), args)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):

@@ -2,9 +2,10 @@
 
 from argparse import Namespace
 
-from minidit._validate import check_choice, check_positive
-from minidit.cli.terminal import add_shared, writable
+from minidit.cli.terminal import add_shared, alone, writable
 from minidit.weights.files import read_json, replacing, write_json
+
+GIVEN = ("sizes", "networks", "repeats", "seconds", "batch")  # or the measurement's own
 
 
 def add(subparsers) -> None:
@@ -16,11 +17,11 @@ def add(subparsers) -> None:
         "with a plain reading of the papers that computes the same; store what was found and "
         "print the table.",
     )
-    option, sizes, both = p.add_argument, ["small", "tokens"], ["DiT", "U-ViT"]
-    option("--sizes", nargs="+", default=sizes, help="small, tokens, S/2, B/2 (%(default)s)")
-    option("--networks", nargs="+", default=both, help="DiT, U-ViT (%(default)s)")
-    option("--repeats", type=int, default=9, help="turns of each (%(default)s)")
-    option("--seconds", type=float, default=0.2, help="of a turn, at least (%(default)g)")
+    option = p.add_argument
+    option("--sizes", nargs="+", help="small, tokens, S/2, B/2 (small tokens)")
+    option("--networks", nargs="+", help="DiT, U-ViT (both)")
+    option("--repeats", type=int, help="turns of each (9)")
+    option("--seconds", type=float, help="of a turn, at least (0.2)")
     option("--batch", type=int, help="instead of the sizes' own")
     add_shared(p, "compile")
     option("--growth", action="store_true", help="instead: how time and memory grow")
@@ -38,7 +39,9 @@ def bench(args: Namespace) -> None:
     name = "growth" if args.growth else "bench"
     out = writable(args.out or f"runs/{name}.json", ".json")
     writable(out.with_suffix(".md"), ".md")
-    if not args.page:
+    if args.page:
+        alone(args, "--page", *GIVEN, "compile")
+    else:
         write_json(out, _measured(args))
     way_out = "measure again, without --page"
     results = read_json(out, {"rows": [dict]}, way_out)
@@ -56,24 +59,8 @@ def _measured(args: Namespace) -> dict:
     """What one of the two measurements finds."""
     from minidit.lab import bench as racing
 
-    for size in args.sizes:
-        check_choice("--sizes", size, racing.SIZES)
-    for network in args.networks:
-        check_choice("--networks", network, racing.NETWORKS)
-    if not args.seconds > 0:
-        raise ValueError(f"--seconds {args.seconds:g} must be above 0, e.g. 0.2")
-    if args.batch is not None:
-        check_positive(batch=args.batch)
-    if args.growth and (args.compile, args.batch) != (None, None):
-        raise ValueError("--compile and --batch don't go with --growth; leave it or them out")
-    return racing.bench(
-        args.sizes,
-        args.networks,
-        growth=args.growth,
-        repeats=args.repeats,
-        batch=args.batch,
-        device=args.device,
-        compiled=args.compile,
-        seconds=args.seconds,
-        report=print,
-    )
+    if args.growth:
+        alone(args, "--growth", "sizes", "networks", "batch", "compile")
+    given = {name: value for name in GIVEN if (value := getattr(args, name)) is not None}
+    more = {"growth": args.growth, "device": args.device, "compiled": args.compile}
+    return racing.bench(**given, **more, report=print)

@@ -41,14 +41,21 @@ def evaluate(args: Namespace) -> None:
     if isinstance(encoder, ConditionEncoder):
         if args.inception is not None:
             raise ValueError("--inception is for photographs; scenes have prompt alignment")
+        if args.data not in (None, "scenes"):
+            raise ValueError(f"--data {args.data}: these weights draw scenes; leave the option out")
         return scene_commands.evaluate(args, encoder, painter.draw)
     args.data = args.data or weights.info(args.weights).get("data", "mnist")
     if args.inception is not None and not data.DATASETS[args.data].photographs:
         raise ValueError(f"--inception is for photographs, not for {args.data}; leave it out")
     network = inception(args.inception) if args.inception is not None else None
-    if args.per_class * num_classes <= 64:
+    if num_classes and args.per_class * num_classes <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to measure; try 100")
-    data.load(args.data, "test")  # what can't be had is said before the work begins
+    test = data.load(args.data, "test")  # what can't be had is said before the work begins
+    drawn, real = (painter.model.in_channels, *painter.model.size), tuple(test.images.shape[1:])
+    fits = painter.stage is not None or drawn == real
+    if not (fits and 1 <= num_classes <= len(test.classes)):
+        told = f"images {real} of {len(test.classes)} classes, and these weights draw {drawn}"
+        raise ValueError(f"--data {args.data} has {told} of {num_classes}; choose another data set")
     labels = torch.arange(num_classes).repeat(args.per_class)
     began = time.perf_counter()
     images = painter.draw(labels, args.guidance)

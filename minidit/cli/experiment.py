@@ -7,7 +7,7 @@ from pathlib import Path
 
 from minidit import plot
 from minidit._validate import check_choice
-from minidit.cli.terminal import writable
+from minidit.cli.terminal import alone, writable
 from minidit.weights.files import replacing
 
 
@@ -20,9 +20,9 @@ def add(subparsers) -> None:
         "the table.",
     )
     p.add_argument("name", nargs="?", help="which one; leave it out for a list")
-    p.add_argument("--scale", default="cpu", help="smoke, cpu or gpu (%(default)s)")
-    p.add_argument("--seeds", type=int, default=1, help="runs of each variant (%(default)s)")
-    p.add_argument("--out", default="runs", help="folder of NAME.json (%(default)s)")
+    p.add_argument("--scale", help="smoke, cpu or gpu (cpu)")
+    p.add_argument("--seeds", type=int, help="runs of each variant (1)")
+    p.add_argument("--out", help="folder of NAME.json (runs)")
     p.add_argument("--threads", type=int, default=1, help="processor threads (%(default)s)")
     p.set_defaults(run=experiment)
 
@@ -33,17 +33,19 @@ def experiment(args: Namespace) -> None:
     from minidit.lab.runner import measures, rows, run_experiment, table
 
     if args.name is None:
+        alone(args, "the list of experiments", "scale", "seeds", "out")
         for name, entry in EXPERIMENTS.items():
             print(f"{name}: {entry.question} {len(entry.variants())} variants")
         return
     check_choice("experiment", args.name, EXPERIMENTS)
+    args.scale, args.out = args.scale or "cpu", args.out or "runs"
     for suffix in (".json", ".md", ".png"):
         path = writable(Path(args.out) / f"{args.name}{suffix}", suffix)
     results = run_experiment(
         args.name,
         EXPERIMENTS[args.name],
         Path(args.out),
-        seeds=args.seeds,
+        seeds=1 if args.seeds is None else args.seeds,
         scale=args.scale,
         report=print,
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from minidit import data, plot
 from minidit._validate import check_choice
 from minidit.cli.scenes import read_request
-from minidit.cli.terminal import add_shared, bar, writable, write_images
+from minidit.cli.terminal import add_shared, alone, bar, writable, write_images
 from minidit.conditions.encoders import ConditionEncoder
 from minidit.latents import latent
 from minidit.sampling import SAMPLERS, State, select_steps
@@ -27,7 +27,7 @@ def add(subparsers) -> None:
     """The options of `sample`."""
     p = subparsers.add_parser("sample", help="draw images with trained weights")
     option, many = p.add_argument, dict(nargs="+", action="extend")
-    add_sampling(p, 10, "images of each class or prompt (%(default)s)")
+    add_sampling(p, None, "images of each class or prompt (10)")
     option("--labels", help="these labels instead, e.g. 3,1,4")
     option("--prompt", help='texts, e.g. "a red three left of a small blue seven"', **many)
     layout = 'layouts, e.g. "red three 0.1 0.2 0.4 0.7; blue seven 0.6 0.3 0.9 0.6"'
@@ -38,7 +38,7 @@ def add(subparsers) -> None:
     p.set_defaults(run=sample)
 
 
-def add_sampling(p: ArgumentParser, count: int, each: str) -> None:
+def add_sampling(p: ArgumentParser, count: int | None, each: str) -> None:
     """The options of what to sample and how, which `evaluate` has, too."""
     option, names = p.add_argument, "ddim, ddpm, dpm_solver or euler_maruyama (%(default)s)"
     option("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
@@ -74,7 +74,6 @@ class Painter:
         if self.stage is not None and args.clip:
             raise ValueError("--clip is for pixels; these weights draw latents, so leave it out")
         self.how = {key: getattr(args, key) for key in HOW}
-        self.how["steps"] = int(args.steps) if args.steps.isdecimal() else args.steps
 
     def _settle(self, device: torch.device) -> None:
         """Official networks are large: half precision where it is fast, and their size is told."""
@@ -135,20 +134,22 @@ def sample(args: Namespace) -> None:
 
 def _conditions(args: Namespace, model: torch.nn.Module) -> tuple[Tensor, int]:
     """The labels (n,), texts or boxes that are to be drawn, and in how many columns."""
-    if args.per_class < 1:
-        raise ValueError(f"--per-class {args.per_class} must be at least 1")
+    each = 10 if args.per_class is None else args.per_class
+    if each < 1:
+        raise ValueError(f"--per-class {each} must be at least 1")
     num_classes = model.config["num_classes"]
     if isinstance(model.label_embed, ConditionEncoder):
         if args.labels is not None:
             raise ValueError("--labels is for weights with classes; use --prompt or --boxes")
         y = read_request(model.label_embed, args.prompt, args.boxes)
-        return y.repeat_interleave(args.per_class, dim=0), args.per_class
+        return y.repeat_interleave(each, dim=0), each
     if args.prompt or args.boxes:
         raise ValueError("--prompt and --boxes are for weights of scenes; these take --labels")
     if num_classes == 0:
         raise ValueError(f"--weights {args.weights} have no labels to draw; minidit.ddim samples")
     if args.labels is None:
-        return torch.arange(num_classes).repeat(args.per_class), num_classes
+        return torch.arange(num_classes).repeat(each), num_classes
+    alone(args, "--labels", "per_class")
     names = data.imagenet_classes() if num_classes == 1000 else ()
     parts = [part.strip() for part in args.labels.split(",")]
     try:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from minidit import data, plot, weights
 from minidit._validate import check_choice
 from minidit.training.distributed import MODES
-from minidit.weights.files import replacing
+from minidit.weights.files import check_plain, replacing
 
 SHARED = {
     "threads": dict(type=int, help="processor threads (default: all)"),
@@ -31,6 +31,14 @@ SHARED = {
     ),
     "store": dict(action="store_true", help="add the figures to the weights' JSON file"),
 }
+UNTYPED = {
+    r", or one itself: \[\d+\]| a list,": "",
+    r"so leave out the noisiest: steps=.*|on the straight .*": "choose another --sampler",
+    r"train it with class_dropout.*": "draw with --guidance 1",
+    "counts=": "steps=",
+    "compiled=": "compile=",
+}
+HEAD = "step,loss"  # of a run's log
 PATHS = "weights autoencoder start inception out film strip".split()  # or names
 RECORDED = "data preset autoencoder start steps batch_size lr seed threads out".split()
 
@@ -56,7 +64,7 @@ def settle(args: Namespace) -> None:
             except RuntimeError:  # of another user, whom nobody knows
                 raise ValueError(f"{option} {value}: there is no such home") from None
     given = [path for name in ("out", "film", "strip") if (path := getattr(args, name, None))]
-    if len({Path(path).resolve() for path in given}) < len(given):
+    if len({os.path.realpath(path) for path in given}) < len(given):
         raise ValueError(f"--out, --film and --strip {given} must be different files")
     if getattr(args, "store", False):
         writable(weights.find(args.weights).with_suffix(".json"), ".json", option="--store")
@@ -80,6 +88,22 @@ def settle(args: Namespace) -> None:
         args.device = torch.device(name)
 
 
+def typed(told: str, args: Namespace) -> str:
+    """A sentence of the package, where arguments are options and lists of steps aren't typed."""
+    for python, shell in UNTYPED.items():
+        told = re.sub(python, shell, told)
+    names = "|".join(vars(args).keys() - {"name", "command", "run"})
+    pattern = rf"(?<![\w.-])({names})="
+    return re.sub(pattern, lambda found: f"--{found[1].replace('_', '-')} ", told)
+
+
+def alone(args: Namespace, option: str, *names: str) -> None:
+    """Raise ValueError if one of the options `names` is given, which `option` makes vain."""
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+    if given:
+        raise ValueError(f"{' and '.join(given)} can't go with {option}; leave one side out")
+
+
 def writable(out: str | Path, *suffixes: str, option: str = "--out") -> Path:
     """The path of a file to be written; what is wrong with it is said before the work begins."""
     path = Path(out)
@@ -88,7 +112,7 @@ def writable(out: str | Path, *suffixes: str, option: str = "--out") -> Path:
     if path.is_dir():
         raise ValueError(f"{option} {out} is a folder; give a file in it")
     try:
-        with TemporaryFile(dir=next(p for p in path.parents if p.exists())) as file:
+        with TemporaryFile(dir=next(p for p in path.parents if os.path.lexists(p))) as file:
             file.write(b"written")
     except OSError as error:
         told = f"{option} {out} can't be written ({error.strerror})"
@@ -116,19 +140,17 @@ def log(path: Path, steps: int) -> Iterator[Callable[[int, float], None]]:
 
     A run that was killed goes on at its last checkpoint: later rows are dropped.
     """
-    progress = None
+    progress, _ = None, _rows(path)  # a file that is no log is told before the work
 
     def report(step: int, loss: float) -> None:
         nonlocal progress
         if progress is None:
             progress = bar(steps, step - 1)
-            rows = path.read_text().splitlines()[1:] if path.exists() else []
-            kept = [row for row in rows if int(row.split(",")[0]) < step]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(["step,loss", *kept]) + "\n")
+            kept = [row for row in _rows(path) if int(row.split(",")[0]) < step]
+            path.write_text("\n".join([HEAD, *kept]) + "\n", "utf-8")
         progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         progress.update(step - progress.n)
-        with open(path, "a") as file:
+        with open(path, "a", encoding="utf-8") as file:
             file.write(f"{step},{loss:.5f}\n")
 
     try:
@@ -138,6 +160,15 @@ def log(path: Path, steps: int) -> Iterator[Callable[[int, float], None]]:
     finally:
         if progress is not None:
             progress.close()
+
+
+def _rows(path: Path) -> list[str]:
+    """The whole rows of a log, none if there is none yet."""
+    check_plain(path)
+    found = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    if found[:1] not in ([], [HEAD]):
+        raise ValueError(f"{path} is no log of a run; move it away, or choose another folder")
+    return [row for row in found if re.fullmatch(r"\d+,-?\d+\.\d{5}", row)]
 
 
 def write_images(out: Path, images: Tensor, columns: int, y: Tensor | None = None) -> None:

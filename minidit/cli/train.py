@@ -91,6 +91,7 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
     run = distributed.DistributedRun(
         model.to(args.device), diffusion, images, y, recipe, args.accumulate, args.compile
     )
+    run.start = args.start and weights.file_sha256(weights.find(args.start))
     average = _go(run, args)
     if run.writes:
         link = stage.link if stage is not None else None

@@ -8,7 +8,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from minidit.weights.files import replacing
+from minidit.weights.files import check_plain, replacing
 
 
 def drawn(
@@ -43,6 +43,7 @@ def kept(
 
     Those are written there. Raises OSError before anything is made if the file can't be written.
     """
+    check_plain(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}

@@ -51,6 +51,8 @@ def load_mnist(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]
         paths.append(there[0] if there else fetch(source, folder))
     image_file, label_file = paths
     images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
+    if images.shape[1:] != (28, 28):
+        raise _damaged(image_file, f"its images are {tuple(images.shape[1:])}, and MNIST's 28×28")
     if len(images) != len(labels):
         raise _damaged(label_file, f"it has {len(labels)} labels for {len(images)} images")
     _check_labels(labels, label_file)
@@ -113,6 +115,8 @@ def _read_members(archive: Path, names: tuple[str, ...]) -> list[bytes]:
             with tarfile.open(fileobj=plain, mode="r|") as tar:
                 for member in tar:
                     name = PurePosixPath(member.name).name
+                    if name in members:  # which of them is right?
+                        raise tarfile.TarError(f"it holds two files {name}")
                     if name in names and member.isfile():
                         members[name] = tar.extractfile(member).read()
             while plain.read(1 << 20):

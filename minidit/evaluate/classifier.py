@@ -43,8 +43,8 @@ class Classifier(nn.Module):
 
     def activations(self, images: Tensor) -> list[Tensor]:
         """(b, c, h, w) → the outputs of all stages, the first stage first: each (b, k, h', w')."""
-        check_images(images, self.in_channels)
-        maps = [images]
+        check_images(images, self.in_channels, floats=True)
+        maps = [images.to(self.to_logits.weight.dtype)]
         for stage in self.convs:
             maps.append(stage(maps[-1]))
         return maps[1:]
@@ -123,6 +123,7 @@ def flip_and_shift(images: Tensor, rng: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[image, y[:, :, None], x[:, None]].permute(0, 3, 1, 2)
 
 
+@torch.inference_mode(False)
 @torch.random.fork_rng()  # the caller's random numbers stay what they were
 def one_cycle(
     build: Callable[[], nn.Module],

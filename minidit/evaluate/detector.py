@@ -40,7 +40,8 @@ class SceneDetector(nn.Module):
 
         (b, 3, h, w) → (b, n), (b, n, kinds), (b, n, colours), (b, n, 4) with n = h/4·w/4.
         """
-        check_images(images, 3)
+        check_images(images, 3, floats=True)
+        images = images.to(self.convs[-1].weight.dtype)
         maps = self.convs(images).flatten(2).transpose(1, 2)  # (b, n, channels)
         near, kind, colour, box = maps.split(self.parts, dim=2)
         box = box + middles(images).repeat(1, 2)  # (b, n, 4): x0, y0, x1, y1 in 0..1

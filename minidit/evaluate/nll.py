@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from minidit._validate import check_images
 from minidit.diffusion import Diffusion, normal_kl
 from minidit.sampling import Denoiser, draw_noise, walk
 
@@ -49,6 +50,7 @@ def bits_per_dim(
     begins at a pixel's width. Noise comes from `generator`, or from recorded `noise`, a tensor a
     step, the noisiest first.
     """
+    check_images(x0, floats=True)
     rows = []
     for k, (_, t, number) in enumerate(walk(diffusion.schedule, x0)):
         eps = draw_noise(x0, generator) if noise is None else noise[k]

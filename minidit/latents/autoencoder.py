@@ -84,6 +84,7 @@ class Autoencoder(nn.Module):
         images: (n, c, f·h, f·w), uint8 or floats in [-1, 1].
         """
         check_images(images, self.in_channels)
+        check_positive(batch_size=batch_size)
         total, squares, count = 0.0, 0.0, 0
         for part in images.split(batch_size):
             z = self.latents(as_unit(part).to(self.scale.device)).double()
@@ -142,4 +143,4 @@ class VQAutoencoder(Autoencoder):
 
     def decode(self, latents: Tensor) -> Tensor:
         """(b, latent_channels, h, w), quantised here → images (b, c, f·h, f·w)."""
-        return super().decode(self.quantizer(latents).codes)
+        return super().decode(self.quantizer(latents.to(self.scale.dtype)).codes)

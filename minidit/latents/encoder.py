@@ -163,7 +163,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, in_channels, f·h, f·w) → (b, out_channels, h, w)."""
-        check_images(images, self.in_channels)
+        check_images(images, self.in_channels, floats=True)
         if any(side % self.factor for side in images.shape[2:]):
             raise ValueError(
                 f"images are {tuple(images.shape[2:])} pixels, which {self.factor} does not "

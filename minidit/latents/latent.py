@@ -66,7 +66,7 @@ def first_stage_of(name: str | Path, autoencoder: str | Path | None = None) -> F
     if autoencoder is None and not weights.known(link["name"]):
         raise ValueError(
             f"weights {str(name)!r} draw latents of the autoencoder {link['name']!r}, which isn't "
-            "there; say where it is: autoencoder=…, on the command line --autoencoder"
+            "there; say where it is: autoencoder=…"
         )
     return first_stage(autoencoder or link["name"], link["sha256"])
 
@@ -105,6 +105,7 @@ def decode(autoencoder: Autoencoder, latents: Tensor, batch_size: int | None = N
     """Scaled latents (n, k, h, w) → images (n, c, f·h, f·w) in [-1, 1]."""
     check_latents(latents, autoencoder.latent_channels)
     batch_size = _at_once(latents, autoencoder.factor) if batch_size is None else batch_size
+    check_positive(batch_size=batch_size)
     device = autoencoder.scale.device
     parts = [autoencoder.to_images(z.to(device)).cpu().float() for z in latents.split(batch_size)]
     return torch.cat(parts).clamp(-1, 1)

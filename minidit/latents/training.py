@@ -4,6 +4,7 @@ The paper's adversarial term, which sharpens texture, is left out.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,9 +34,9 @@ class Terms:
     def __post_init__(self) -> None:
         check_choice("pixel", self.pixel, PIXELS)
         for name in ("feature", "kl", "codebook"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 is none")
-        if self.patience < 1:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be finite and at least 0")
+        if not self.patience >= 1:
             raise ValueError(f"patience={self.patience} must be at least 1 step")
 
 
@@ -116,6 +117,7 @@ class AutoencoderRun(Loop):
         self.idle.copy_(state.get("idle", self.idle))
 
 
+@torch.inference_mode(False)
 def fit_autoencoder(
     model: Autoencoder,
     images: Tensor,

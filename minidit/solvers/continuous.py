@@ -1,12 +1,32 @@
 """A process in continuous time (arXiv 2011.13456): log α as a function, between the steps, too."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from minidit._validate import check_positive
 from minidit.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class LogAlpha:
+    """log α(u), float64 → float64 of one shape; one that can't be pickled says so when it is."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return self.function(u)
+
+    def __deepcopy__(self, memo: dict) -> "LogAlpha":
+        return self
+
+    def __reduce__(self) -> tuple:
+        if "<" in getattr(self.function, "__qualname__", ""):  # <lambda> or <locals>
+            told = f"log_alpha={self.function!r} can't be pickled"
+            raise TypeError(f"{told}; define it with def at module level")
+        return LogAlpha, (self.function,)
 
 
 def continuous(
@@ -19,7 +39,7 @@ def continuous(
     check_positive(T=T)
     u = torch.arange(1, T + 1, dtype=torch.float64) / T
     alpha, sigma = on_circle(log_alpha(u))
-    return Schedule(alpha, sigma, 999 * u, "variance_preserving", name, log_alpha)
+    return Schedule(alpha, sigma, 999 * u, "variance_preserving", name, LogAlpha(log_alpha))
 
 
 def on_circle(log_alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,5 +56,4 @@ def vp_sde(T: int = 1000) -> Schedule:
 
 
 def _vp_log_alpha(u: Tensor) -> Tensor:
-    # A function of the module, not a lambda, so that the schedule can be pickled.
     return -0.1 / 2 * u - 19.9 / 4 * u**2

@@ -68,6 +68,8 @@ class DistributedRun(Run):
     Raises ValueError if the batch doesn't divide into so many, or if the two can't go together.
     """
 
+    start: str | None = None  # the sha256 of the weights that it began with, if any
+
     def __init__(
         self,
         model: nn.Module,
@@ -102,6 +104,10 @@ class DistributedRun(Run):
         self.compiled = compiled
         if compiled is not None:
             self.network = torch.compile(self.network, mode=compiled)
+
+    def settings(self) -> dict:
+        """What makes it this run and no other, as plain values."""
+        return super().settings() | {"start": {"sha256": self.start}}
 
     def products(self) -> AbstractContextManager:
         """A compiled network's products are the compiler's own."""

@@ -66,7 +66,8 @@ def shipped() -> list[str]:
 
 def results(name: str) -> dict:
     """What `data/results` of a clone, or of an installed package, holds of an experiment."""
-    return json.loads((shipped_folder().parent / "results" / f"{name}.json").read_text("utf-8"))
+    path = shipped_folder().parent / "results" / f"{name}.json"
+    return read_json(path, {}, f"get it again; {path.parent} holds what there is")
 
 
 def save(
@@ -94,13 +95,15 @@ def save(
         check_choice("diffusion.schedule.name", diffusion.schedule.name, SCHEDULES)
     if autoencoder is not None:
         header["autoencoder"] = autoencoder
+    parse_json(json.dumps(header), HEADER, path, "no such file was written: see `FirstStage.link`")
     state = model.state_dict().items()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state}
     if not train.finite(tensors.values()):
         raise ValueError(f"model has weights that are not finite, so {path} was not written")
     content = safetensors.torch.save(tensors, {"minidit": json.dumps(header)})
     sha256 = hashlib.sha256(content).hexdigest()
-    note = {"sha256": sha256, "bytes": len(content), **header, **(info or {})}
+    facts = {"sha256": sha256, "bytes": len(content), **header}
+    note = facts | (info or {}) | facts  # of other weights' info those would be wrong
     with replacing(path.with_suffix(".json")) as beside, replacing(path) as file:
         file.write(content)
         beside.write((json.dumps(note, indent=1) + "\n").encode())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -19,20 +20,45 @@ def lock(file: IO, wait: bool = False) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
-    except (ImportError, OSError):  # Windows and some network file systems have no such locks
+    except OSError:  # some network file systems have no locks
         pass
+    except ImportError:
+        return _lock_on_windows(file, wait)
     return True
+
+
+def _lock_on_windows(file: IO, wait: bool) -> bool:
+    import msvcrt
+
+    file.seek(1 << 30)  # where no byte is to be read, for locked ones can't be
+    try:
+        while True:
+            with suppress(PermissionError):
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return True
+            if not wait:
+                return False
+            time.sleep(0.1)
+    finally:
+        file.seek(0)
+
+
+def check_plain(path: Path) -> None:
+    """Raise OSError for what is there and no file: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file; move it away, or choose another folder")
 
 
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold the file `path` as a lock; OSError, or with `wait` patience, while another does."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_plain(path)
     held = False
     while not held:
         with open(path, "a+") as file:
             if not lock(file, wait):
-                told = f"another run writes to {path.parent}, pid {path.read_text()}"
+                told = f"another run writes to {path.parent}, pid {path.read_text('latin-1')}"
                 raise BlockingIOError(f"{told}; wait for its end, or choose another folder")
             if held := os.fstat(file.fileno()).st_nlink > 0:  # else it has just been removed
                 file.truncate(0)
@@ -53,7 +79,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(path.name + ".*part"):  # by a process that was killed
-        with suppress(OSError), open(left, "ab") as file:
+        with suppress(OSError), open(left, "r+b") as file:  # a pipe would be waited for by "wb"
             if lock(file):
                 left.unlink()
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")

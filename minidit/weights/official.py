@@ -61,6 +61,8 @@ def load_official(
                 f"{name} has shape {tuple(tensors[name].shape)}; {tuple(expected)} would fit the "
                 "rest"
             )
+        if not (first.is_meta or tensors[name].isfinite().all()):
+            raise ValueError(f"{name} has numbers that are not finite; get these weights again")
     ours = {names[name]: to_ours(names[name], tensor) for name, tensor in tensors.items()}
     model.load_state_dict(ours, strict=False, assign=True)
     code.finish(model, told)

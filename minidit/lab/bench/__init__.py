@@ -48,9 +48,12 @@ def bench(
     at least; `batch`: instead of the sizes' own. `report` hears a line for each measurement. Raises
     ArithmeticError if package and plain version don't agree.
     """
-    check_positive(repeats=repeats)
-    for size in sizes:
-        check_choice("size", size, SIZES)
+    check_positive(repeats=repeats, batch=1 if batch is None else batch)
+    for name, chosen, known in (("sizes", sizes, SIZES), ("networks", networks, NETWORKS)):
+        for one in chosen:
+            check_choice(name, one, known)
+    if not seconds > 0:
+        raise ValueError(f"seconds={seconds:g} must be above 0, e.g. 0.2")
     cases = [({"size": s, "network": n}, SIZES[s], n) for s, n in product(sizes, networks)]
     tasks, contestants = TASKS, ("plain", "package")
     if growth:
