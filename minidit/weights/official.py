@@ -49,24 +49,29 @@ def load_official(
     config = read_config(tensors, heads, null_label, code)
     with Outline():  # no memory, no time
         model = code.build(config)
-    empty, names = model.state_dict(), code.names_of(config)
-    first = next(iter(tensors.values()))
-    for name, own in names.items():
-        kind = (tensors[name].dtype, tensors[name].layout, tensors[name].is_meta)
-        if kind != (first.dtype, torch.strided, first.is_meta) or first.dtype.itemsize < 2:
-            raise ValueError(f"{name} is {kind[0]}, {kind[1]}; expected dense floats, all alike")
-        expected = to_official(own, empty[own].to("meta"), config.get("patch_size")).shape
-        if tensors[name].shape != expected:
-            raise ValueError(
-                f"{name} has shape {tuple(tensors[name].shape)}; {tuple(expected)} would fit the "
-                "rest"
-            )
-        if not (first.is_meta or tensors[name].isfinite().all()):
-            raise ValueError(f"{name} has numbers that are not finite; get these weights again")
+    names = code.names_of(config)
+    _check(tensors, names, model.state_dict(), config.get("patch_size"))
     ours = {names[name]: to_ours(names[name], tensor) for name, tensor in tensors.items()}
     model.load_state_dict(ours, strict=False, assign=True)
     code.finish(model, told)
     return model.eval()
+
+
+def _check(
+    tensors: Mapping[str, Tensor], names: dict[str, str], empty: dict[str, Tensor], p: int | None
+) -> None:
+    """Raise ValueError for the first tensor that doesn't fit the network, whose are `empty`."""
+    first = next(iter(tensors.values()))
+    for name, own in names.items():
+        tensor = tensors[name]
+        kind = (tensor.dtype, tensor.layout, tensor.is_meta)
+        if kind != (first.dtype, torch.strided, first.is_meta) or first.dtype.itemsize < 2:
+            raise ValueError(f"{name} is {kind[0]}, {kind[1]}; expected dense floats, all alike")
+        shape, fits = tuple(tensor.shape), tuple(to_official(own, empty[own].to("meta"), p).shape)
+        if shape != fits:
+            raise ValueError(f"{name} has shape {shape}; {fits} would fit the rest")
+        if not (tensor.is_meta or tensor.isfinite().all()):
+            raise ValueError(f"{name} has numbers that are not finite; get these weights again")
 
 
 def is_official(name: str | Path) -> bool:
