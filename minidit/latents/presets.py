@@ -11,8 +11,8 @@ _MNIST = dict(latent_channels=4, width=12, multipliers=(1, 2, 4))  # 28×28×1 �
 _CIFAR10 = dict(latent_channels=4, width=24, multipliers=(1, 2))  # 32×32×3 → 16×16×4
 
 
-def _preset(network: str, data: str, classifier: str, model: dict) -> dict:
-    recipe = dict(steps=4000, batch_size=16, lr=2e-3, warmup=100, ema_decay=0.999)
+def _preset(network: str, data: str, classifier: str, model: dict, steps: int = 4000) -> dict:
+    recipe = dict(steps=steps, batch_size=16, lr=2e-3, warmup=100, ema_decay=0.999)
     return dict(network=network, data=data, classifier=classifier, model=model, recipe=recipe)
 
 
@@ -20,7 +20,7 @@ def _preset(network: str, data: str, classifier: str, model: dict) -> dict:
 # knows drawn digits only, so that MNIST's own evaluates something it had no part in; for
 # photographs there is only one.
 AUTOENCODERS: dict[str, dict] = {
-    "kl-mnist": _preset("KLAutoencoder", "mnist", "digits", _MNIST),
+    "kl-mnist": _preset("KLAutoencoder", "mnist", "digits", _MNIST, steps=8000),
     "kl-cifar10": _preset("KLAutoencoder", "cifar10", "cifar10", _CIFAR10),
     "vq-cifar10": _preset("VQAutoencoder", "cifar10", "cifar10", _CIFAR10 | {"num_codes": 1024}),
 }
