@@ -4,7 +4,6 @@ import signal
 import sys
 
 __version__ = "0.1.0"
-
 # While `python -m minidit` is being imported, Ctrl-C ends it without a word.
 if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
