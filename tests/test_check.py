@@ -242,6 +242,12 @@ TIMESTEP_EMBEDDING = {
     "the frequencies grow as 10^(4k/dim)": lambda t, dim: times(t, dim, 10.0, dim / 4, 1),
     "the exponent is divided by dim;": lambda t, dim: times(t, dim, divisor=dim),
     "divided by half - 1": lambda t, dim: times(t, dim, divisor=dim // 2 - 1),
+    "k runs from 1": lambda t, dim: times(t / 10_000 ** (1 / (dim // 2)), dim),
+    "themselves are a linspace": lambda t, dim: torch.cat(
+        [f(t[:, None] * torch.linspace(1, 1e-4, dim // 2)) for f in (torch.cos, torch.sin)]
+        + [torch.zeros(len(t), dim % 2)],
+        dim=1,
+    ),
     "a logarithm is missing": lambda t, dim: times(t, dim, base=math.e),
     "cut to a whole number": lambda t, dim: times(t.int(), dim),
     "divided by 1000 first": lambda t, dim: times(t / 1000, dim),

@@ -1,5 +1,6 @@
 """Checks of what is put together: right ones pass, and strange answers end in no traceback."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -130,6 +131,12 @@ def test_nonsense_is_told_without_a_traceback(answer):
     for name in (*dict(RIGHT), *others.split()):
         verdict = getattr(check, name)(lambda *arguments: answer)
         assert not verdict and f"✗ {name} is not right yet" in repr(verdict)
+
+
+def test_a_mistake_in_each_half_of_the_output_is_told():
+    two = partial(check.hybrid_loss.right, prediction=lambda p: p, fraction=lambda o, *_: 2 * o - 1)
+    told = repr(check.hybrid_loss(two))
+    assert "two mistakes: the prediction isn't detached" in told and "the share is o itself" in told
 
 
 def test_what_is_missing_is_told():

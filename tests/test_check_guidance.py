@@ -1,5 +1,7 @@
 """Checks of guidance: right ones pass, and every hint is given for its mistake."""
 
+from functools import partial
+
 import pytest
 import students
 import torch
@@ -85,11 +87,13 @@ def test_a_network_says_what_it_wants(fn, words):
 
 
 def test_passes_that_are_not_needed_are_told():
-    def wasteful(model, x, t, y, w, low, high):
+    def wasteful(model, x, t, y, w, low, high, several=slice(None)):
         c, u = in_one_batch(model, x, t, y, 1.0), model(x, t, torch.full_like(y, model.null_label))
-        inside = ((t >= low) & (t <= high)).reshape(-1, 1, 1, 1)
+        inside = ((t >= low) & (t <= high))[several].reshape(-1, 1, 1, 1)
         return torch.where(inside, c + w * (c - u), c)
 
+    first = repr(check.limited_guidance(partial(wasteful, several=slice(1))))
+    assert "t[0] decides for all" in first
     assert "sends 9 images through the network, and 5 are enough" in repr(
         check.limited_guidance(wasteful)
     )

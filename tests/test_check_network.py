@@ -92,6 +92,20 @@ class NoAxis(Parallel):
         return x + gate1 * self.attn(z) + gate2 * self.mlp(z)
 
 
+class SiluFirst(Parallel):
+    def forward(self, x, cond):
+        shift, scale, gate1, gate2 = self.adaln(F.silu(cond).sum(1))[:, None].chunk(4, -1)
+        z = self.norm(x) * (1 + scale) + shift
+        return x + gate1 * self.attn(z) + gate2 * self.mlp(z)
+
+
+class Unmodulated(Parallel):
+    def forward(self, x, cond):
+        shift, scale, gate1, gate2 = self.adaln(F.silu(cond.sum(1)))[:, None].chunk(4, -1)
+        z = self.norm(x)
+        return x + gate1 * self.attn(z * (1 + scale) + shift) + gate2 * self.mlp(z)
+
+
 class Nothing(Parallel):
     def forward(self, x, cond):
         pass
@@ -119,6 +133,8 @@ WRONG = [
     ("parallel_block", "a parameter vectors.weight too many", Renamed),
     ("parallel_block", "adaln.weight of the shape (48, 8), and (32, 8) is expected", SixVectors),
     ("parallel_block", "takes [:, None]", NoAxis),
+    ("parallel_block", "the SiLU comes before", SiluFirst),
+    ("parallel_block", "normalised but not modulated", Unmodulated),
     ("parallel_block", "returns a NoneType", Nothing),
     ("parallel_block", "must take 2 numbers", lambda: None),
     ("parallel_block", "makes a str, and a network", lambda width, heads: "a block"),

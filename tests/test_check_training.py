@@ -79,6 +79,8 @@ def test_a_batch_that_is_too_large_for_memory_is_told():
 def test_two_mistakes_are_told_together():
     told = repr(check.repaired_loop(partial(repaired, null=9, unit=lambda x: x - 0.5)))
     assert "two mistakes: pixels lie in -½ … ½" in told and "and 9 is a class" in told
+    still = check.repaired_loop(lambda *rest: None)
+    assert "no step is taken" in repr(still)
     outside = check.repaired_loop(
         lambda net, *rest: net(rest[2][:1], rest[3][:1], torch.tensor([11]))
     )

@@ -100,7 +100,8 @@ def _no_more_passes(fn: Callable) -> Callable:
     def answer(model: _Network, x: Tensor, t: Tensor, y: Tensor, *rest: float) -> object:
         got, wanted = fn(model, x, t, y, *rest), _Network()
         right = limited_guidance.right(wanted, x, t, y, *rest)
-        if alike(got, right, 1e-4) and model.passed > wanted.passed:
+        some = len(x) < wanted.passed < 2 * len(x)  # else a mistake with waste isn't recognised
+        if some and alike(got, right, 1e-4) and model.passed > wanted.passed:
             raise Fault(
                 f"sends {model.passed} images through the network, and {wanted.passed} are enough: "
                 "u is needed only where guidance is on"

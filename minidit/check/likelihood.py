@@ -99,10 +99,10 @@ def _terms(eps: Tensor, o: Tensor, x0: Tensor, noise: Tensor, t: Tensor, betas: 
     return true, _log_variance(o * 0 - 1, t, betas), mean, _log_variance(o, t, betas)
 
 
-def _in_the_variance(eps: Tensor, o: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+def _in_the_variance(o: Tensor, t: Tensor, betas: Tensor) -> Tensor:
     """The o by which Σ is interpolated as it is."""
     low, high = (_log_variance(o * 0 + end, t, betas).exp() for end in (-1, 1))
-    return eps.detach(), best_fraction.right((o + 1) / 2 * (high - low), t, betas)
+    return best_fraction.right((o + 1) / 2 * (high - low), t, betas)
 
 
 _X0, _NOISE = (torch.cat([z, z.flip(0)[:, :1]], dim=1) for z in (POINTS, NOISE))  # (3, 3)
@@ -115,17 +115,17 @@ _OUTPUT = torch.cat([_NOISE + 0.3 * _X0.flip(0), _X0.sin()], dim=1)
         "scale 5": (_OUTPUT, _X0, _NOISE, torch.tensor([2, 5, 50]), _BETAS, 5.0),
     },
     "the prediction isn't detached before it enters the bound, so that both losses teach it",
-    {"halves": lambda eps, o, *_: (eps, o)},
+    {"prediction": lambda eps: eps},
     "the variance is detached, not the prediction: Σ learns nothing",
-    {"halves": lambda eps, o, *_: (eps, o.detach())},
+    {"prediction": lambda eps: eps, "fraction": lambda o, *_: o.detach()},
     "both halves are detached: Σ learns nothing",
-    {"halves": lambda eps, o, *_: (eps.detach(), o.detach())},
+    {"fraction": lambda o, *_: o.detach()},
     "the share is o itself; o runs from -1 to 1, and v = (o + 1)/2",
-    {"halves": lambda eps, o, *_: (eps.detach(), 2 * o - 1)},
+    {"fraction": lambda o, *_: 2 * o - 1},
     "the ends are exchanged: v = 0 is the small variance",
-    {"halves": lambda eps, o, *_: (eps.detach(), -o)},
+    {"fraction": lambda o, *_: -o},
     "Σ is interpolated as it is; it lies between the ends in the logarithm",
-    {"halves": _in_the_variance},
+    {"fraction": _in_the_variance},
     "it is the divergence the other way round: of the network's normal from the true one",
     {"bits": lambda m1, l1, m2, l2: _bits(m2, l2, m1, l1)},
     "the bound's term is in nats; divide it by ln 2 for bits",
@@ -133,7 +133,7 @@ _OUTPUT = torch.cat([_NOISE + 0.3 * _X0.flip(0), _X0.sin()], dim=1)
     "the bound's term is summed over the numbers of a point; it is their mean",
     {"bits": lambda *terms: _bits(*terms) * terms[0].shape[1]},
     "the share is a sigmoid of o; the network's number itself runs from -1 to 1, v = (o + 1)/2",
-    {"halves": lambda eps, o, *_: (eps.detach(), 2 * o.sigmoid() - 1)},
+    {"fraction": lambda o, *_: 2 * o.sigmoid() - 1},
     "the halves of the output are exchanged; the prediction comes first",
     lambda output, *rest: hybrid_loss.right(output.roll(output.shape[1] // 2, 1), *rest),
     "the ½ of the divergence is forgotten",
@@ -159,7 +159,8 @@ def hybrid_loss(
     betas: Tensor,
     scale: float,
     *,
-    halves: Callable[..., tuple] = lambda eps, o, t, betas: (eps.detach(), o),
+    prediction: Callable[[Tensor], Tensor] = Tensor.detach,
+    fraction: Callable[..., Tensor] = lambda o, t, betas: o,
     bits: Callable[..., Tensor] = _bits,
     simple: Callable[[Tensor], Tensor] = lambda error: error.mean(dim=1),
 ) -> Tensor:
@@ -169,5 +170,5 @@ def hybrid_loss(
     point, its loss and then the gradient of `output`.
     """
     eps, o = output.chunk(2, dim=1)
-    bound = bits(*_terms(*halves(eps, o, t, betas), x0, noise, t, betas))
+    bound = bits(*_terms(prediction(eps), fraction(o, t, betas), x0, noise, t, betas))
     return simple((eps - noise).square()) + scale * bound

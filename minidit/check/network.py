@@ -63,7 +63,13 @@ def _forward(change: Callable) -> dict:
     },
     *_MISTAKES,
     "the MLP sees what attention has added; both are to see the same normalised tokens",
-    {"seen_by_mlp": lambda net, x, after: after},
+    {"seen_by_mlp": lambda net, film, x, after: film(after)},
+    "the MLP's tokens are normalised but not modulated; it gets the same as attention",
+    {"seen_by_mlp": lambda net, film, x, after: net.norm(x)},
+    "the MLP gets x as it is; it gets the same normalised and modulated tokens as attention",
+    {"seen_by_mlp": lambda net, film, x, after: x},
+    "the SiLU comes before the sum of the condition's tokens; add them up first",
+    _forward(lambda right, x, cond: right(x, F.silu(cond))) | {"silu": lambda net, cond: cond},
     "x is not added; both branches are corrections to x",
     _forward(lambda right, x, cond: right(x, cond) - x),
     "the gates are forgotten",
@@ -95,15 +101,15 @@ class parallel_block(_Film):
         super().__init__(width, 4)
         self.attn, self.mlp = Attention(width, heads), Mlp(width)
 
-    def seen_by_mlp(self, x: Tensor, after: Tensor) -> Tensor:
-        """x, or x after attention; both (b, n, d)."""
-        return x
+    def seen_by_mlp(self, film: Callable, x: Tensor, after: Tensor) -> Tensor:
+        """What the MLP gets, made of x, or of x after attention; all (b, n, d)."""
+        return film(x)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """(b, n, d), (b, m, d) → (b, n, d)."""
         film, (gate1, gate2) = self.film(cond.sum(dim=1))
         after = x + gate1 * self.attn(film(x))
-        return after + gate2 * self.mlp(film(self.seen_by_mlp(x, after)))
+        return after + gate2 * self.mlp(self.seen_by_mlp(film, x, after))
 
 
 @against(

@@ -212,6 +212,8 @@ _LABELS = torch.arange(40) % 10
     {"move": lambda slow, quick: slow.lerp_(quick, 0.99)},
     "gradients are never zeroed, so that each step adds all the steps before",
     {"zero": lambda optimizer: None},
+    "no step is taken, or its gradient was zeroed before: the weights are those of the start",
+    {"step_of": lambda optimizer: None},
     tolerance=1e-5,
     seen=_weights_after,
 )
@@ -228,6 +230,7 @@ def repaired_loop(
     null: int = 10,
     times: int = 32,
     zero: Callable[[torch.optim.Optimizer], None] = torch.optim.Optimizer.zero_grad,
+    step_of: Callable[[torch.optim.Optimizer], object] = lambda optimizer: optimizer.step(),
     move: Callable[[Tensor, Tensor], object] = lambda slow, quick: slow.lerp_(quick, 0.01),
 ) -> None:
     """The loop, repaired; images (n, c, h, w) uint8, labels (n,).
@@ -243,7 +246,7 @@ def repaired_loop(
         t = torch.randint(len(process), (times,), generator=rng).expand(32)
         zero(optimizer)
         process.loss(net, x0, t, torch.randn(x0.shape, generator=rng), y).mean().backward()
-        optimizer.step()
+        step_of(optimizer)
         with torch.no_grad():
             for slow, quick in zip(average.parameters(), net.parameters()):
                 move(slow, quick)

@@ -30,7 +30,7 @@ FIGURES = {
     "12": ("plot.strip(guesses", "corner"),
     "13": ('draw("text", encode(prompts)', "corner"),
     "14": ('title=blocks["question"]', "whole"),
-    "15": ("plot.maps(tables, columns=2", "whole"),
+    "15": ("index of t", "whole"),
     "16": ('label="a lenient test"', "whole"),
     "17": ("back = there_and_back_wrongly(colour, 4)", "whole"),
 }
