@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -45,7 +46,10 @@ def _lock_on_windows(file: IO, wait: bool) -> bool:
 
 def check_plain(path: Path) -> None:
     """Raise OSError for what is there and no file: a pipe would be waited for."""
-    if path.exists() and not path.is_file():
+    plain = True
+    with suppress(OSError):  # one look, for a lock may vanish between two
+        plain = stat.S_ISREG(path.stat().st_mode)
+    if not plain:
         raise OSError(f"{path} is no file; move it away, or choose another folder")
 
 
