@@ -148,11 +148,10 @@ class EMA:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Move every averaged weight towards the model's; `step` counts from 0."""
-        keep = min(self.decay, (1 + step) / (10 + step))
-        ours, its = list(self.model.parameters()), list(model.parameters())
-        if [p.shape for p in ours] != [p.shape for p in its]:
+        if [p.shape for p in self.model.parameters()] != [p.shape for p in model.parameters()]:
             raise ValueError("model isn't the network that is averaged; EMA(model) begins anew")
-        torch._foreach_lerp_(ours, its, 1 - keep)
+        keep = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - keep)
         for average, now in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(now)  # counts and running means are averages already
 
