@@ -29,16 +29,19 @@ def test_mnist_becomes_seven_by_seven():
 
 def test_blocks_add_residual_blocks_and_nothing_mixes_images():
     one, three = (Encoder(1, 2, 4, (1, 2), blocks) for blocks in (1, 3))
-    assert len(three.layers) - len(one.layers) == 4  # two more in each of two levels
+    for encoder, blocks in ((one, 1), (three, 3)):
+        assert [len(level.block) for level in encoder.down] == [blocks, blocks]
+    assert [len(level.block) for level in Decoder(2, 1, 4, (1, 2), 3).up] == [4, 4]
     images = torch.randn(3, 1, 8, 8)
     torch.testing.assert_close(three(images)[1:2], three(images[1:2]), atol=1e-5, rtol=1e-4)
 
 
-def test_every_weight_gets_a_gradient():
-    for model in (KLAutoencoder(**SMALL), VQAutoencoder(**SMALL, num_codes=3)):
+def test_every_weight_gets_a_gradient(awaken):
+    for kind in (KLAutoencoder, VQAutoencoder):
+        model = awaken(kind(**SMALL, multipliers=(1, 3), attention=(1,)))
         found = model.encode(torch.randn(4, 1, 8, 8))
         if isinstance(model, VQAutoencoder):
-            loss = found.loss + model.decoder(found.codes).square().mean()
+            loss = found.loss + model.decode(found.codes).square().mean()
         else:
             z = found.sample(torch.Generator().manual_seed(0))
             loss = found.kl().mean() + model.decode(z).square().mean()
@@ -62,8 +65,21 @@ def test_vq_quantises_inside_decode():
     model.quantizer.table.data = torch.tensor([[1.0, 1], [-1, 1], [1, -1], [-1, -1]])
     z = torch.tensor([[0.3, 5, -0.2], [2, -0.1, -9]]).reshape(1, 2, 1, 3)
     codes = torch.tensor([[1.0, 1, -1], [1, -1, -1]]).reshape(1, 2, 1, 3)
-    assert torch.equal(model.decode(z), model.decoder(codes))
-    assert torch.equal(model.latents(torch.ones(1, 1, 8, 8)), model.encoder(torch.ones(1, 1, 8, 8)))
+    assert torch.equal(model.decode(z), model.decoder(model.post_quant_conv(codes)))
+    images = torch.ones(1, 1, 8, 8)
+    assert torch.equal(model.latents(images), model.quant_conv(model.encoder(images)))
+
+
+@BOTH
+def test_a_fresh_one_is_shallow(kind):
+    """Residuals start at zero and the convolutions around the latents at the identity."""
+    model, x = kind(**SMALL, multipliers=(1, 1)), torch.randn(2, 4, 8, 8)
+    level = model.encoder.down[0]
+    assert torch.equal(level(x), x) and torch.equal(model.encoder.mid(x), x)
+    z = torch.randn(2, 2, 4, 4)
+    assert torch.equal(model.post_quant_conv(z), z)
+    if kind is KLAutoencoder:
+        assert model.encode(torch.randn(2, 1, 8, 8)).std.max() < 0.2
 
 
 @BOTH

@@ -89,7 +89,7 @@ def test_the_loss_of_a_vq_autoencoder_is_its_terms():
     loss = run.loss(step_generator(0, 0))
     x, _ = run.draw(step_generator(0, 0))
     found = run.model.encode(x)
-    expected = F.l1_loss(run.model.decoder(found.codes), x) + 3.0 * found.loss
+    expected = F.l1_loss(run.model.decode(found.codes), x) + 3.0 * found.loss
     torch.testing.assert_close(loss, expected)
 
 
@@ -110,7 +110,7 @@ def test_dead_codes_revive_while_training():
         run.step()
     assert (run.idle[5:] == 2).all() and (run.model.quantizer.table[5:] > 40).all()
     run.step()
-    table, z = run.model.quantizer.table, run.model.encoder(run.real)
+    table, z = run.model.quantizer.table, run.model.encoded(run.real)
     vectors = z.permute(0, 2, 3, 1).flatten(0, 2)
     for code in table[5:]:
         assert torch.isclose(code, vectors, atol=1e-6).all(dim=1).any()
@@ -125,7 +125,7 @@ def test_features_decide_when_they_weigh(tmp_path):
     x = data().float() / 127.5 - 1
     found = {}
     for weight in (0.0, 20.0):
-        recipe = Recipe(**SHORT | {"steps": 60, "lr": 1e-2})
+        recipe = Recipe(**SHORT | {"steps": 60, "lr": 3e-3})
         terms = Terms(feature=weight)
         model = fit_autoencoder(
             fresh("kl"), data(), recipe=recipe, terms=terms, classifier=classifier

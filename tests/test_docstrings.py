@@ -23,6 +23,11 @@ SHAPELESS = {
     "weights.official_uvit.outline",
     "weights.official.to_ours",
     "weights.official.to_official",
+    "weights.diffusers.official_names",
+    "weights.reading.state_dict",
+    "weights.reading.looks_like",
+    "latents.official_ldm.outline",
+    "latents.official_ldm.recognises",
 }
 
 

@@ -140,7 +140,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_and_its_weights_only(wheel):
     names = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
     expected = {path.relative_to(ROOT).as_posix() for path in MODULES.values()}
-    expected |= {"minidit/data/glyphs.png", "minidit/py.typed"}
+    expected |= {"minidit/data/glyphs.png", "minidit/data/imagenet.txt", "minidit/py.typed"}
     for folder, kinds in {"weights": ("safetensors", "json"), "results": ("json", "csv")}.items():
         for kind in kinds:
             for path in (ROOT / "data" / folder).glob(f"*.{kind}"):

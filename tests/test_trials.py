@@ -622,7 +622,7 @@ class Told(torch.nn.Module):
 )
 def test_the_rate_is_the_divergence(mean, logvar, bits, alive, away):
     model = autoencoders.NETWORKS["KLAutoencoder"](1, 1, width=4, multipliers=(1, 2))
-    model.encoder = Told(mean, logvar)
+    model.encoder, model.quant_conv = Told(mean, logvar), torch.nn.Identity()
     images = torch.tensor([1.0, -1.0]).repeat(5000).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4)
     found = autoencoders.latent_rate(model, images)
     assert found["bits per pixel"] == pytest.approx(bits, abs=1e-3) and found["alive"] == alive
@@ -634,7 +634,7 @@ def test_the_rate_of_a_codebook_counts_the_codes_in_use():
     model = autoencoders.NETWORKS["VQAutoencoder"](1, 1, width=4, multipliers=(1, 2), num_codes=16)
     with torch.no_grad():
         model.quantizer.table.copy_(torch.arange(16.0).reshape(16, 1))
-    model.encoder = torch.nn.AvgPool2d(2)
+    model.encoder, model.quant_conv = torch.nn.AvgPool2d(2), torch.nn.Identity()
     images = torch.tensor([0.0, 1.0, 2.0, 3.0]).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4)
     found = autoencoders.latent_rate(model, images)
     assert found["codes used"] == 4 and found["numbers"] == 4
