@@ -69,7 +69,7 @@ def settle(args: Namespace) -> None:
     if getattr(args, "store", False):
         writable(weights.find(args.weights).with_suffix(".json"), ".json", option="--store")
     if getattr(args, "data", None) is not None:
-        check_choice("--data", args.data, data.DATASETS)
+        data.find(args.data, argument="--data")
     threads, mode = getattr(args, "threads", None), getattr(args, "compile", None)
     if threads is not None:
         most = max(64, os.cpu_count() or 1)

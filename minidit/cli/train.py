@@ -30,7 +30,8 @@ def add(subparsers) -> None:
         "train …, with the same arguments.",
     )
     option = p.add_argument
-    option("--data", help="digits, mnist, cifar10 or scenes (default: the preset's, or mnist)")
+    told = "or a FOLDER with a subfolder of PNG or JPEG pictures for each class"
+    option("--data", help=f"{', '.join(data.DATASETS)}, {told} (default: the preset's, or mnist)")
     option("--out", required=True, help="folder of the run")
     names = "a name in minidit.presets or minidit.autoencoder_presets (%(default)s)"
     option("--preset", default="mnist", help=names)
@@ -68,8 +69,17 @@ def _go(run: Loop, args: Namespace) -> nn.Module:
         return run.go(args.out, args.save_every, report=report)
 
 
-def _facts(args: Namespace, recipe: Recipe) -> dict:
-    return {"data": args.data, "recipe": asdict(recipe), "command": command_of(args)}
+def _load(args: Namespace) -> data.Dataset:
+    """The training images; what was done to a folder's is said once."""
+    train = data.load(args.data)
+    if isinstance(train, data.Pictures) and distributed.rank() == 0:
+        print(train.told)
+    return train
+
+
+def _facts(args: Namespace, recipe: Recipe, train: data.Dataset) -> dict:
+    facts = {"data": args.data, "classes": train.classes, "recipe": asdict(recipe)}
+    return facts | {"command": command_of(args)}
 
 
 def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -> None:
@@ -78,7 +88,7 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
     args.start = args.start or preset.get("start")
     args.device, stage = distributed.join(args.device), None
     with distributed.first_process_first():
-        train = data.load(args.data)
+        train = _load(args)
         images = train.images
         if args.autoencoder is not None:
             stage, images, _ = encoded(args, args.autoencoder, "train", images)
@@ -95,7 +105,7 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
     average = _go(run, args)
     if run.writes:
         link = stage.link if stage is not None else None
-        weights.save(average, path, diffusion, _facts(args, recipe), link)
+        weights.save(average, path, diffusion, _facts(args, recipe, train), link)
         print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
     distributed.leave()
 
@@ -110,14 +120,15 @@ def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path)
             "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "
             "out, an autoencoder trains from nothing in one process"
         )
-    classifier, images = evaluate.classifier(preset["classifier"]), data.load(args.data).images
+    classifier, train = evaluate.classifier(preset["classifier"]), _load(args)
+    images = train.images
     model, terms = autoencoder_presets.build(args.preset, images.shape[1], args.seed)
-    flips = data.DATASETS[args.data].photographs
+    flips = data.find(args.data).photographs
     run = AutoencoderRun(model.to(args.device), images, recipe, terms, classifier, flips)
     average = _go(run, args)
     average.set_scale(images)
     facts = {"terms": asdict(terms), "judge": f"classifier-{preset['classifier']}"}
-    weights.save(average, path, info=_facts(args, recipe) | facts)
+    weights.save(average, path, info=_facts(args, recipe, train) | facts)
     print(
         f"wrote {path}, scale {average.scale.item():.4f}; look at it: "
         f"python -m minidit reconstruct --weights {path} --data {args.data}"
