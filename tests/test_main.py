@@ -12,10 +12,12 @@ import time
 from argparse import Namespace
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from minidit import (
     Diffusion,
@@ -135,6 +137,26 @@ def test_pipes_and_circles_as_outputs_are_one_sentence(tmp_path, monkeypatch, ca
     for given, told in (encode, "is no file"), ("sample --labels 1 --out circle/a.png", "written"):
         assert main(given.split()) == 2
         assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_folder_of_pictures_is_trained_on_and_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("fruit/pears/1.png", "fruit/apples/1.jpg", "fruit/figs/1.jpeg"):
+        Path(name).parent.mkdir(parents=True)
+        Image.new("RGB", (40, 36), "red").save(name)
+    run = [*TRAIN, "--data", "fruit", "--steps", "1", "--out", "run"]
+    assert main(run) == 0
+    assert "3 colour pictures, 3 of them resized and cropped to 32×32" in capsys.readouterr().out
+    assert weights.info("run/weights.safetensors")["classes"] == ["apples", "figs", "pears"]
+    draw = "sample --weights run/weights.safetensors --per-class 2 --steps 2 --out drawn.npz"
+    assert main(draw.split()) == 0
+    drawn = np.load("drawn.npz")
+    assert drawn["labels"].tolist() == [0, 1, 2] * 2 and drawn["images"].shape == (6, 32, 32, 3)
+    assert main(["evaluate", "--weights", "run/weights.safetensors"]) == 2
+    assert "data 'fruit' has no classifier" in capsys.readouterr().err
+    Path("fruit/figs/1.jpeg").write_bytes(b"rotten")
+    assert main(run) == 2
+    assert "1.jpeg can't be read" in capsys.readouterr().err
 
 
 def test_another_start_is_another_run(trained, tmp_path, capsys):
