@@ -95,6 +95,32 @@ def test_other_settings_in_the_same_folder_are_refused(trained):
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_may_go_on_longer_and_otherwise_if_asked(tmp_path, capsys):
+    start = [*TRAIN, "--save-every", "2", "--out", str(tmp_path)]
+    assert main([*start, "--steps", "4"]) == 0
+    longer = [*start, "--steps", "6", "--lr", "0.001", "--batch-size", "4"]
+    assert main(longer) == 2
+    assert (
+        "use the same settings, --change for steps, batch, rate, or another"
+        in capsys.readouterr().err
+    )
+    for _ in range(2):  # the same command again changes nothing
+        assert main([*longer, "--change"]) == 0
+    told = "changed after step 4: steps 4 → 6, batch_size 8 → 4, lr 0.002 → 0.001\n"
+    assert capsys.readouterr().out.count(told) == 1
+    changes = [{"step": 4, "steps": [4, 6], "batch_size": [8, 4], "lr": [0.002, 0.001]}]
+    assert json.loads((tmp_path / "changes.json").read_text()) == {"changes": changes}
+    note = json.loads((tmp_path / "weights.json").read_text())
+    assert note["changes"] == changes and note["recipe"]["steps"] == 6
+    assert [row[:2] for row in (tmp_path / "log.csv").read_text().split()[1:]] == [
+        f"{step}," for step in range(1, 7)
+    ]
+    assert main([*start, "--steps", "3", "--change"]) == 2
+    assert "--steps 3 are fewer than the 6 that were taken" in capsys.readouterr().err
+    assert main([*start, "--steps", "6", "--change", "--seed", "1"]) == 2
+    assert "of another run: its recipe has {'seed': 0}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

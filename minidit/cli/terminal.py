@@ -36,6 +36,7 @@ UNTYPED = {
     r"so leave out the noisiest: steps=.*|on the straight .*": "choose another --sampler",
     r"train it with class_dropout.*": "draw with --guidance 1",
     "counts=": "steps=",
+    "use the same settings, or": "use the same settings, --change for steps, batch, rate, or",
     "compiled=": "compile=",
 }
 HEAD = "step,loss"  # of a run's log

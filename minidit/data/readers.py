@@ -91,8 +91,7 @@ def read_csv(path: Path, split: str) -> tuple[Tensor, Tensor]:
             "trained on; move it away, and the next call downloads the official files"
         )
     try:
-        with open(path, encoding="utf-8") as file:
-            rows = torch.from_numpy(np.loadtxt(file, np.uint8, delimiter=",", skiprows=1, ndmin=2))
+        rows = torch.from_numpy(np.loadtxt(path, np.uint8, delimiter=",", skiprows=1, ndmin=2))
         images, labels = rows[:, 1:].reshape(len(rows), 1, 28, 28), rows[:, 0]
     except (ValueError, RuntimeError) as error:
         raise _damaged(path, f"it isn't a label and 784 bytes a row ({error})") from error
