@@ -31,7 +31,7 @@ def listed(folder: Path) -> dict[str, dict[str, list[Path]]]:
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """The pictures in each subfolder that has some, by its name."""
-    places = sorted(folder.iterdir()) if folder.is_dir() else []
+    places = sorted(folder.iterdir(), key=lambda p: p.name) if folder.is_dir() else []
     shown = [place for place in places if place.is_dir() and place.name[0] != "."]
     found = {p.name: [f for f in sorted(p.iterdir()) if PICTURE.fullmatch(f.name)] for p in shown}
     return {name: files for name, files in found.items() if files}
