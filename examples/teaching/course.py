@@ -23,15 +23,15 @@ STUDENT += ["tests/golden/**/*"]
 README = """\
 # minidit: the notebooks of a course
 
-You need Python 3.10 to 3.13. This sets up an environment, which takes a few minutes the first time, and opens the
-notebooks (on Windows write `py` instead of `python3`):
+You need Python 3.10 to 3.13. This sets up an environment, which takes a few minutes once, and opens
+the notebooks (on Windows write `py` instead of `python3`):
 
 ```bash
 python3 tasks.py lab
 ```
 
-Begin with `00_quickstart.ipynb`. Exercises are cells that raise `NotImplementedError`: write what is missing and run the
-cell, and it says whether you are right, or what probably happened.
+Begin with `00_quickstart.ipynb`. Exercises are cells that raise `NotImplementedError`: write what is
+missing and run the cell, and it says whether you are right, or what probably happened.
 """
 
 SOLUTION = re.compile(r"<details><summary>Solution</summary>.*?</details>\s*", re.DOTALL)
