@@ -30,8 +30,8 @@ the notebooks (on Windows write `py` instead of `python3`):
 python3 tasks.py lab
 ```
 
-Begin with `00_quickstart.ipynb`. Exercises are cells that raise `NotImplementedError`: write what is
-missing and run the cell, and it says whether you are right, or what probably happened.
+Begin with `00_quickstart.ipynb`. Exercises are cells that raise `NotImplementedError`: write what
+is missing, run the cell, and it says whether you are right, or what probably happened.
 """
 
 SOLUTION = re.compile(r"<details><summary>Solution</summary>.*?</details>\s*", re.DOTALL)
