@@ -20,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from minidit import data
 from minidit.data import digits
@@ -88,11 +89,12 @@ def offline(monkeypatch):
     """No mirror answers: port 9 of this machine, where nobody listens."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     nowhere = ("http://127.0.0.1:9/",)
-    moved = {
-        split: tuple(Source(s.name, s.size, s.sha256, nowhere) for s in sources)
-        for split, sources in _readers.MNIST.items()
-    }
-    monkeypatch.setattr(_readers, "MNIST", moved)
+    for name in ("MNIST", "FASHION"):
+        moved = {
+            split: tuple(Source(s.name, s.size, s.sha256, nowhere) for s in sources)
+            for split, sources in getattr(_readers, name).items()
+        }
+        monkeypatch.setattr(_readers, name, moved)
     cifar = _readers.CIFAR10
     monkeypatch.setattr(_readers, "CIFAR10", Source(cifar.name, cifar.size, cifar.sha256, nowhere))
 
@@ -256,6 +258,50 @@ def test_mnist_is_read_from_both_forms(tmp_path, packed):
         assert dataset.classes == tuple("0123456789") and len(dataset) == 5
 
 
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("mnist", "mnist/MNIST/raw"), ("mnist", "MNIST/raw"), ("mnist", ".")]
+    + [("fashion", "fashion"), ("fashion", "FashionMNIST/raw")],
+)
+def test_mnist_is_read_where_torchvision_and_others_leave_it(tmp_path, packed, name, place):
+    made = put_mnist(tmp_path / "made", packed=packed)
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    for path in (tmp_path / "made" / "mnist").iterdir():
+        kaggle = path.name if packed else path.name.replace("-idx", ".idx")
+        path.rename(tmp_path / place / kaggle)
+    for split, (images, labels) in made.items():
+        dataset = data.load(name, split, root=tmp_path)
+        assert torch.equal(dataset.images, images[:, None])
+        assert torch.equal(dataset.labels, labels.long())
+    assert dataset.classes[9] == {"mnist": "9", "fashion": "Ankle boot"}[name]
+
+
+def test_files_of_mnist_are_never_taken_for_fashion(tmp_path, offline):
+    put_mnist(tmp_path)
+    for path in (tmp_path / "mnist").iterdir():
+        path.rename(tmp_path / path.name)
+    with pytest.raises(data.DownloadError, match=f"{_readers.FASHION['train'][0].sha256}.*fashion"):
+        data.load("fashion", root=tmp_path)
+
+
+def test_mnist_as_kaggles_table(tmp_path):
+    images, labels = numbers(4, 784), torch.tensor([3, 0, 9, 1])
+    rows = [",".join(map(str, [k, *row])) for k, row in zip(labels.tolist(), images.tolist())]
+    (tmp_path / "mnist").mkdir()
+    table = tmp_path / "mnist" / "train.csv"
+    table.write_text("\n".join(["label,pixel0", *rows]) + "\n")
+    dataset = data.load("mnist", root=tmp_path)
+    assert torch.equal(dataset.images, images.view(4, 1, 28, 28))
+    assert dataset.labels.dtype == torch.int64 and torch.equal(dataset.labels, labels)
+    with pytest.raises(ValueError, match="train.csv is Kaggle's.*no labels.*move it away"):
+        data.load("mnist", "test", root=tmp_path)
+    for fault in (rows[0][:-4], rows[0] + ",1", "256" + rows[0], "ten" + rows[0], "1" + rows[0]):
+        table.write_text("\n".join(["label,pixel0", fault]))
+        with pytest.raises(ValueError, match="train.csv is damaged: it .*delete it"):
+            data.load("mnist", root=tmp_path)
+
+
 def test_mnist_labels_must_fit(tmp_path):
     put_mnist(tmp_path)
     path = tmp_path / "mnist" / "train-labels-idx1-ubyte.gz"
@@ -343,20 +389,95 @@ def test_an_archive_with_two_files_of_a_name_is_refused(tmp_path, folder):
         data.load("cifar10", root=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["cifar-10-batches-py/data_batch_1", "data_batch_1"])
-def test_the_pickled_version_is_refused_and_never_opened(tmp_path, name):
+@pytest.mark.parametrize("place", ["", "cifar-10-batches-py", "../cifar-10-batches-py"])
+def test_the_pickled_version_is_refused_and_never_opened(tmp_path, place):
     trap = tmp_path / "opened"
 
     class Trap:
         def __reduce__(self):
             return (Path.touch, (trap,))
 
-    path = tmp_path / "cifar10" / name
+    path = tmp_path / "cifar10" / place / "data_batch_1"
     path.parent.mkdir(parents=True)
     path.write_bytes(pickle.dumps(Trap()))
     with pytest.raises(ValueError, match="pickles can run any code.*cifar-10-binary.tar.gz from"):
         data.load("cifar10", root=tmp_path)
     assert not trap.exists()
+
+
+# ------------------------------------------------------------------------ pictures of one's own
+
+
+def put_pictures(folder: Path, pictures: dict[str, Image.Image]) -> Path:
+    for name, picture in pictures.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / name)
+    return folder
+
+
+def picture(*shape: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(numbers(*shape, seed=seed).numpy())
+
+
+def test_a_folder_of_pictures_is_a_data_set(tmp_path):
+    colour, wide, grey = picture(32, 32, 3), picture(40, 70, 3), picture(32, 32)
+    folder = put_pictures(tmp_path, {"dog/b.PNG": colour, "dog/a.png": grey, "cat/1.jpg": wide})
+    put_pictures(folder, {"dog/.hidden.png": grey, ".git/x.png": grey, "root.png": grey})
+    (folder / "empty").mkdir()
+    (folder / "dog" / "notes.txt").write_text("no picture")
+    mine = data.load(folder)
+    assert repr(mine) == f"<{folder} train: 3 images 3×32×32, 2 classes>"
+    assert mine.classes == ("cat", "dog") and mine.labels.tolist() == [0, 1, 1]
+    assert torch.equal(mine.images[2], numbers(32, 32, 3).permute(2, 0, 1))
+    assert torch.equal(mine.images[1], numbers(32, 32).expand(3, -1, -1))
+    assert mine.told == (
+        f"{folder}: 3 colour pictures, 1 of them resized and cropped to 32×32; "
+        "4 hidden or other files left out; labels: 0 cat, 1 dog"
+    )
+    with pytest.raises(ValueError, match="no test pictures; sort them into train/CLASS and"):
+        data.load(str(folder), "test")
+
+
+def test_a_folder_may_hold_both_splits(tmp_path):
+    pictures = {"train/b/1.png": 1, "train/a/1.png": 2, "test/b/1.png": 3}
+    grey = {name: picture(32, 32, seed=seed) for name, seed in pictures.items()}
+    folder = put_pictures(tmp_path / "both", grey)
+    train, test = data.load(folder), data.load(folder, "test")
+    assert train.classes == test.classes == ("a", "b") and test.labels.tolist() == [1]
+    assert torch.equal(test.images, numbers(1, 1, 32, 32, seed=3))
+    put_pictures(folder, {"test/c/1.png": grey["test/b/1.png"]})
+    with pytest.raises(ValueError, match=r"test has classes \['c'\], and train/ doesn't"):
+        data.load(folder)
+    folder = put_pictures(
+        tmp_path / "vehicles", {"train/1.png": picture(9, 9), "car/1.png": picture(9, 9)}
+    )
+    assert data.load(folder).classes == ("car", "train")  # a train
+
+
+def test_pictures_of_every_kind_are_upright_opaque_and_of_eight_bits(tmp_path):
+    grey = numbers(32, 32)
+    deep = Image.fromarray(grey.numpy().astype(np.uint16) * 257)
+    folder = put_pictures(tmp_path, {"a/0.png": deep, "a/1.png": Image.new("LA", (9, 9), (0, 0))})
+    turned = Image.Exif()
+    turned[274] = 6  # to be turned by 90° clockwise
+    Image.fromarray(grey.numpy()).save(folder / "a" / "2.png", exif=turned)
+    images = data.load(folder).images
+    assert images.shape == (3, 1, 32, 32) and torch.equal(images[0, 0], grey)
+    assert images[1].min() == 255 and torch.equal(images[2, 0], grey.rot90(-1))
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", None])
+def test_a_damaged_picture_names_itself(tmp_path, raw):
+    folder = put_pictures(tmp_path, {"a/1.png": picture(64, 64), "a/2.png": picture(64, 64)})
+    path = folder / "a" / "2.png"
+    path.write_bytes(path.read_bytes()[:2000] if raw is None else raw)
+    with pytest.raises(ValueError, match="2.png can't be read as a PNG or JPEG.*remove it"):
+        data.load(folder)
+
+
+def test_a_folder_without_pictures_says_what_it_wants(tmp_path):
+    with pytest.raises(ValueError, match="no subfolders with PNG or JPEG.*cats.*1.png"):
+        data.load(put_pictures(tmp_path, {"1.png": picture(9, 9)}))
 
 
 # ----------------------------------------------------------------------------------- downloads
@@ -481,11 +602,12 @@ def test_archives_are_bounded(kind, tmp_path, monkeypatch):
         _readers.read_idx(tmp_path / "images.gz", 1)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "fashion"])
 def test_without_a_network_one_sentence_says_what_to_do(tmp_path, offline, name):
     with pytest.raises(data.DownloadError) as error:
         data.load(name, root=tmp_path)
-    source = _readers.MNIST["train"][0] if name == "mnist" else _readers.CIFAR10
+    sources = {"mnist": _readers.MNIST, "fashion": _readers.FASHION}
+    source = sources[name]["train"][0] if name in sources else _readers.CIFAR10
     for part in (source.mirrors[0] + source.name, source.sha256, str(tmp_path / name)):
         assert part in str(error.value)
     assert "\n" not in str(error.value)

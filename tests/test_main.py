@@ -12,10 +12,12 @@ import time
 from argparse import Namespace
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from minidit import (
     Diffusion,
@@ -93,6 +95,32 @@ def test_other_settings_in_the_same_folder_are_refused(trained):
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_may_go_on_longer_and_otherwise_if_asked(tmp_path, capsys):
+    start = [*TRAIN, "--save-every", "2", "--out", str(tmp_path)]
+    assert main([*start, "--steps", "4"]) == 0
+    longer = [*start, "--steps", "6", "--lr", "0.001", "--batch-size", "4"]
+    assert main(longer) == 2
+    assert (
+        "use the same settings, --change for steps, batch, rate, or another"
+        in capsys.readouterr().err
+    )
+    for _ in range(2):  # the same command again changes nothing
+        assert main([*longer, "--change"]) == 0
+    told = "changed after step 4: steps 4 → 6, batch_size 8 → 4, lr 0.002 → 0.001\n"
+    assert capsys.readouterr().out.count(told) == 1
+    changes = [{"step": 4, "steps": [4, 6], "batch_size": [8, 4], "lr": [0.002, 0.001]}]
+    assert json.loads((tmp_path / "changes.json").read_text()) == {"changes": changes}
+    note = json.loads((tmp_path / "weights.json").read_text())
+    assert note["changes"] == changes and note["recipe"]["steps"] == 6
+    assert [row[:2] for row in (tmp_path / "log.csv").read_text().split()[1:]] == [
+        f"{step}," for step in range(1, 7)
+    ]
+    assert main([*start, "--steps", "3", "--change"]) == 2
+    assert "--steps 3 are fewer than the 6 that were taken" in capsys.readouterr().err
+    assert main([*start, "--steps", "6", "--change", "--seed", "1"]) == 2
+    assert "of another run: its recipe has {'seed': 0}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -135,6 +163,26 @@ def test_pipes_and_circles_as_outputs_are_one_sentence(tmp_path, monkeypatch, ca
     for given, told in (encode, "is no file"), ("sample --labels 1 --out circle/a.png", "written"):
         assert main(given.split()) == 2
         assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_folder_of_pictures_is_trained_on_and_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("fruit/pears/1.png", "fruit/apples/1.jpg", "fruit/figs/1.jpeg"):
+        Path(name).parent.mkdir(parents=True)
+        Image.new("RGB", (40, 36), "red").save(name)
+    run = [*TRAIN, "--data", "fruit", "--steps", "1", "--out", "run"]
+    assert main(run) == 0
+    assert "3 colour pictures, 3 of them resized and cropped to 32×32" in capsys.readouterr().out
+    assert weights.info("run/weights.safetensors")["classes"] == ["apples", "figs", "pears"]
+    draw = "sample --weights run/weights.safetensors --per-class 2 --steps 2 --out drawn.npz"
+    assert main(draw.split()) == 0
+    drawn = np.load("drawn.npz")
+    assert drawn["labels"].tolist() == [0, 1, 2] * 2 and drawn["images"].shape == (6, 32, 32, 3)
+    assert main(["evaluate", "--weights", "run/weights.safetensors"]) == 2
+    assert "data 'fruit' has no classifier" in capsys.readouterr().err
+    Path("fruit/figs/1.jpeg").write_bytes(b"rotten")
+    assert main(run) == 2
+    assert "1.jpeg can't be read" in capsys.readouterr().err
 
 
 def test_another_start_is_another_run(trained, tmp_path, capsys):

@@ -41,13 +41,11 @@ def encoded(
 
     Photographs that are trained on are encoded as they are and mirrored: (2·n, k, h, w).
     """
-    stage, flips = (
-        latent.first_stage(autoencoder),
-        data.DATASETS[args.data].photographs and split == "train",
-    )
+    stage, photographs = latent.first_stage(autoencoder), data.find(args.data).photographs
+    flips = photographs and split == "train"
     _check_fit(args, stage, images)
     stage.model.to(args.device)
-    path = path or latent.place(data.data_root(), args.data, split, stage)
+    path = path or latent.place(data.data_root(), Path(args.data).name, split, stage)
     with bar(len(images) * (1 + flips), unit="image") as progress:
         how = {"flips": flips, "report": lambda done: progress.update(done - progress.n)}
         return stage, latent.cached(path, stage, images, **how), path

@@ -36,7 +36,7 @@ def classifier(args: Namespace) -> None:
             facts["test"] = {name: round(value, 4) for name, value in right.items()}
             told = f"finds all objects of {right['scenes']:.2%}"
         else:
-            train, photographs = data.load(args.data), data.DATASETS[args.data].photographs
+            train, photographs = data.load(args.data), data.find(args.data).photographs
             model = train_classifier(train.images, train.labels, photographs=photographs, **how)
             right = evaluate.accuracy(model, images, test.labels)
             facts["test accuracy"], told = round(right, 4), f"recognises {right:.2%}"

@@ -45,11 +45,12 @@ def evaluate(args: Namespace) -> None:
             raise ValueError(f"--data {args.data}: these weights draw scenes; leave the option out")
         return scene_commands.evaluate(args, encoder, painter.draw)
     args.data = args.data or weights.info(args.weights).get("data", "mnist")
-    if args.inception is not None and not data.DATASETS[args.data].photographs:
+    if args.inception is not None and not data.find(args.data).photographs:
         raise ValueError(f"--inception is for photographs, not for {args.data}; leave it out")
     network = inception(args.inception) if args.inception is not None else None
     if num_classes and args.per_class * num_classes <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to measure; try 100")
+    judging.classifier(args.data)
     test = data.load(args.data, "test")  # what can't be had is said before the work begins
     drawn, real = (painter.model.in_channels, *painter.model.size), tuple(test.images.shape[1:])
     fits = painter.stage is not None or drawn == real
@@ -85,7 +86,7 @@ def compare(
     half = len(test) // 2
     rows = judging.matching(test.labels[:half], labels)
     real, known = test.images[rows], train.images
-    if data.DATASETS[name].photographs:  # networks have seen them mirrored, too
+    if data.find(name).photographs:  # networks have seen them mirrored, too
         known = torch.cat([known, known.flip(3)])
     classifier, reference = judging.classifier(name), data.to_unit(test.images[half:])
     features = judging.features(classifier, reference)

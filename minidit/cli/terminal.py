@@ -36,6 +36,7 @@ UNTYPED = {
     r"so leave out the noisiest: steps=.*|on the straight .*": "choose another --sampler",
     r"train it with class_dropout.*": "draw with --guidance 1",
     "counts=": "steps=",
+    "use the same settings, or": "use the same settings, --change for steps, batch, rate, or",
     "compiled=": "compile=",
 }
 HEAD = "step,loss"  # of a run's log
@@ -69,7 +70,7 @@ def settle(args: Namespace) -> None:
     if getattr(args, "store", False):
         writable(weights.find(args.weights).with_suffix(".json"), ".json", option="--store")
     if getattr(args, "data", None) is not None:
-        check_choice("--data", args.data, data.DATASETS)
+        data.find(args.data, argument="--data")
     threads, mode = getattr(args, "threads", None), getattr(args, "compile", None)
     if threads is not None:
         most = max(64, os.cpu_count() or 1)

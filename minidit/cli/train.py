@@ -17,6 +17,9 @@ from minidit.latents.presets import AUTOENCODERS
 from minidit.latents.training import AutoencoderRun
 from minidit.train import Loop, Recipe
 from minidit.training import distributed, presets
+from minidit.weights.files import checkpoint_in, read_json, write_json
+
+CHANGES = "changes.json"  # in a run's folder: which step was the last of an older plan
 
 
 def add(subparsers) -> None:
@@ -30,13 +33,18 @@ def add(subparsers) -> None:
         "train …, with the same arguments.",
     )
     option = p.add_argument
-    option("--data", help="digits, mnist, cifar10 or scenes (default: the preset's, or mnist)")
+    told = "or a FOLDER with a subfolder of PNG or JPEG pictures for each class"
+    option("--data", help=f"{', '.join(data.DATASETS)}, {told} (default: the preset's, or mnist)")
     option("--out", required=True, help="folder of the run")
     names = "a name in minidit.presets or minidit.autoencoder_presets (%(default)s)"
     option("--preset", default="mnist", help=names)
     option("--autoencoder", help="whose latents to train on (default: the preset's)")
     option("--start", help="weights to start from, as far as they fit (the preset's)")
     option("--steps", type=int, help="instead of the preset's")
+    told = (
+        "go on though --steps, --batch-size or --lr are not those the run in --out was begun with"
+    )
+    option("--change", action="store_true", help=told)
     option("--batch-size", type=int, help="instead of the preset's")
     option("--lr", type=float, help="instead of the preset's")
     option("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
@@ -68,8 +76,43 @@ def _go(run: Loop, args: Namespace) -> nn.Module:
         return run.go(args.out, args.save_every, report=report)
 
 
-def _facts(args: Namespace, recipe: Recipe) -> dict:
-    return {"data": args.data, "recipe": asdict(recipe), "command": command_of(args)}
+def _load(args: Namespace) -> data.Dataset:
+    """The training images; what was done to a folder's is said once."""
+    train = data.load(args.data)
+    if isinstance(train, data.Pictures) and distributed.rank() == 0:
+        print(train.told)
+    return train
+
+
+def _change(args: Namespace, recipe: Recipe) -> None:
+    """Give the run's checkpoint another plan if --change asks for it; print and note down which."""
+    folder, new = Path(args.out), asdict(recipe)
+
+    def change(state: dict) -> None:
+        done, old = state["done"], state["recipe"]
+        other = {k: [old[k], new[k]] for k in ("steps", "batch_size", "lr") if old[k] != new[k]}
+        if new["steps"] < done:
+            raise ValueError(f"steps={new['steps']} are fewer than the {done} that were taken")
+        if other:
+            write_json(folder / CHANGES, {"changes": [*_changes(args), {"step": done} | other]})
+            checkpoint.write(state | {"recipe": old | {k: new[k] for k in other}})
+            told = ", ".join(f"{k} {was} → {now}" for k, (was, now) in other.items())
+            print(f"changed after step {done}: {told}")
+
+    if args.change and distributed.rank() == 0:
+        with checkpoint_in(folder, True) as checkpoint:
+            checkpoint.resume(change)
+
+
+def _changes(args: Namespace) -> list[dict]:
+    path, shape = Path(args.out) / CHANGES, {"changes": [dict]}
+    return read_json(path, shape, "move it away")["changes"] if path.is_file() else []
+
+
+def _facts(args: Namespace, recipe: Recipe, train: data.Dataset) -> dict:
+    facts = {"data": args.data, "classes": train.classes, "recipe": asdict(recipe)}
+    facts |= {"changes": changes} if (changes := _changes(args)) else {}
+    return facts | {"command": command_of(args)}
 
 
 def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -> None:
@@ -78,7 +121,8 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
     args.start = args.start or preset.get("start")
     args.device, stage = distributed.join(args.device), None
     with distributed.first_process_first():
-        train = data.load(args.data)
+        _change(args, recipe)
+        train = _load(args)
         images = train.images
         if args.autoencoder is not None:
             stage, images, _ = encoded(args, args.autoencoder, "train", images)
@@ -95,7 +139,7 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
     average = _go(run, args)
     if run.writes:
         link = stage.link if stage is not None else None
-        weights.save(average, path, diffusion, _facts(args, recipe), link)
+        weights.save(average, path, diffusion, _facts(args, recipe, train), link)
         print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
     distributed.leave()
 
@@ -110,14 +154,16 @@ def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path)
             "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "
             "out, an autoencoder trains from nothing in one process"
         )
-    classifier, images = evaluate.classifier(preset["classifier"]), data.load(args.data).images
+    classifier, train = evaluate.classifier(preset["classifier"]), _load(args)
+    images = train.images
+    _change(args, recipe)
     model, terms = autoencoder_presets.build(args.preset, images.shape[1], args.seed)
-    flips = data.DATASETS[args.data].photographs
+    flips = data.find(args.data).photographs
     run = AutoencoderRun(model.to(args.device), images, recipe, terms, classifier, flips)
     average = _go(run, args)
     average.set_scale(images)
     facts = {"terms": asdict(terms), "judge": f"classifier-{preset['classifier']}"}
-    weights.save(average, path, info=_facts(args, recipe) | facts)
+    weights.save(average, path, info=_facts(args, recipe, train) | facts)
     print(
         f"wrote {path}, scale {average.scale.item():.4f}; look at it: "
         f"python -m minidit reconstruct --weights {path} --data {args.data}"

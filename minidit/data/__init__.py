@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from minidit._validate import check_choice
-from minidit.data import captions, digits, readers, scenes
+from minidit.data import captions, digits, folders, readers, scenes
 from minidit.data.fetch import DownloadError as DownloadError
 from minidit.data.pictures import to_uint8 as to_uint8
 from minidit.data.pictures import to_unit as to_unit
@@ -42,6 +42,13 @@ class Scenes(Dataset):
     held_out: Tensor  # (n,) bool: whether it shows a pair of kind and colour kept from training
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Pictures(Dataset):
+    """Pictures of a folder."""
+
+    told: str  # what was done to them, a sentence
+
+
 class Entry(NamedTuple):
     """What `load` knows of a data set; one of your own: `DATASETS["mine"] = Entry(classes, read)`.
 
@@ -62,29 +69,42 @@ def _scenes(folder: Path, split: str, seed: int) -> tuple:
     return images, labels, objects, told, held_out
 
 
+_CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 _THINGS = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 DATASETS = {
     "digits": Entry(tuple("0123456789"), digits.load),
     "mnist": Entry(tuple("0123456789"), readers.load_mnist),
     "cifar10": Entry(_THINGS, readers.load_cifar10, photographs=True),
+    "fashion": Entry(tuple(_CLOTHES.split(",")), readers.load_mnist),
     "scenes": Entry(("one object", "two objects", "three objects"), _scenes, Scenes),
 }
+
+
+def find(name: str | os.PathLike, argument: str = "name") -> Entry:
+    """The entry of a data set by its name, or by the folder of its pictures."""
+    if name in [*DATASETS]:
+        return DATASETS[name]
+    if not os.path.isdir(folder := os.path.expanduser(name)):
+        told = f"{argument}={name!r} is unknown; choose one of {[*DATASETS]}"
+        raise ValueError(f"{told}, or a folder with a subfolder of pictures for each class")
+    classes = tuple(folders.listed(Path(folder))["train"])
+    return Entry(classes, lambda _, split, seed: folders.load(Path(folder), split), Pictures)
 
 
 def load(
     name: str, split: str = "train", *, root: str | os.PathLike | None = None, seed: int = 0
 ) -> Dataset:
-    """Load "digits", "mnist", "cifar10" or "scenes", downloading what is not yet in `root`.
+    """Load "digits", "mnist", "cifar10", "fashion" or "scenes", downloading what `root` lacks.
 
-    Digits and scenes are drawn (seconds), then cached; `seed` tells which ones. A data set of your
-    own: see `Entry`. Without `root`: see `data_root`. Raises ValueError for unknown names and
-    damaged files, and DownloadError, an OSError, for a missing file that can't be fetched.
+    Digits and scenes are drawn (seconds), then cached; `seed` tells which ones. A folder of your
+    own pictures: see `folders`; another format: `Entry`. Without `root`: see `data_root`. Raises
+    ValueError for unknown names and damaged files, and DownloadError, an OSError, for a missing
+    file that can't be fetched.
     """
-    check_choice("name", name, DATASETS)
     check_choice("split", split, ["train", "test"])
-    entry = DATASETS[name]
+    entry = find(name)
     images, labels, *more = entry.read(data_root(root) / name, split, seed)
-    return entry.kind(images, labels, entry.classes, name, split, *more)
+    return entry.kind(images, labels, entry.classes, str(name), split, *more)
 
 
 def imagenet_classes() -> tuple[str, ...]:

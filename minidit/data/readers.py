@@ -1,4 +1,4 @@
-"""The file formats of MNIST (IDX) and CIFAR-10 (binary version), where they come from, and checks.
+"""The formats of MNIST (IDX, CSV) and CIFAR-10 (binary version), where they come from, and checks.
 
 Nothing here runs code from a file: the pickled version of CIFAR-10 is refused, and archives are
 read member by member, without unpacking their paths.
@@ -11,24 +11,34 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from minidit.data.fetch import Source, fetch
 
+_FILES = """\
+train-images-idx3 9912422 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609
+train-labels-idx1 28881 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c
+t10k-images-idx3 1648877 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6
+t10k-labels-idx1 4542 f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6
+train-images-idx3 26421880 3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84
+train-labels-idx1 29515 a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845
+t10k-images-idx3 4422102 346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073
+t10k-labels-idx1 5148 67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5
+"""  # name, size in bytes, SHA-256: MNIST's, then those of Fashion-MNIST (arXiv 1708.07747)
 _MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-_FILES = """\
-train-images-idx3-ubyte.gz 9912422 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609
-train-labels-idx1-ubyte.gz 28881 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c
-t10k-images-idx3-ubyte.gz 1648877 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6
-t10k-labels-idx1-ubyte.gz 4542 f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6
-"""  # name, size in bytes, SHA-256
-_ROWS = map(str.split, _FILES.splitlines())
-_SOURCES = [Source(name, int(size), sha256, _MIRRORS) for name, size, sha256 in _ROWS]
-MNIST = {"train": _SOURCES[:2], "test": _SOURCES[2:]}  # split → its images and its labels
+_SHOPS = (
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+)
+_ROWS = zip(map(str.split, _FILES.splitlines()), [_MIRRORS] * 4 + [_SHOPS] * 4)
+_SOURCES = [Source(f"{name}-ubyte.gz", int(n), sha256, urls) for (name, n, sha256), urls in _ROWS]
+MNIST = {"train": _SOURCES[:2], "test": _SOURCES[2:4]}  # split → its images and its labels
+FASHION = {"train": _SOURCES[4:6], "test": _SOURCES[6:]}
 CIFAR10 = Source(
     "cifar-10-binary.tar.gz",
     170_052_171,
@@ -43,12 +53,19 @@ CIFAR10_ROW = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue p
 
 
 def load_mnist(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Images (n, 1, h, w) uint8 and labels (n,) int64 of a split, downloaded if need be."""
-    paths = []
-    for source in MNIST[split]:  # as published, or without its .gz, or else fetched
-        published = folder / source.name
-        there = [path for path in (published, published.with_suffix("")) if path.is_file()]
-        paths.append(there[0] if there else fetch(source, folder))
+    """Images (n, 1, h, w) uint8 and labels (n,) int64 of a split, downloaded if need be.
+
+    Those of Fashion-MNIST, whose files have the same names, if the folder is "fashion".
+    """
+    fashion, root = folder.name == "fashion", folder.parent
+    sources, home = (FASHION[split], "FashionMNIST") if fashion else (MNIST[split], "MNIST")
+    places = [folder, folder / home / "raw", root / home / "raw", *([] if fashion else [root])]
+    found = [[_find(place, source.name) for source in sources] for place in places]
+    whole = [pair for pair in found if all(pair)]
+    if not whole and (table := folder / "train.csv").is_file():
+        return read_csv(table, split)
+    pair = whole[0] if whole else found[0]
+    paths = [path or fetch(source, folder) for path, source in zip(pair, sources)]
     image_file, label_file = paths
     images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
     if images.shape[1:] != (28, 28):
@@ -57,6 +74,29 @@ def load_mnist(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]
         raise _damaged(label_file, f"it has {len(labels)} labels for {len(images)} images")
     _check_labels(labels, label_file)
     return images[:, None], labels.long()
+
+
+def _find(place: Path, name: str) -> Path | None:
+    """A file as published, without its .gz, or as Kaggle names it."""
+    plain = name.removesuffix(".gz")
+    there = [place / name, place / plain, place / plain.replace("-idx", ".idx")]
+    return next((path for path in there if path.is_file()), None)
+
+
+def read_csv(path: Path, split: str) -> tuple[Tensor, Tensor]:
+    """Kaggle's table, in a row a label and 784 pixels, as `load_mnist` gives them."""
+    if split == "test":
+        raise ValueError(
+            f"{path} is Kaggle's, where the test images have no labels, and some of MNIST's are "
+            "trained on; move it away, and the next call downloads the official files"
+        )
+    try:
+        rows = torch.from_numpy(np.loadtxt(path, np.uint8, delimiter=",", skiprows=1, ndmin=2))
+        images, labels = rows[:, 1:].reshape(len(rows), 1, 28, 28), rows[:, 0]
+    except (ValueError, RuntimeError) as error:
+        raise _damaged(path, f"it isn't a label and 784 bytes a row ({error})") from error
+    _check_labels(labels, path)
+    return images, labels.long()
 
 
 def read_idx(path: Path, ndim: int) -> Tensor:
@@ -140,11 +180,12 @@ class _Gzip(gzip.GzipFile):
 
 
 def _refuse_pickles(folder: Path) -> None:
-    for name in ("cifar-10-python.tar.gz", "cifar-10-batches-py", "data_batch_1"):
-        if (folder / name).exists():
+    names = ("cifar-10-python.tar.gz", "cifar-10-batches-py", "data_batch_1")
+    for path in [place / name for place in (folder, folder.parent) for name in names]:
+        if path.exists():
             raise ValueError(
-                f"{folder / name} is CIFAR-10's Python version, whose pickles can run any code "
-                f"and are not opened: put {CIFAR10.name} from {CIFAR10.mirrors[0]} there instead, "
+                f"{path} is CIFAR-10's Python version, whose pickles can run any code and are not "
+                f"opened: put {CIFAR10.name} from {CIFAR10.mirrors[0]} into {folder} instead, "
                 "or move the Python version away, and the next call downloads the binary one"
             )
 
