@@ -320,3 +320,16 @@ def test_module_neither_prints_nor_unpickles(name):
 )
 def test_a_danger_is_found(source):
     assert dangers(ast.parse(source))
+
+
+def test_nothing_strange_lies_at_the_top_of_the_tree():
+    """What a command wrote there while it was tried is no part of the project."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no clone")
+    files = "CHANGELOG CONTRIBUTING README".split()
+    known = {f"{name}.md" for name in files} | set("data examples minidit notebooks tests".split())
+    known |= set("CITATION.cff LICENSE conftest.py constraints.txt environment.yml".split())
+    known |= {"pyproject.toml", "tasks.py"}
+    top = {path.split("/")[0] for path in listed.stdout.splitlines()}
+    assert {name for name in top if not name.startswith(".")} == known

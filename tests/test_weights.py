@@ -389,3 +389,15 @@ def test_shipped_weights_draw_digits_that_are_recognised(name):
     labels = torch.arange(100) % 10
     images = sample(generate(model, diffusion, labels, guidance=2.0, steps=10))
     assert evaluate.accuracy(evaluate.classifier("mnist"), images, labels) > 0.95
+
+
+@pytest.mark.parametrize("content", ["null", '"abc"', "3", "[]", "{broken", ""])
+def test_stored_results_that_are_none_are_told_by_name(content, tmp_path, monkeypatch):
+    assert weights.results("claims")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "claims.json").write_text(content)
+    monkeypatch.setattr(weights, "shipped_folder", lambda: tmp_path / "weights")
+    with pytest.raises(ValueError, match="claims.json is damaged"):
+        weights.results("claims")
+    with pytest.raises(ValueError, match="no.json is missing"):
+        weights.results("no")
