@@ -52,6 +52,11 @@ class Block(nn.Module):
         if self.num_modulations:
             self.adaln = linear_layer(hidden_size, self.num_modulations * hidden_size, std=0.0)
 
+    @classmethod
+    def stack(cls, depth: int, grid: tuple[int, int], *sizes: float) -> nn.ModuleList:
+        """So many blocks for a grid (h, w) of patches; `sizes`: the arguments of each."""
+        return nn.ModuleList(cls(*sizes) for _ in range(depth))
+
     def modulation(self, cond: Tensor) -> tuple[Tensor, ...]:
         """The condition's sum as vectors: (b, m, d) → `num_modulations` tensors (b, d)."""
         return self.adaln(F.silu(cond.sum(dim=1))).chunk(self.num_modulations, dim=-1)

@@ -17,7 +17,7 @@ class DiT(nn.Module):
     `num_classes`: labels 0 … num_classes - 1; 0 for a network without labels. With
     `class_dropout_prob` > 0 there is one label more, `null_label`, for guidance.
     `learn_sigma`: 2c output channels, the second half for the variance.
-    `condition`: a text or a layout in place of labels, then with num_classes=0, as plain values:
+    `condition`: a text, layout or image in place of labels, then with num_classes=0, plain values:
     {"encoder": "text", "words": [...], "length": 24} (see `make_condition` and its encoders).
     `block`: "in_context", "cross_attention", "adaln" or "adaln_zero" (section 3.2).
     `label_std`: scale of the label table at the start (see `LabelEmbedder`). `time_embed`: a key of
@@ -62,16 +62,10 @@ class DiT(nn.Module):
         self.label_embed = make_condition(
             condition, num_classes, hidden_size, class_dropout_prob, label_std
         )
-        self.blocks = nn.ModuleList(
-            BLOCKS[block](hidden_size, num_heads, mlp_ratio) for _ in range(depth)
-        )
+        self.null_label = getattr(self.label_embed, "null_label", None)
+        self.blocks = BLOCKS[block].stack(depth, self.grid, hidden_size, num_heads, mlp_ratio)
         adaptive, self.in_context = BLOCKS[block].num_modulations > 0, BLOCKS[block].in_context
         self.final = FinalLayer(hidden_size, patch_size**2 * out_channels, adaptive)
-
-    @property
-    def null_label(self) -> int | None:
-        """The label that stands for "no label", or None if the network has none."""
-        return self.label_embed.null_label if self.label_embed is not None else None
 
     def condition(self, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The condition as tokens, time first: (b,), y → (b, m, d); where there is padding, a mask.
@@ -88,6 +82,8 @@ class DiT(nn.Module):
         check_inputs(x, t, self.in_channels, self.size)
         tokens = self.patch_embed(x.to(self.pos_embed.dtype)) + self.pos_embed  # (b, n, d)
         cond, mask = self.condition(t, y)  # (b, m, d), (b, m) or None
+        if hasattr(self.label_embed, "join"):  # an image: more channels of x
+            tokens = self.label_embed.join(tokens, y)  # (b, n, d)
         if self.in_context:
             tokens = torch.cat([cond, tokens], dim=1)  # (b, m + n, d)
         for block in self.blocks:

@@ -107,6 +107,7 @@ class LabelEmbedder(nn.Module):
         nn.init.normal_(self.table.weight, std=std)
 
     needs = "labels; pass y, e.g. full of model.null_label"
+    num_tokens = 1
 
     def forward(self, y: Tensor) -> Tensor:
         """(b,) → (b, d)."""
@@ -122,17 +123,17 @@ class LabelEmbedder(nn.Module):
         return self.table(y)[:, None], None
 
     def drop(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Replace labels by the null label with probability `dropout`: (b,) → (b,).
+        """Replace labels by the null label with probability `dropout`: (b, …) → (b, …).
 
         The training loop calls this, not the network: a forward pass draws no random numbers.
         """
         if self.null_label is None:
             return y
-        dropped = torch.rand(y.shape, generator=generator, device=y.device) < self.dropout
-        return y.masked_fill(dropped, self.null_label)
+        dropped = torch.rand(len(y), generator=generator, device=y.device) < self.dropout
+        return y.masked_fill(dropped.reshape(-1, *[1] * (y.ndim - 1)), self.null_label)
 
 
-# What can take the labels' place, by name; `minidit.conditions` adds texts and layouts.
+# What can take the labels' place, by name; `minidit.conditions` adds texts, layouts and images.
 ENCODERS: dict[str, type[nn.Module]] = {}
 
 

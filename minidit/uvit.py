@@ -83,7 +83,8 @@ class UViT(nn.Module):
         self.label_embed = make_condition(condition, num_classes, d, class_dropout_prob, label_std)
         if condition is not None and time != "token":
             raise ValueError(f"time={time!r} can't go with a condition; use time='token'")
-        tokens = 1 + self.label_embed.length if condition is not None else int(num_classes > 0)
+        self.null_label = getattr(self.label_embed, "null_label", None)
+        tokens = getattr(self.label_embed, "num_tokens", 0)
         self.extras = (time == "token") + tokens  # tokens that are no patches
         self.pos_embed = self._positions(pos_embed, n)
         self.in_context = BLOCKS[TIMES[time]].in_context
@@ -117,11 +118,6 @@ class UViT(nn.Module):
             return self.pos_embed
         return torch.cat([self.pos_embed[: time - missing], self.pos_embed[time:]])
 
-    @property
-    def null_label(self) -> int | None:
-        """The label that stands for "no label", or None if the network has none."""
-        return self.label_embed.null_label if self.label_embed is not None else None
-
     def time_vector(self, t: Tensor) -> Tensor:
         """(b,) → (b, d): the sinusoids of t, or an MLP of them."""
         if self.time_embed is not None:
@@ -136,6 +132,8 @@ class UViT(nn.Module):
         if self.in_context:
             tokens.append(cond)
         patches = self.patch_embed(x.to(cond.dtype))  # (b, n, d)
+        if hasattr(self.label_embed, "join"):  # an image: more channels of x
+            patches = self.label_embed.join(patches, y)  # (b, n, d)
         tokens = torch.cat([*tokens, patches], dim=1)  # (b, extras + n, d)
         if self.pos_embed is not None:
             tokens = tokens + self._places(tokens.shape[1])

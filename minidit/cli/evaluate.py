@@ -13,10 +13,12 @@ from torch import Tensor
 
 from minidit import data, weights
 from minidit import evaluate as judging
+from minidit.cli import images as image_commands
 from minidit.cli import scenes as scene_commands
 from minidit.cli.sample import HOW, Painter, add_sampling
 from minidit.cli.terminal import add_shared
 from minidit.conditions.encoders import ConditionEncoder
+from minidit.conditions.images import ImageEncoder
 from minidit.evaluate import memorisation as copies
 from minidit.evaluate.inception import inception, inception_features
 
@@ -51,6 +53,8 @@ def evaluate(args: Namespace) -> None:
     if num_classes and args.per_class * num_classes <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to measure; try 100")
     judging.classifier(args.data)
+    if isinstance(encoder, ImageEncoder):
+        return image_commands.evaluate(args, encoder, painter.draw)
     test = data.load(args.data, "test")  # what can't be had is said before the work begins
     drawn, real = (painter.model.in_channels, *painter.model.size), tuple(test.images.shape[1:])
     fits = painter.stage is not None or drawn == real

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from minidit import data, plot
 from minidit._validate import check_choice
+from minidit.cli import images
 from minidit.cli.scenes import read_request
 from minidit.cli.terminal import add_shared, alone, bar, writable, write_images
 from minidit.conditions.encoders import ConditionEncoder
+from minidit.conditions.images import ImageEncoder
 from minidit.latents import latent
 from minidit.sampling import SAMPLERS, State, select_steps
 from minidit.sampling import sample as last
@@ -32,6 +34,8 @@ def add(subparsers) -> None:
     option("--prompt", help='texts, e.g. "a red three left of a small blue seven"', **many)
     layout = 'layouts, e.g. "red three 0.1 0.2 0.4 0.7; blue seven 0.6 0.3 0.9 0.6"'
     option("--boxes", help=layout, **many)
+    option("--image", help="FILE: a picture to be completed, or to be enlarged 4 times")
+    option("--mask", help="FILE: a picture, white where --image is to be drawn anew")
     option("--out", default="samples.png", help="FILE.png or FILE.npz (%(default)s)")
     option("--film", help="FILE.png: all steps as an animated PNG, too")
     option("--strip", help="FILE.png: a row for each image, time to the right, too")
@@ -138,6 +142,11 @@ def _conditions(args: Namespace, model: torch.nn.Module) -> tuple[Tensor, int]:
     if each < 1:
         raise ValueError(f"--per-class {each} must be at least 1")
     num_classes = model.config["num_classes"]
+    if isinstance(model.label_embed, ImageEncoder):
+        alone(args, f"--weights {args.weights}", "labels", "prompt", "boxes")
+        y = images.read_request(model.label_embed, args.image, args.mask)
+        return y.repeat_interleave(each, dim=0), min(10, each)
+    alone(args, f"--weights {args.weights}", "image", "mask")
     if isinstance(model.label_embed, ConditionEncoder):
         if args.labels is not None:
             raise ValueError("--labels is for weights with classes; use --prompt or --boxes")

@@ -40,7 +40,7 @@ UNTYPED = {
     "compiled=": "compile=",
 }
 HEAD = "step,loss"  # of a run's log
-PATHS = "weights autoencoder start inception out film strip".split()  # or names
+PATHS = "weights autoencoder start inception image mask out film strip".split()  # or names
 RECORDED = "data preset autoencoder start steps batch_size lr seed threads out".split()
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from minidit._validate import check_labels, check_positive, check_tensor
 from minidit.blocks import InContextBlock
 from minidit.conditions.tokenizer import Tokenizer
-from minidit.embed import timestep_embedding
+from minidit.embed import LabelEmbedder, timestep_embedding
 from minidit.patches import linear_layer
 
 
@@ -31,6 +31,7 @@ class ConditionEncoder(nn.Module):
     columns: tuple[int, ...] = ()  # of y, for each word or box: (6,) for boxes
     dtype = torch.int64
     needs = "a text or a layout; pass y, e.g. model.label_embed.empty(b)"
+    drop = LabelEmbedder.drop  # whole conditions of (b, m, …)
 
     def __init__(
         self, hidden_size: int, length: int, depth: int, num_heads: int, dropout: float
@@ -41,7 +42,7 @@ class ConditionEncoder(nn.Module):
             raise ValueError(f"depth={depth!r} must be a number of blocks, 0 for none")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout} is not a probability in [0, 1)")
-        self.length, self.dropout = length, dropout
+        self.length, self.num_tokens, self.dropout = length, 1 + length, dropout
         self.null_label = 0 if dropout > 0 else None
         self.blocks = nn.ModuleList(InContextBlock(hidden_size, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden_size)
@@ -63,13 +64,6 @@ class ConditionEncoder(nn.Module):
         """Which of the tokens are there, (b, 1 + m) bool: the first, and those of no padding."""
         there = (y if y.ndim == 2 else y[..., 0]) > 0  # (b, m)
         return F.pad(there, (1, 0), value=True)
-
-    def drop(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Replace whole conditions of (b, m, …) by the null one with probability `dropout`."""
-        if self.null_label is None:
-            return y
-        dropped = torch.rand(len(y), generator=generator, device=y.device) < self.dropout
-        return y.masked_fill(dropped.reshape(-1, *[1] * (y.ndim - 1)), self.null_label)
 
     def empty(self, n: int) -> Tensor:
         """The null condition n times, at full length: (n, length), or (n, length, 6)."""

@@ -49,7 +49,7 @@ def load(folder: Path, split: str) -> tuple[Tensor, Tensor, str]:
         told = f"{folder} has no test pictures; sort them into train/CLASS and test/CLASS"
         raise ValueError(f"{told}, e.g. {folder / 'test' / min(names) / '1.png'}")
     rows = [(s, k, path) for s in found for k, files in found[s].items() for path in files]
-    pictures, modes, sizes = zip(*(_read(path) for _, _, path in rows))
+    pictures, modes, sizes = zip(*(read_picture(path, (SIZE, SIZE)) for _, _, path in rows))
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)  # (n, 3, h, w)
     mine, grey = [s == split for s, _, _ in rows], set(modes) <= GREY
     labels = torch.tensor([names[k] for _, k, _ in rows])
@@ -63,8 +63,14 @@ def load(folder: Path, split: str) -> tuple[Tensor, Tensor, str]:
     return images[mine][:, : 1 if grey else 3].contiguous(), labels[mine], told
 
 
-def _read(path: Path) -> tuple[np.ndarray, str, tuple[int, int]]:
-    """A picture upright as (SIZE, SIZE, 3) uint8, and what mode and size it had."""
+def read_picture(
+    path: Path, size: tuple[int, int], averaged: bool = False
+) -> tuple[np.ndarray, str, tuple[int, int]]:
+    """A picture upright, resized and cropped to (width, height), and what mode and size it had.
+
+    It is (height, width, 3) uint8. Resized is bicubically, or by the means of pixels (`averaged`).
+    Raises ValueError for a file that is no picture.
+    """
     from PIL import Image, ImageOps
 
     try:
@@ -79,4 +85,5 @@ def _read(path: Path) -> tuple[np.ndarray, str, tuple[int, int]]:
     except Exception as error:  # Pillow raises many kinds for a damaged file
         told = f"{path} can't be read as a PNG or JPEG picture ({error})"
         raise ValueError(f"{told}; replace it or remove it") from error
-    return np.array(ImageOps.fit(image, (SIZE, SIZE))), mode, image.size
+    method = Image.Resampling.BOX if averaged else Image.Resampling.BICUBIC
+    return np.array(ImageOps.fit(image, size, method)), mode, image.size

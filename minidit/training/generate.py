@@ -38,5 +38,7 @@ def generate(
         with fast_matmul(model):
             return network(x, t, y)
 
+    if hasattr(inner.label_embed, "process"):  # known pixels stay as they are
+        diffusion = inner.label_embed.process(diffusion, labels.to(device))
     start = denoiser, diffusion, x, labels.to(device)
     return SAMPLERS[sampler](*start, steps=steps, clip=clip, generator=rng)

@@ -24,6 +24,8 @@ _SCENES |= dict(block="cross_attention", class_dropout_prob=0.1)
 _TEXT = dict(encoder="text", words=list(captions.WORDS), length=captions.LENGTH)
 _LAYOUT = dict(encoder="layout", kinds=list(scenes.KINDS), colours=list(scenes.COLOURS))
 _LAYOUT |= dict(length=scenes.SLOTS)
+_HALF = dict(patch_size=4, hidden_size=96, depth=4, num_heads=4, label_std=1.0)
+_IMAGE = dict(diffusion=_LINE, recipe=_LONG | {"steps": 3000, "batch_size": 32})
 
 # "demo": a minute or two on two cores. "speedrun": as soon as possible; experiment "speedrun"
 # undoes it part by part. "mnist": the shipped weights. "mnist-fine" and "uvit-mnist-fine": smaller
@@ -76,6 +78,8 @@ PRESETS: dict[str, dict] = {
         diffusion=_LINE,
         recipe=_LONG | {"steps": 5000, "batch_size": 64},
     ),
+    "inpaint-mnist": _IMAGE | {"model": _HALF | {"condition": {"encoder": "inpaint"}}},
+    "upscale-mnist": _IMAGE | {"model": _HALF | {"condition": {"encoder": "upscale"}}},
     "paper": dict(
         model=dict(patch_size=2, hidden_size=384, depth=12, num_heads=6),
         diffusion=dict(schedule="linear", predict="eps", learn_sigma=True),
@@ -99,21 +103,25 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
     size = height if height == width else (height, width)
     sizes = range(parts["model"]["patch_size"], 0, -1)
     patch = next(p for p in sizes if height % p == width % p == 0)  # 32 pixels: 7 becomes 4
+    model = parts["model"] | {"patch_size": patch}
     if patch == height == width:
         raise ValueError(
             f"preset={preset!r} has patches of {patch}×{patch}, and images or latents of "
             f"{height}×{width} would be a single one; choose a preset with smaller patches"
         )
+    if model.get("condition", {}).get("encoder") in ("inpaint", "upscale"):
+        own = {"shape": [channels, height, width], "patch_size": patch}
+        model["condition"] = model["condition"] | own
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: nn.Module = NETWORKS[parts["network"]](
+        network: nn.Module = NETWORKS[parts["network"]](
             size,
             in_channels=channels,
-            num_classes=0 if "condition" in parts["model"] else num_classes,
+            num_classes=0 if "condition" in model else num_classes,
             learn_sigma=parts["diffusion"].get("learn_sigma", False),
-            **(parts["model"] | {"patch_size": patch}),
+            **model,
         )
-    return model, Diffusion.from_config(parts["diffusion"]), dict(parts["recipe"])
+    return network, Diffusion.from_config(parts["diffusion"]), dict(parts["recipe"])
 
 
 def recipe_of(parts: dict, **changes) -> Recipe:
