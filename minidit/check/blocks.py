@@ -52,7 +52,7 @@ _NORMS = {"in_context": 2, "cross_attention": 3, "adaln": 2, "adaln_zero": 2}
 
 
 @against(
-    {f'"{block}" and d = {d}': (block, d) for d in (8, 12) for block in blocks.BLOCKS},
+    {f'"{block}" and d = {d}': (block, d) for d in (8, 12) for block in _MATRICES},
     "the biases, and scale and shift of the normalisations, are forgotten",
     lambda block, d: _MATRICES[block] * d * d,
     "a normalisation has a scale and a shift, 2·d; you count one of them",

@@ -117,7 +117,8 @@ def _matched_ratio(block: str) -> float:
 
 def _blocks() -> dict[str, dict]:
     """Every block as it is, and made as large as adaLN-Zero; that one also without its zero."""
-    names = {block: NAMES.get(block, block) for block in BLOCKS}
+    here = [block for block in BLOCKS if not block.startswith("modern")]  # see `modern`
+    names = {block: NAMES.get(block, block) for block in here}
     variants = {name: {"model": {"block": block}} for block, name in names.items()}
     for block, name in names.items():
         if block != "adaln_zero":
