@@ -22,7 +22,7 @@ from minidit.patches import PatchEmbed, as_unit
 
 
 class ImageEncoder(nn.Module):
-    """What is known of an image, as a vector for each of its patches; kinds below `tell` of it.
+    """What is known of an image, as a vector for each of its patches; the kinds below `tell` it.
 
     `shape`: (c, h, w) of the images, `patch_size` that of the network. `dropout`: how often
     training replaces y by the null condition. `std`: of the weights at the start, times Xavier's.
@@ -73,17 +73,9 @@ class ImageEncoder(nn.Module):
         """The null condition n times: (n, c + 1, h, w)."""
         return torch.zeros(n, self.shape[0] + 1, *self.shape[1:])
 
-    def tell(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What training tells of images (b, c, h, w) in [-1, 1]: y, (b, c + 1, h, w)."""
-        raise NotImplementedError
-
     def drop(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Tell of images (b, c, h, w), some of them replaced by the null condition."""
+        """What training tells of images (b, c, h, w): y, or the null condition now and then."""
         return LabelEmbedder.drop(self, self.tell(as_unit(images), generator), generator)
-
-    def process(self, diffusion: Diffusion, y: Tensor) -> Diffusion:
-        """The process that a sampler is to walk for y, (b, c + 1, h, w)."""
-        return diffusion
 
 
 class InpaintEncoder(ImageEncoder):
@@ -98,7 +90,7 @@ class InpaintEncoder(ImageEncoder):
         return torch.cat([images * mask, mask.to(images.dtype)], dim=1)
 
     def process(self, diffusion: Diffusion, y: Tensor) -> Diffusion:
-        """A process that keeps the pixels known in y, (b, c + 1, h, w)."""
+        """What samplers are to walk: a process that keeps what is known in y, (b, c + 1, h, w)."""
         return KnownPixels(**vars(diffusion), y=y)
 
 

@@ -29,16 +29,12 @@ class RotaryAttention(Attention):
 
     def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool) -> None:
         super().__init__(hidden_size, num_heads)
-        k = hidden_size // num_heads
-        self.q_norm, self.k_norm = (
-            nn.RMSNorm(k, 1e-6) if qk_norm else nn.Identity() for _ in range(2)
-        )
+        k, norm = hidden_size // num_heads, nn.RMSNorm if qk_norm else nn.Identity
+        self.q_norm, self.k_norm = norm(k, eps=1e-6), norm(k, eps=1e-6)
         self.register_buffer("angles", None, persistent=False)
 
-    def forward(
-        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """(b, n, d) → (b, n, d); context and mask are not for this attention."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, n, d) → (b, n, d)."""
         q, k, v = (
             rearrange(z, "b n (heads k) -> b heads n k", heads=self.num_heads)
             for z in self.qkv(x).chunk(3, dim=-1)
@@ -108,10 +104,10 @@ class ModernBlock(AdaLNZeroBlock):
     def stack(cls, depth: int, grid: tuple[int, int], *sizes: float) -> nn.ModuleList:
         """So many blocks for a grid (h, w) of patches; `sizes`: the arguments of each."""
         first, *others = blocks = super().stack(depth, grid, *sizes)
-        d, k = first.attn.proj.in_features, first.attn.proj.in_features // first.attn.num_heads
+        d, heads, *_ = sizes
         if "rope" in cls.parts:
             for block in blocks:
-                block.attn.angles = grid_angles(grid, k)
+                block.attn.angles = grid_angles(grid, d // heads)
         if "shared_adaln" in cls.parts:
             for block in others:
                 block.shared = first.shared
