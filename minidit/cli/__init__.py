@@ -28,6 +28,8 @@ EXAMPLES = """examples:
   python -m minidit train --data scenes --preset scenes-text --out runs/text
   python -m minidit sample --weights runs/text/weights.safetensors \\
       --prompt "a red three left of a small blue seven"
+  python -m minidit sample --weights runs/inpaint/weights.safetensors --image digit.png \\
+      --mask hole.png
   python -m minidit sample --weights runs/mnist/weights.safetensors --labels 3,1,4 --out pi.npz
 """
 
