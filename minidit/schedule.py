@@ -37,9 +37,10 @@ class Schedule:
     def __post_init__(self) -> None:
         check_choice("path", self.path, ("variance_preserving", "straight"))
         for name in ("alpha", "sigma", "steps"):
-            check_tensor(name, getattr(self, name), "(T,)")
-            if getattr(self, name).shape != self.alpha.shape or self.alpha.ndim != 1:
-                shape = tuple(getattr(self, name).shape)
+            if not isinstance(table := getattr(self, name), Tensor):
+                check_tensor(name, table, "(T,)")  # says what is wrong
+            if table.shape != self.alpha.shape or table.ndim != 1:
+                shape = tuple(table.shape)
                 raise ValueError(f"{name} has shape {shape}; all tables are (T,), of one length")
         power = 2 if self.path == "variance_preserving" else 1
         off = (self.alpha.double() ** power + self.sigma.double() ** power - 1).abs()
