@@ -12,19 +12,21 @@ def add(subparsers) -> None:
     """The options of `bench`."""
     p = subparsers.add_parser(
         "bench",
-        help="how fast it is, against a plain version of it and against the machine",
+        help="how fast it is, against a plain version of it, others and the machine",
         description="Time forward pass, training step and sampling of DiT and U-ViT, in turns "
-        "with a plain reading of the papers that computes the same; store what was found and "
-        "print the table.",
+        "with a plain reading of the papers that computes the same, and with the DiT of diffusers "
+        "where that is installed; store what was found and print the table.",
     )
     option = p.add_argument
-    option("--sizes", nargs="+", help="small, tokens, S/2, B/2 (small tokens)")
+    option("--sizes", nargs="+", help="small, tokens, S/2, B/2 (small tokens), or of --growth")
     option("--networks", nargs="+", help="DiT, U-ViT (both)")
     option("--repeats", type=int, help="turns of each (9)")
     option("--seconds", type=float, help="of a turn, at least (0.2)")
     option("--batch", type=int, help="instead of the sizes' own")
     add_shared(p, "compile")
-    option("--growth", action="store_true", help="instead: how time and memory grow")
+    peer = "NAME=module:function that makes another network, see find_peers in minidit.lab.bench"
+    option("--peer", nargs="+", metavar="PEER", help=peer)
+    option("--growth", action="store_true", help="instead: how the time of a training step grows")
     option("--page", action="store_true", help="only make the page again, from the file")
     file = "FILE.json; FILE.md lies beside it (runs/bench.json, or growth.json)"
     option("--out", help=file)
@@ -40,7 +42,7 @@ def bench(args: Namespace) -> None:
     out = writable(args.out or f"runs/{name}.json", ".json")
     writable(out.with_suffix(".md"), ".md")
     if args.page:
-        alone(args, "--page", *GIVEN, "compile")
+        alone(args, "--page", *GIVEN, "compile", "peer")
     else:
         write_json(out, _measured(args))
     way_out = "measure again, without --page"
@@ -59,8 +61,10 @@ def _measured(args: Namespace) -> dict:
     """What one of the two measurements finds."""
     from minidit.lab import bench as racing
 
+    given = {name: value for name in GIVEN if (value := getattr(args, name)) is not None}
     if args.growth:
         alone(args, "--growth", "sizes", "networks", "batch", "compile")
-    given = {name: value for name in GIVEN if (value := getattr(args, name)) is not None}
-    more = {"growth": args.growth, "device": args.device, "compiled": args.compile}
+        given |= dict(sizes=racing.GROWTH, networks=["DiT"], tasks=["training step"])
+    peers = racing.find_peers(args.peer or ())
+    more = {"peers": peers, "device": args.device, "compiled": args.compile}
     return racing.bench(**given, **more, report=print)

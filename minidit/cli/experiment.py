@@ -23,17 +23,18 @@ def add(subparsers) -> None:
     p.add_argument("--scale", help="smoke, cpu or gpu (cpu)")
     p.add_argument("--seeds", type=int, help="runs of each variant (1)")
     p.add_argument("--out", help="folder of NAME.json (runs)")
-    p.add_argument("--threads", type=int, default=1, help="processor threads (%(default)s)")
+    p.add_argument("--jobs", type=int, help="runs at a time, each in its own process (1)")
+    p.add_argument("--threads", type=int, default=1, help="processor threads of each (%(default)s)")
     p.set_defaults(run=experiment)
 
 
 def experiment(args: Namespace) -> None:
     """List the experiments, or run one."""
     from minidit.lab import EXPERIMENTS, verdicts
-    from minidit.lab.runner import measures, rows, run_experiment, table
+    from minidit.lab.runner import measures, optimisers, rows, run_experiment, table
 
     if args.name is None:
-        alone(args, "the list of experiments", "scale", "seeds", "out")
+        alone(args, "the list of experiments", "scale", "seeds", "out", "jobs")
         for name, entry in EXPERIMENTS.items():
             print(f"{name}: {entry.question} {len(entry.variants())} variants")
         return
@@ -47,11 +48,12 @@ def experiment(args: Namespace) -> None:
         Path(args.out),
         seeds=1 if args.seeds is None else args.seeds,
         scale=args.scale,
+        jobs=1 if args.jobs is None else args.jobs,
         report=print,
     )
     page = f"# {results['question']}\n"
     for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
-        page += f"\nScale: {scale}\n\n{table(results, scale)}\n"
+        page += f"\nScale: {scale}{optimisers(results, scale)}\n\n{table(results, scale)}\n"
         base, runs = EXPERIMENTS[args.name].base, rows(results, scale)
         if base is not None and min(map(len, runs.values())) > 1:
             base = base or next(iter(runs))
