@@ -20,7 +20,7 @@ import torch
 
 from minidit.__main__ import main
 from minidit.blocks import BLOCKS
-from minidit.cli import experiment as command
+from minidit.cli import lab as command
 from minidit.lab import EXPERIMENTS, runner
 from minidit.lab.runner import (
     Experiment,

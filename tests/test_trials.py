@@ -348,7 +348,7 @@ def test_surplus(deafness, response):
 def test_every_way_to_use_a_caption_is_trained_and_measured(monkeypatch):
     images, objects, held_out = scenes.render(40, seed=0)
     captions = describe(objects, seed=0)
-    few = data.Scenes(
+    few = data.Dataset(
         images, torch.zeros(40).long(), ("", "", ""), "scenes", "train", objects, captions, held_out
     )
     monkeypatch.setattr(data, "load", lambda name: few)

@@ -159,10 +159,8 @@ class LayoutEncoder(ConditionEncoder):
         named = y[..., :2]  # (b, m, 2)
         odd = (named != named.round()).any(-1) | ((named > 0).any(-1) != (named > 0).all(-1))
         if odd.any():
-            raise ValueError(
-                f"y contains the kind and colour {y[odd][0, :2].tolist()}; both are whole numbers "
-                "from 1 on, or both 0 for padding"
-            )
+            told = f"y contains the kind and colour {y[odd][0, :2].tolist()}"
+            raise ValueError(f"{told}; both are whole numbers from 1 on, or both 0 for padding")
         bad = (y[..., 2:4] >= y[..., 4:6]).any(-1) | (y[..., 2:].clamp(0, 1) != y[..., 2:]).any(-1)
         bad &= y[..., 0] > 0
         if bad.any():

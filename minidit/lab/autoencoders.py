@@ -20,9 +20,9 @@ from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale
 from minidit.latents import latent
 from minidit.latents.autoencoder import Autoencoder, VQAutoencoder
 from minidit.latents.gaussian import DiagonalGaussian
-from minidit.latents.presets import NETWORKS
 from minidit.latents.training import AutoencoderRun, Terms
 from minidit.train import Recipe
+from minidit.weights import NETWORKS
 
 
 def train_and_restore(settings: dict, seed: int) -> dict:
