@@ -164,7 +164,7 @@ def neighbours(real: Tensor, samples: Tensor, k: int = 5) -> Neighbours:
         raise ValueError(f"{len(real)} and {len(samples)} points are too few for k={k}; give more")
     real, samples = real.double(), samples.double()
     around_real, around_samples = _reach(real, k), _reach(samples, k)  # (n,), (m,)
-    near, counts = torch.zeros(2, len(real), dtype=torch.bool), []
+    near, counts = torch.zeros(2, len(real), dtype=torch.bool, device=real.device), []
     for part, reach in zip(samples.split(1000), around_samples.split(1000)):
         across = torch.cdist(real, part)  # (n, up to 1000)
         in_real = across <= around_real[:, None]

@@ -93,7 +93,7 @@ class AutoencoderRun(Loop):
         if not len(self.idle):
             return
         self.idle += 1
-        self.idle[self.indices.unique()] = 0
+        self.idle[self.indices.flatten()] = 0
         dead = self.idle >= self.terms.patience
         if dead.any():
             quantizer, average = self.model.quantizer, self.ema.model.quantizer

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from minidit import weights
+from minidit._validate import unwrapped
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.uvit import UViT
@@ -104,6 +105,7 @@ def open_weights(name: str | Path) -> weights.Loaded:
 
 def export_official(model: nn.Module) -> dict[str, Tensor]:
     """The official code's state dict, to the bit; TypeError or ValueError for other networks."""
+    model = unwrapped(model)
     code = next((code for code in CODES if isinstance(model, code.Network)), None)
     if code is None:
         told = f"model is a {type(model).__name__}"
