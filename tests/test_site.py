@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 import minidit
+from minidit import weights
 from minidit.evaluate.attention import attention_maps
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -353,6 +354,26 @@ def test_the_readme_of_a_package_index_leads_to_the_repository(address):
     assert f"({address}/blob/main/LICENSE)" in page and "(https://arxiv.org/abs/2212.09748)" in page
     links = re.findall(r'\]\(([^)]+)|(?:href|src)="([^"]+)"', page)
     assert all("".join(link).startswith("https://") for link in links) and len(links) > 60
+
+
+def test_halved_latents_name_their_halved_autoencoder(tmp_path, monkeypatch):
+    """In a wheel the files have another sha256, by which a network finds its autoencoder."""
+    tiny = {"input_size": 4, "in_channels": 1, "hidden_size": 8, "depth": 1, "num_heads": 1}
+    model, folder = minidit.DiT(**tiny), tmp_path / "data" / "weights"
+    weights.save(model, folder / "stage.safetensors")
+    link = {"name": "stage", "sha256": weights.file_sha256(folder / "stage.safetensors")}
+    weights.save(model, folder / "net.safetensors", autoencoder=link)
+    monkeypatch.setattr(hatch_build, "ROOT", tmp_path)
+    for name, content in hatch_build.halves().items():
+        (tmp_path / name).write_bytes(content)
+    stage, net = tmp_path / "stage.safetensors", tmp_path / "net.safetensors"
+    minidit.load(stage)
+    minidit.load(net)
+    halved = weights.file_sha256(stage)
+    assert halved != link["sha256"] == weights.autoencoder_of(folder / net.name)["sha256"]
+    assert weights.autoencoder_of(net)["sha256"] == halved
+    assert weights.info(net)["autoencoder"]["sha256"] == halved
+    assert weights.info(net)["bytes"] == net.stat().st_size
 
 
 # --- thumbnails -----------------------------------------------------------------------------------
