@@ -73,8 +73,7 @@ def render(path: str) -> Page:
         page.headings = [(int(level), name, title) for level, name, title in found]
     else:
         body = f"<h1>{escape(path)}</h1>\n{_source(path, text)}"
-    table = r'<div class="table" tabindex="0">\g<0></div>'  # scrolls where the page is narrower
-    body = re.sub(r"<table.*?</table>", table, body, flags=re.DOTALL)
+    body = re.sub(r"<table.*?</table>", _table, body, flags=re.DOTALL)
     page.body = re.sub(r'\b(href|src)="([^"]*)"', lambda m: _bent(m, page), body)
     return page
 
@@ -95,6 +94,19 @@ def _plain(html: str) -> str:
 def _source(path: str, text: str) -> str:
     lexer = PythonLexer() if path.endswith(".py") else TextLexer()
     return highlight(text, lexer, HtmlFormatter())
+
+
+def _table(match: re.Match) -> str:
+    """A table that scrolls where the page is narrower; with sentences in it, rows become lists."""
+    table, kind = match[0], "table"
+    cells, heads = (re.findall(rf"<{tag}\b.*?</{tag}>", table, re.DOTALL) for tag in ("td", "th"))
+    if heads and any(len(_plain(cell)) > 60 for cell in cells):
+        kind, rows = "table long", table.split("<tr")
+        for head in heads:  # each cell is told what stands above it
+            told = f'<td data-head="{escape(_plain(head))}"'
+            rows = [re.sub(r"<td(?! data)", told, row, count=1) for row in rows]
+        table = "<tr".join(rows)
+    return f'<div class="{kind}" tabindex="0">{table}</div>'
 
 
 def _bent(attribute: re.Match, page: Page) -> str:
