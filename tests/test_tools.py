@@ -32,7 +32,6 @@ from minidit import (
     vp_sde,
 )
 from minidit.embed import ENCODERS
-from minidit.solvers.continuous import LogAlpha
 from minidit.training.generate import generate
 
 TEXT = {"encoder": "text", "words": ["red", "circle"], "length": 2}
@@ -199,7 +198,6 @@ def build(kind):
 
 OBJECTS = {
     **{f"schedule {make.__name__}": make for make in (linear, straight, vp_sde)},
-    "log alpha": lambda: LogAlpha(torch.neg),
     "process": lambda: Diffusion(vp_sde(), "v").respace([0, 500, 999]),
     "recipe": lambda: Recipe(5),
     "KL": lambda: build(KLAutoencoder),
