@@ -91,13 +91,13 @@ def too_much(size):
 
 def test_a_network_of_others_takes_part_in_every_task():
     contest = Contest(TINY, peers={"other": official})
-    before = contest.runs["other"].model.network.blocks[0].attn.proj.weight.clone()
+    before = contest.runs["other"].model.network.final.proj.weight.clone()
     for task in contestants.TASKS:
         calls = contest.contestants(task)
         assert list(calls) == ["plain", "package", "other"]
         calls["other"]()
     assert contest.runs["other"].done == 1 and contest.runs["package"].done == 0
-    after = contest.runs["other"].model.network.blocks[0].attn.proj.weight
+    after = contest.runs["other"].model.network.final.proj.weight
     assert not torch.equal(before, after)
     with pytest.raises(
         ValueError, match=r"peer wide answers \(8, 2, 8, 8\) to images \(8, 1, 8, 8"

@@ -311,7 +311,7 @@ EVALUATIONS = {
     "features": (features, ""),
     "accuracy": (
         lambda: evaluate.accuracy(classifier(), numbers(4, 1, 28, 28), labels(4)),
-        "evaluate/__init__._share_right",
+        "evaluate/__init__.accuracy",
     ),
     "distances": (
         lambda: evaluate.distances(classifier(), features(), features()),
@@ -321,7 +321,7 @@ EVALUATIONS = {
         lambda: evaluate.reconstruction(
             classifier(), autoencoder(VQAutoencoder), numbers(80, 1, 28, 28), labels(80)
         ),
-        "evaluate/__init__.moments evaluate/__init__._share_right evaluate/__init__.psnr "
+        "evaluate/__init__.moments evaluate/__init__.accuracy evaluate/__init__.psnr "
         "evaluate/__init__.frechet_distance latents/quantizer.usage",
     ),
     "psnr": (

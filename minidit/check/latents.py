@@ -91,11 +91,11 @@ _APART = torch.tensor([0.0, 2.0, -1.0, 4.0]).reshape(1, 4, 1, 1) + 3 * (0.5 + _R
     "that is the standard deviation; latents are multiplied by its inverse",
     {"1 / ": ""},
     "that is one over the variance; take the root",
-    {"std()": "var()"},
+    {"std(": "var("},
     "the mean isn't taken away; std is about the mean",
-    {"std()": "square().mean().sqrt()"},
+    {"std(correction=0)": "square().mean().sqrt()"},
     "each channel has its own; one number for all",
-    {"std()": "std(dim=(0, 2, 3))"},
+    {"std(": "std(dim=(0, 2, 3), "},
     "the batches' std are averaged; what their means differ by is lost",
     lambda batches: 1 / torch.stack([z.std() for z in batches]).mean(),
     "all batches count the same; the last one is smaller",
@@ -106,7 +106,7 @@ _APART = torch.tensor([0.0, 2.0, -1.0, 4.0]).reshape(1, 4, 1, 1) + 3 * (0.5 + _R
 )
 def latent_scale(batches: Sequence[Tensor]) -> Tensor:
     """A list of latents (b, c, h, w) → the factor that gives them a standard deviation of 1."""
-    return 1 / torch.cat(list(batches)).std()
+    return 1 / torch.cat(list(batches)).std(correction=0)
 
 
 @against(
