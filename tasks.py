@@ -118,6 +118,7 @@ def set_up():
             if subprocess.call(step, cwd=ROOT, env=environment, close_fds=False):
                 told = "the set-up failed, as is said above; the next call starts over."
                 raise Stop(told + reason)
+        silence_jupyterlab()
         write_stamp("\n".join([fingerprint()] + installed()))
         print("Set up in {:.0f} s.".format(time.time() - start), flush=True)
 
@@ -143,6 +144,17 @@ def steps():
         install = [uv, "pip", "install", "--python", venv_python()]
     quiet = [] if sys.stdout.isatty() else ["-q"]
     return [make + [VENV], install + quiet + ["-c", "constraints.txt", "-e", ".[dev]"]]
+
+
+def silence_jupyterlab():
+    """Let it not ask, at its first start, whether it may fetch news; its version is pinned."""
+    folder = os.path.join(VENV, "share", "jupyter", "lab", "settings")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "overrides.json"), "w") as handle:
+        handle.write(
+            '{"@jupyterlab/apputils-extension:notification":'
+            ' {"fetchNews": "false", "checkForUpdates": false}}\n'
+        )
 
 
 def check_version(version):

@@ -78,7 +78,7 @@ def check_times(t: Tensor, batch: int | None = None) -> None:
     """Raise unless `t` is a tensor (batch,): (1,) and (batch, 1) would broadcast silently."""
     b = "b" if batch is None else batch
     check_tensor("t", t, f"of shape ({b},)")
-    if t.ndim != 1 or batch not in (None, len(t)):
+    if t.ndim != 1 or (batch is not None and t.shape[0] != batch):
         hint = f"torch.full(({b},), t) repeats one time for the batch"
         raise ValueError(f"t has shape {tuple(t.shape)}; expected ({b},); {hint}")
     if t.dtype in (torch.bool, torch.bfloat16):  # where 999 is 1000
@@ -86,12 +86,9 @@ def check_times(t: Tensor, batch: int | None = None) -> None:
 
 
 def check_inputs(x: Tensor, t: Tensor, channels: int, size: tuple) -> None:
-    """Raise unless a network can take images x (b, channels, *size) and one time for each, t (b,).
-
-    One time for a batch of many would broadcast silently.
-    """
+    """Raise unless a network can take images x (b, channels, *size), and one time for each."""
     check_images(x, channels, size, floats=True)
-    check_times(t, len(x))
+    check_times(t, x.shape[0])
 
 
 def check_labels(y: Tensor, batch: int | None, limit: int) -> None:
@@ -100,12 +97,20 @@ def check_labels(y: Tensor, batch: int | None, limit: int) -> None:
     check_tensor("y", y, f"of shape ({b},)")
     if y.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"y has dtype {y.dtype}; labels are integers: use y.long()")
-    if y.ndim != 1 or batch not in (None, len(y)):
+    if y.ndim != 1 or (batch is not None and y.shape[0] != batch):
         raise ValueError(f"y has shape {tuple(y.shape)}; expected ({b},), one label an image")
-    if y.is_cpu and len(y) and not torch.compiler.is_compiling():  # a GPU would have to be awaited
-        low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= limit:
-            raise ValueError(
-                f"y contains {low if low < 0 else high}, which is out of range: 0 … {limit - 1} "
-                "is a label (the null label, if there is one, is the last)"
-            )
+    check_range("y", y, limit, "is a label (the null label, if there is one, is the last)")
+
+
+def readable(x: Tensor) -> bool:
+    """Whether x has values to look at: none in torch.compile, vmap; a GPU would be awaited."""
+    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return x.is_cpu and not traced and x.numel() > 0
+
+
+def check_range(name: str, x: Tensor, limit: int, what: str) -> None:
+    """Raise ValueError unless the integers x, of any shape, are in 0 … limit - 1, if `readable`."""
+    low, high = (int(end) for end in x.aminmax()) if readable(x) else (0, 0)
+    if low < 0 or high >= limit:
+        bad = low if low < 0 else high
+        raise ValueError(f"{name} contains {bad}, which is out of range: 0 … {limit - 1} {what}")

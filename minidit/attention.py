@@ -52,10 +52,10 @@ class Attention(nn.Module):
             rearrange(z, "b n (heads k) -> b heads n k", heads=self.num_heads) for z in (q, k, v)
         )
         if mask is not None:
-            if mask.dtype != torch.bool or mask.shape != (len(k), k.shape[2]):
+            if mask.dtype != torch.bool or mask.shape != (k.shape[0], k.shape[2]):
                 raise ValueError(
                     f"mask is {mask.dtype} of shape {tuple(mask.shape)}; expected bools, one for "
-                    f"each token that is attended to: {(len(k), k.shape[2])}"
+                    f"each token that is attended to: {(k.shape[0], k.shape[2])}"
                 )
             mask = mask[:, None, None]  # (b, 1, 1, n or m)
         out = F.scaled_dot_product_attention(q, k, v, mask)  # (b, heads, n, k)

@@ -158,7 +158,7 @@ class Diffusion:
     def split(self, output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
         """Output (b, 2c or c, h, w) for x_t → the prediction and, if Σ is learned, its numbers."""
         b, c, *size = x_t.shape
-        output = output.to(x_t.dtype)  # mixed and half precision end here
+        output = output.to(torch.promote_types(x_t.dtype, torch.float32))  # half precision ends
         expected = (b, 2 * c if self.learn_sigma else c, *size)
         if output.shape != expected:  # 2 channels and 1 would broadcast silently
             raise ValueError(

@@ -72,7 +72,7 @@ class DiT(nn.Module):
 
         The mask (b, m) is False for padding, whose tokens are zeros.
         """
-        tokens, mask = condition_tokens(self.label_embed, y, len(t))
+        tokens, mask = condition_tokens(self.label_embed, y, t.shape[0])
         if mask is not None:
             mask = F.pad(mask, (1, 0), value=True)  # the time is never padding
         return torch.cat([self.time_embed(t)[:, None], *tokens], dim=1), mask

@@ -80,7 +80,8 @@ class TimestepEmbedder(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         """(b,) → (b, d)."""
         embedding = _sinusoids(t, self.frequencies)  # (b, frequencies), float32
-        return self.mlp(embedding.to(self.mlp[0].weight.dtype))
+        dtype = next(self.parameters(), embedding).dtype  # layers in int8 have no parameters
+        return self.mlp(embedding.to(dtype))
 
 
 # By name: what turns times (b,) into vectors (b, d), made with the width d.

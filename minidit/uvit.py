@@ -122,13 +122,13 @@ class UViT(nn.Module):
         """(b,) → (b, d): the sinusoids of t, or an MLP of them."""
         if self.time_embed is not None:
             return self.time_embed(t)
-        return timestep_embedding(t, self.config["hidden_size"]).to(self.final.proj.weight.dtype)
+        return timestep_embedding(t, self.config["hidden_size"]).to(self.final.norm.weight.dtype)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """(b, c, h, w), (b,), labels (b,) or what `condition` says → (b, c or 2c, h, w)."""
         check_inputs(x, t, self.in_channels, self.size)
         cond = self.time_vector(t)[:, None]  # (b, 1, d)
-        tokens, mask = condition_tokens(self.label_embed, y, len(t))
+        tokens, mask = condition_tokens(self.label_embed, y, t.shape[0])
         if self.in_context:
             tokens.append(cond)
         patches = self.patch_embed(x.to(cond.dtype))  # (b, n, d)

@@ -15,7 +15,7 @@ from minidit.cli import terminal
 from minidit.cli import train as train_command
 from minidit.evaluate.classifier import Classifier
 from minidit.latents import latent
-from minidit.latents.presets import AUTOENCODERS
+from minidit.latents.training import AUTOENCODERS
 from minidit.training import presets
 from minidit.training.generate import generate
 

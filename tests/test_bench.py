@@ -4,14 +4,18 @@ import json
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from minidit import DiT
 from minidit.__main__ import main
 from minidit.lab import bench
-from minidit.lab.bench import large_product, median_and_quartiles, power, take_turns
+from minidit.lab.bench import contest as contestants
+from minidit.lab.bench import find_peers, large_product, median_and_quartiles, power, take_turns
 from minidit.lab.bench.contest import TOLERANCE, Contest
 
 TINY = {
@@ -44,7 +48,7 @@ def test_both_compute_the_same(network):
 def test_losses_stay_together_over_some_steps(network):
     """The same batches for both: what clipping, AdamW and the average do is the same, too."""
     contest = Contest(TINY, network)
-    run, rng = contest.run, torch.Generator()
+    run, rng = contest.runs["package"], torch.Generator()
     ours, theirs = [], []
     for step in range(6):
         x0, t, noise, y = run.inputs(rng.manual_seed(step))
@@ -71,6 +75,68 @@ def test_both_cost_the_same(network):
     with FlopCounterMode(display=False) as counter:
         contest.plain.network(*(contest.inputs[k] for k in (0, 1, 3)))
     assert counter.get_total_flops() == contest.flops("forward")
+
+
+# --- networks of others ---------------------------------------------------------------------------
+
+
+def official(size):
+    """As another module would make a network."""
+    return DiT(**size, learn_sigma=False)
+
+
+def too_much(size):
+    return DiT(**size)  # with a learned variance
+
+
+def test_a_network_of_others_takes_part_in_every_task():
+    contest = Contest(TINY, peers={"other": official})
+    before = contest.runs["other"].model.network.final.proj.weight.clone()
+    for task in contestants.TASKS:
+        calls = contest.contestants(task)
+        assert list(calls) == ["plain", "package", "other"]
+        calls["other"]()
+    assert contest.runs["other"].done == 1 and contest.runs["package"].done == 0
+    after = contest.runs["other"].model.network.final.proj.weight
+    assert not torch.equal(before, after)
+    with pytest.raises(
+        ValueError, match=r"peer wide answers \(8, 2, 8, 8\) to images \(8, 1, 8, 8"
+    ):
+        Contest(TINY, peers={"wide": too_much})
+
+
+def test_networks_of_others_are_found(monkeypatch):
+    assert find_peers(["other=test_bench:official"])["other"].__name__ == "official"
+    for told in (
+        "other",
+        "other=test_bench:none",
+        "other=no_such_module:network",
+        "=:",
+        "plain=json:loads",
+    ):
+        with pytest.raises(ValueError, match=f"peer {told} is not found .*NAME=module:function"):
+            find_peers([told])
+
+
+def test_the_library_s_network_takes_part_where_it_is_installed(monkeypatch):
+    class DiTTransformer2DModel(DiT):
+        """What the library's answers: an output with a sample."""
+
+        def __init__(self, **told):
+            heads, side = told["num_attention_heads"], told["attention_head_dim"]
+            size = dict(hidden_size=heads * side, num_heads=heads, depth=told["num_layers"])
+            size |= dict(input_size=told["sample_size"], num_classes=told["num_embeds_ada_norm"])
+            shape = {key: told[key] for key in ("patch_size", "in_channels")}
+            super().__init__(**size, **shape, learn_sigma=False)
+
+        def forward(self, x, t, y):
+            return SimpleNamespace(sample=super().forward(x, t, y))
+
+    assert "diffusers" not in find_peers() or find_spec("diffusers")
+    library = SimpleNamespace(DiTTransformer2DModel=DiTTransformer2DModel)
+    monkeypatch.setitem(sys.modules, "diffusers", library)
+    contest = Contest(TINY, peers=find_peers())
+    assert contest.contestants("forward")["diffusers"]().shape == (8, 1, 8, 8)
 
 
 # --- timing ---------------------------------------------------------------------------------------
@@ -113,7 +179,6 @@ def row(**changes):
         "FLOPs": 8 * 10**9,
         "seconds": {"plain": [0.2, 0.4, 0.3], "package": [0.1, 0.1, 0.2]},
         "ceiling": {"float32": 160 * 10**9},
-        "MiB": {"plain": 200.4, "package": 100.0},
     } | changes
 
 
@@ -124,37 +189,44 @@ HEAD = {
     "device": "x86_64",
     "platform": "cpu",
     "vectors": "AVX512",
+    "instruction sets": "avx2 avx512f",
     "compiled": False,
 }
 
 
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
 def test_a_page_from_what_was_measured():
-    text = bench.page({"rows": [row(), row(task="sampling", MiB={})]} | HEAD)
+    text = bench.page({"rows": [row(), row(ceiling={})]} | HEAD)
     lines = text.splitlines()
-    first, second = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[-2:])
-    assert first == [
-        "small", "DiT", "training step", "100", "300.0 (250.0…350.0)", "100.0 (100.0…150.0)",
-        "2.00 (1.75…3.00)", "27", "80", "17% of 160", "50% of 160", "200", "100", "1000.0",
+    plain, package, *others = map(cells, lines[-4:])
+    first = ["small", "DiT", "training step", "100"]
+    assert plain == [
+        *first, "plain", "300.0 (250.0…350.0)", "2.00 (1.75…3.00)", "27", "17% of 160", "333.3"
     ]  # fmt: skip
-    assert second[-3:] == ["–", "–", "1000.0"]
-    assert "2 threads" in text and "revision abc" in text and "compiled" not in text
+    assert package == [
+        *first, "package", "100.0 (100.0…150.0)", "", "80", "50% of 160", "1000.0"
+    ]  # fmt: skip
+    assert [other[-2:] for other in others] == [["–", "333.3"], ["–", "1000.0"]]
+    assert "On x86_64 (AVX512 used; avx2 avx512f), 2 threads" in text
+    assert "revision abc" in text and "compiled" not in text and "grows" not in text
     compiled = bench.page({"rows": [row()]} | HEAD | {"compiled": "reduce-overhead"})
     assert "in float32 and compiled (reduce-overhead), but for sampling." in compiled
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 
 def test_growth_is_a_power():
-    assert power([1, 2, 4], [3, 12, 48]) == "2.00"
-    assert power([1, 2, 4], [3, None, 48]) == power([1], [3]) == "–"
     rows = [
-        {"axis": "batch", "value": v, "task": "training step", "batch": v, "FLOPs": v * 10**9}
-        | {"seconds": {"package": [0.02 * v]}, "MiB": {"package": 10.0 * v}}
-        for v in (1, 2)
+        row(size=f"tokens {x}", seconds={"package": [y]}) for x, y in ((1, 3), (2, 12), (4, 48))
     ]
-    text = bench.page({"rows": rows, "base": {"batch": 32}} | HEAD)
-    row = "| batch | 2 | training step | 2 | 40.0 (40.0…40.0) | 50 | 20 | 50.0 |"
-    assert text.splitlines()[-2] == row and "batch 32, and one" in text
-    assert text.splitlines()[-1] == "| batch | **power** |  |  | 1.00 |  | 1.00 |  |"
+    assert (
+        power(rows, "tokens") == "2.00" and power(rows, "width") == power(rows[:1], "tokens") == ""
+    )
+    rows += [row(size=f"depth {n}", seconds={"package": [n]}) for n in (2, 4)]
+    text = bench.page({"rows": rows} | HEAD)
+    assert text.endswith(": the package's time grows with tokens^2.00, depth^1.00.\n")
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -164,7 +236,7 @@ def test_the_command_stores_what_it_measures(tmp_path, capsys):
     out = tmp_path / "new" / "bench.json"
     arguments = ["bench", "--sizes", "small", "--networks", "DiT", "--repeats", "2", "--batch", "4"]
     arguments += ["--seconds", "0.001", "--threads", "1", "--device", "cpu", "--out", str(out)]
-    assert main(arguments) == 0
+    assert main([*arguments, "--peer", "other=test_bench:official"]) == 0
     results = json.loads(out.read_text())
     assert [r["task"] for r in results["rows"]] == ["forward", "training step", "sampling"]
     assert {"revision", "torch", "threads", "device"} <= results.keys()
@@ -172,6 +244,8 @@ def test_the_command_stores_what_it_measures(tmp_path, capsys):
         assert r["batch"] == (1 if r["task"] == "sampling" else 4)
         assert all(len(v) == 2 and min(v) > 0 for v in r["seconds"].values())
     assert all(v < TOLERANCE for v in results["rows"][1]["differences"].values())
+    assert results["rows"][1]["seconds"].keys() >= {"plain", "package", "other"}
+    assert results["vectors"] and isinstance(results["instruction sets"], str)
     page = out.with_suffix(".md").read_text()
     assert page in capsys.readouterr().out and page == bench.page(results)
 
@@ -183,15 +257,15 @@ def test_the_command_stores_what_it_measures(tmp_path, capsys):
 
 
 def test_growth_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "AXES", {"batch": (1, 64)})
-    monkeypatch.setattr(bench, "BASE", bench.BASE | {"depth": 1})
+    sizes = {f"batch {n}": TINY | {"batch": (n, n)} for n in (1, 64)}
+    monkeypatch.setattr(bench, "GROWTH", sizes)
     out = tmp_path / "growth.json"
     arguments = ["bench", "--growth", "--repeats", "2", "--seconds", "0.001", "--device", "cpu"]
     assert main([*arguments, "--threads", "1", "--out", str(out)]) == 0
     one, many = json.loads(out.read_text())["rows"]
     assert many["FLOPs"] == 64 * one["FLOPs"] and min(one["seconds"]["package"]) > 0
-    assert one["MiB"] == {"package": None}, "told on a GPU only"
-    assert "| batch | 64 | training step | 64 |" in out.with_suffix(".md").read_text()
+    page = out.with_suffix(".md").read_text()
+    assert "| batch 64 | DiT | training step | 64 |" in page and "grows with batch^" in page
 
 
 @pytest.mark.parametrize(
@@ -211,6 +285,8 @@ def test_growth_is_measured(tmp_path, monkeypatch):
         (["--page", "--out", "damaged.json"], ["damaged.json", "measure again"]),
         (["--batch", "4", "--growth"], ["--batch", "--growth"]),
         (["--page", "--growth", "--out", "other.json"], ["other.json", "compiled"]),
+        (["--page", "--peer", "a=b:c"], ["--peer", "--page"]),
+        (["--peer", "a=no_such_module:c"], ["a=no_such_module:c", "NAME=module:function"]),
     ],
 )
 def test_errors_are_one_sentence(arguments, words, tmp_path, capsys, monkeypatch):

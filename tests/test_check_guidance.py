@@ -1,4 +1,4 @@
-"""Checks of guidance: right ones pass, and every hint is given for its mistake."""
+"""Checks of guidance: right ones pass, and mistakes get their hints."""
 
 from functools import partial
 
@@ -97,3 +97,13 @@ def test_passes_that_are_not_needed_are_told():
     assert "sends 9 images through the network, and 5 are enough" in repr(
         check.limited_guidance(wasteful)
     )
+
+
+def test_two_mistakes_are_told_together():
+    def from_c_with_a_class(model, x, t, y, s):
+        both = model(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, 0 * y]))
+        c, u = both.chunk(2)
+        return c + s * (c - u)
+
+    told = repr(check.guidance(from_c_with_a_class))
+    assert "two mistakes: it starts at c" in told and "and the null label is not 0" in told

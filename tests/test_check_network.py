@@ -142,8 +142,8 @@ WRONG = [
     ("unused_parameters", "isn't learned", and_frozen),
     ("unused_parameters", "list the others", the_used),
     ("unused_parameters", "keeps the gradient None", lambda *_: []),
-    ("unused_parameters", "gives a int, and a list of names", lambda *_: 3),
-    ("unused_parameters", "it gives a Parameter", lambda net, *_: list(net.parameters())),
+    ("unused_parameters", "returns a int, and a list of names", lambda *_: 3),
+    ("unused_parameters", "it returns a Parameter", lambda net, *_: list(net.parameters())),
     ("unused_parameters", "raises ZeroDivisionError", lambda *_: 1 / 0),
     ("unused_parameters", "lists no such name", lambda *_: ["no such name"]),
 ]

@@ -25,20 +25,30 @@ def summed(net, optimizer, x, y, loss_of, most):
 
 
 def repaired(
-    net, average, optimizer, images, labels, process, steps, null=10, unit=lambda x: 2 * x - 1
+    net,
+    average,
+    optimizer,
+    images,
+    labels,
+    process,
+    steps,
+    null=10,
+    unit=lambda x: 2 * x - 1,
+    times=32,
+    share=0.01,
 ):
-    """With `copy_`; `null` and `unit`, of pixels in 0 … 1, are what two slips change."""
+    """With `copy_`; the last four, `unit` of pixels in 0 … 1, are what slips change."""
     for step in range(steps):
         rng = step_generator(0, step)
         rows = torch.randint(len(images), (32,), generator=rng)
         y = torch.where(torch.rand(32, generator=rng) < 0.1, null, labels[rows])
-        t, x0 = torch.randint(1000, (32,), generator=rng), unit(images[rows] / 255)
+        t, x0 = torch.randint(1000, (times,), generator=rng).expand(32), unit(images[rows] / 255)
         loss = process.loss(net, x0, t, torch.randn(x0.shape, generator=rng), y).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         for slow, quick in zip(average.parameters(), net.parameters()):
-            slow.data.copy_(0.99 * slow + 0.01 * quick)
+            slow.data.copy_((1 - share) * slow + share * quick)
 
 
 def as_a_sum(weights, decay):
@@ -79,6 +89,9 @@ def test_a_batch_that_is_too_large_for_memory_is_told():
 def test_two_mistakes_are_told_together():
     told = repr(check.repaired_loop(partial(repaired, null=9, unit=lambda x: x - 0.5)))
     assert "two mistakes: pixels lie in -½ … ½" in told and "and 9 is a class" in told
+    planted = partial(repaired, null=0, unit=lambda x: x, times=1, share=0.0)
+    told = repr(check.repaired_loop(planted))
+    assert "four mistakes: pixels lie in 0 … 1" in told and "; and `slow = …` gives" in told
     still = check.repaired_loop(lambda *rest: None)
     assert "no step is taken" in repr(still)
     outside = check.repaired_loop(

@@ -27,7 +27,6 @@ SHAPELESS = {
     "weights.reading.state_dict",
     "weights.reading.looks_like",
     "latents.official_ldm.outline",
-    "latents.official_ldm.recognises",
 }
 
 

@@ -9,6 +9,14 @@ from minidit.schedule import straight
 from minidit.training import matmul
 
 SETTINGS = getattr(torch.backends.mkldnn, "matmul", None)
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """All of this as on a processor with AVX-512, whatever this one is."""
+    monkeypatch.setattr(matmul, "WIDE", True)
+
+
 needs_settings = pytest.mark.skipif(SETTINGS is None, reason="PyTorch before 2.9")
 
 
@@ -26,6 +34,15 @@ def test_products_stay_float32_and_the_setting_is_put_back(tiny_dit):
         assert relative_error(a, b) < 2e-6
     assert SETTINGS.fp32_precision == before
     assert (precision == "bf16") == matmul.onednn_is_exact()
+
+
+@needs_settings
+def test_a_processor_without_avx_512_is_left_alone(tiny_dit, monkeypatch):
+    monkeypatch.setattr(matmul, "onednn_is_exact", lambda: True)
+    monkeypatch.setattr(matmul, "WIDE", False)
+    before = SETTINGS.fp32_precision
+    with matmul.fast_matmul(tiny_dit()):
+        assert SETTINGS.fp32_precision == before != "bf16"
 
 
 @needs_settings

@@ -21,6 +21,8 @@ from minidit import (
     select_steps,
     straight,
 )
+from minidit.training import generate as generation
+from minidit.training.generate import generate
 
 EVERY_SAMPLER = pytest.mark.parametrize("sampler", [ddpm, ddim])
 close = torch.testing.assert_close
@@ -349,6 +351,20 @@ def test_a_wrapped_network_is_guided_like_the_network(wrap):
 def test_a_function_that_tells_no_null_label_is_not_said_to_lack_dropout():
     with pytest.raises(TypeError, match="no attribute null_label: give the network itself"):
         guided(network, 2.0)
+
+
+def test_many_images_pass_some_at_a_time(tiny_dit, awaken, monkeypatch):
+    """Noise, states and order are those of all at once; only the network sees fewer."""
+    model, sizes = awaken(tiny_dit()), []
+    model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    y, process = torch.tensor([0, 1, 2, 0, 1]), Diffusion(straight(), "v")
+    whole = list(generate(model, process, y, steps=2, guidance=1.0))
+    monkeypatch.setattr(generation, "AT_ONCE", 2)
+    parts = list(generate(model, process, y, steps=2, guidance=1.0))
+    assert sizes == [5, 5, 2, 2, 1, 2, 2, 1]
+    for one, other in zip(whole, parts, strict=True):
+        close(one.x, other.x)
+        close(one.x0, other.x0)
 
 
 # --- what numbers are computed in -----------------------------------------------------------------

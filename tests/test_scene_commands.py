@@ -52,7 +52,7 @@ def test_presets_know_the_words_kinds_and_colours_of_scenes(kind):
     assert model.null_label == 0 and recipe["optimizer"] == "muon"
     _, objects, _ = scenes.render(50, seed=0)
     told = data.captions.describe(objects, 0)
-    drawn = data.Scenes(objects, objects, (), "scenes", "train", objects, told, objects)
+    drawn = data.Dataset(objects, objects, (), "scenes", "train", objects, told, objects)
     y = data.condition_of(drawn, model.label_embed)
     model.label_embed.check(y, 50)
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 3e6
@@ -86,7 +86,7 @@ def test_a_picture_has_a_row_for_each_prompt(files, tmp_path):
 
 
 def test_boxes_are_read_as_objects(files):
-    from minidit.cli.scenes import read_request
+    from minidit.cli.sample import read_request
 
     encoder = weights.load(files["layout"]).model.label_embed
     (layout,) = read_request(encoder, None, [BOXES])

@@ -4,14 +4,21 @@ import base64
 import io
 import json
 import re
+import shutil
 import socket
+import subprocess
 import sys
 from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
 from PIL import Image
+
+import minidit
+from minidit import weights
+from minidit.evaluate.attention import attention_maps
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "notebooks" / "pages"
@@ -19,6 +26,7 @@ NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb
 
 sys.path.insert(0, str(PAGES))
 import build  # noqa: E402
+import hatch_build  # noqa: E402
 import render  # noqa: E402
 import thumbnails  # noqa: E402
 
@@ -37,6 +45,9 @@ def site(tmp_path_factory):
         patch.setattr(socket.socket, "connect", refuse)
         build.build(out)
     return out
+
+
+DRAW = "notebooks/pages/draw.html"
 
 
 def html(site, place):
@@ -68,6 +79,7 @@ def test_no_link_leads_nowhere(site):
 
 def test_every_notebook_has_a_page_and_its_place_in_the_order(site):
     order = ["index.html", *(f"notebooks/{stem}.html" for stem in NOTEBOOKS), "notebooks/FAQ.html"]
+    order.append(DRAW)
     for before, here, after in zip([None, *order], order, [*order[1:], None]):
         page = html(site, here)
         for name, other in (("before", before), ("after", after)):
@@ -78,11 +90,12 @@ def test_every_notebook_has_a_page_and_its_place_in_the_order(site):
             assert f"{stem}.html" in page, f"{here} doesn't list {stem}"
 
 
-def test_pages_load_nothing_from_elsewhere_and_run_nothing(site):
+def test_pages_load_nothing_from_elsewhere_and_only_one_runs_scripts(site):
     for path in site.rglob("*.html"):
         page = path.read_text(encoding="utf-8")
-        assert not re.search(r"<(script|iframe|object|embed)\b", page), path
-        loaded = re.findall(r'<(?:img|link)\b[^>]*?(?:src|href)="([^"]+)"', page)
+        assert not re.search(r"<(iframe|object|embed)\b", page), path
+        assert (path == site / DRAW) == ("<script" in page), path
+        loaded = re.findall(r'<(?:img|link|script)\b[^>]*?(?:src|href)="([^"]+)"', page)
         assert not [link for link in loaded if link.startswith(("http", "//"))], path
     assert "url(" not in html(site, "style.css") and "@import" not in html(site, "style.css")
 
@@ -98,7 +111,7 @@ def test_stored_outputs_are_shown(site):
         if "image/png" in output.get("data", {})
     ]
     page = html(site, "notebooks/00_quickstart.html")
-    shown = re.findall(r'src="data:image/png;base64,([^"]+)" alt="figure in “[^"]+”"', page)
+    shown = re.findall(r'src="data:image/png;base64,([^"]+)" alt="figure in “[^"]+”. [^"]', page)
     assert [base64.b64decode(picture) for picture in shown] == pictures
     films = [p for p in pictures if getattr(Image.open(io.BytesIO(p)), "n_frames", 1) > 1]
     assert len(films) == 1, "the animation stays one"
@@ -133,7 +146,112 @@ def test_files_of_the_package_are_linked_to_a_copy(site):
 def test_wide_things_scroll_by_themselves(site):
     for path in site.rglob("*.html"):
         page = path.read_text(encoding="utf-8")
-        assert page.count("<table") == page.count('<div class="table" tabindex="0"><table')
+        held = re.findall(r'<div class="table( long)?" tabindex="0"><table.*?</table>', page, re.S)
+        assert page.count("<table") == len(held)
+    (course,) = re.findall(r'<div class="table long".*?</table>', html(site, "index.html"), re.S)
+    row = re.findall(r'<td data-head="(.*?)"', course)[:5]
+    assert row == ["", "", "question", "you build", "runs in"], "on a phone, beside each cell"
+
+
+def test_every_picture_has_words(site):
+    for path in site.rglob("*.html"):
+        for picture in re.findall(r"<img\b[^>]*>", path.read_text(encoding="utf-8")):
+            assert re.search(r'alt="[^"]{10,}"', picture), (path, picture[-200:])
+
+
+def test_the_dark_scheme_names_every_colour_anew(site):
+    sheet = html(site, "style.css")
+    light, dark = re.findall(r":root \{(.*?)\}", sheet)
+    own = [set(re.findall(r"(--\w+): #", colours)) for colours in (light, dark)]
+    assert own[0] == own[1] and len(own[0]) > 5
+    rest = sheet[sheet.index("* { box-sizing") : sheet.index("pre { line-height: 125%; }")]
+    assert not re.findall(r"#[0-9a-f]{3,6}\b", rest), "a colour that both schemes would share"
+
+
+# --- the page that draws --------------------------------------------------------------------------
+
+PROGRAM = """
+const fs = require("fs"), [dit, weights, asked] = process.argv.slice(1);
+const { readWeights, forward, ddim, noise } = require(dit);
+const net = readWeights(fs.readFileSync(weights, "utf8").split('"')[1]);
+const { x, t, y } = JSON.parse(fs.readFileSync(asked));
+const one = x.map((image, k) => forward(net, Float32Array.from(image), t[k], y[k]));
+const states = [...ddim(net, Float32Array.from(x[0]), y[0], 1.5, 7)];
+const plain = (arrays) => arrays.map((array) => [...array]);
+console.log(JSON.stringify({
+  out: plain(one.map((o) => o.out)), attention: one.map((o) => plain(o.attention)),
+  t: states.map((s) => s.t), x: plain(states.map((s) => s.x)), noise: [...noise(7, 5000)],
+}));
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="no Node.js here")
+def test_the_network_in_javascript_is_the_network(site, tmp_path):
+    """Output, attention and DDIM's states, within 1e-4 of PyTorch's with the same weights."""
+    name = "data/weights/dit-mnist-fine.safetensors"
+    (tmp_path / "half.safetensors").write_bytes(build.halved((ROOT / name).read_bytes()))
+    model, diffusion = minidit.load(tmp_path / "half.safetensors")
+    x = torch.randn(3, 1, 28, 28, generator=torch.manual_seed(0))
+    t, y = torch.tensor([999, 500, 3]), torch.tensor([3, model.null_label, 7])
+    asked = {"x": x.flatten(1).tolist(), "t": t.tolist(), "y": y.tolist()}
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    files = [PAGES / "dit.js", site / f"{name}.js", tmp_path / "asked.json"]
+    done = subprocess.run(["node", "-e", PROGRAM, *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {key: torch.tensor(value) for key, value in json.loads(done.stdout).items()}
+    with torch.no_grad():
+        assert torch.allclose(found["out"], model(x, t, y).flatten(1), rtol=0, atol=1e-4)
+    seen = attention_maps(model, x, t, y).mean(dim=2)  # (blocks, b, n, n): of all heads
+    assert torch.allclose(found["attention"], seen.transpose(0, 1).flatten(2), rtol=0, atol=1e-4)
+    states = minidit.ddim(minidit.guided(model, 1.5), diffusion, x[:1], y[:1], steps=7)
+    numbers, images, _ = zip(*states)
+    assert found["t"].tolist() == list(numbers)
+    assert torch.allclose(found["x"], torch.cat(images).flatten(1), rtol=0, atol=1e-4)
+    assert abs(found["noise"].mean()) < 0.05 and abs(found["noise"].std() - 1) < 0.05
+
+
+USE = """<script>
+(async () => {
+  const wait = () => new Promise((done) => setTimeout(done, 20));
+  wish.steps.value = 3; wish.label.value = 5; wish.requestSubmit();
+  while (states.length <= 3) await wait();
+  const box = $("guess").getBoundingClientRect();
+  const at = { clientX: box.left + 1, clientY: box.bottom - 1 };
+  $("guess").dispatchEvent(new MouseEvent("click", at));
+  const drawn = [$("guess").getAttribute("aria-label"), $("told").textContent];
+  $("guess").dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+  $("step").value = 1; $("step").dispatchEvent(new Event("input"));
+  const back = [$("at").value, $("told").textContent, $("maps").hidden];
+  const wide = document.documentElement.scrollWidth - innerWidth;
+  document.body.dataset.found = JSON.stringify([drawn, back, wide]);
+})();
+</script>"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium here")
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_page_is_used_in_a_browser(site, width, tmp_path):
+    page = site / DRAW
+    used = page.with_name("used.html")
+    used.write_text(html(site, DRAW).replace("</body>", USE + "</body>"), encoding="utf-8")
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--window-size={width},900",
+    ]
+    command += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--dump-dom"]
+    done = subprocess.run([*command, used.as_uri()], capture_output=True, text=True)
+    used.unlink()
+    (found,) = re.findall(r'data-found="(.*?)"', done.stdout)
+    drawn, back, wide = json.loads(unescape(found))
+    assert drawn[0] == "the network's guess of a 5 at step 3"
+    assert drawn[1].startswith("The patch in row 7, column 1 takes most from row ")
+    assert (
+        back[0] == "1 of 3" and back[1].startswith("The patch in row 7, column 2") and not back[2]
+    )
+    assert wide <= 0, "the page is wider than the window"
 
 
 # --- building -------------------------------------------------------------------------------------
@@ -224,6 +342,42 @@ def test_the_readme_says_what_the_address_says():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (match,) = build.BLOCK.finditer(text)
     assert match[0] == match[1] + build.block(build.address()) + match[2]
+
+
+@pytest.mark.parametrize("address", [None, "https://github.com/ada/minidit"])
+def test_the_readme_of_a_package_index_leads_to_the_repository(address):
+    metadata = {"urls": {"Repository": address + "/"}} if address else {}
+    hatch_build.Readme(str(ROOT), {}).update(metadata)
+    page, own = metadata["readme"]["text"], (ROOT / "README.md").read_text(encoding="utf-8")
+    assert metadata["readme"]["content-type"] == "text/markdown" and len(own.splitlines()) <= 150
+    if address is None:
+        assert page == own
+        return
+    assert f'<img src="{address}/raw/main/data/results/' in page
+    assert f'<a href="{address}/blob/main/notebooks/00_quickstart.ipynb"><img' in page
+    assert f"({address}/blob/main/LICENSE)" in page and "(https://arxiv.org/abs/2212.09748)" in page
+    links = re.findall(r'\]\(([^)]+)|(?:href|src)="([^"]+)"', page)
+    assert all("".join(link).startswith("https://") for link in links) and len(links) > 60
+
+
+def test_halved_latents_name_their_halved_autoencoder(tmp_path, monkeypatch):
+    """In a wheel the files have another sha256, by which a network finds its autoencoder."""
+    tiny = {"input_size": 4, "in_channels": 1, "hidden_size": 8, "depth": 1, "num_heads": 1}
+    model, folder = minidit.DiT(**tiny), tmp_path / "data" / "weights"
+    weights.save(model, folder / "stage.safetensors")
+    link = {"name": "stage", "sha256": weights.file_sha256(folder / "stage.safetensors")}
+    weights.save(model, folder / "net.safetensors", autoencoder=link)
+    monkeypatch.setattr(hatch_build, "ROOT", tmp_path)
+    for name, content in hatch_build.halves().items():
+        (tmp_path / name).write_bytes(content)
+    stage, net = tmp_path / "stage.safetensors", tmp_path / "net.safetensors"
+    minidit.load(stage)
+    minidit.load(net)
+    halved = weights.file_sha256(stage)
+    assert halved != link["sha256"] == weights.autoencoder_of(folder / net.name)["sha256"]
+    assert weights.autoencoder_of(net)["sha256"] == halved
+    assert weights.info(net)["autoencoder"]["sha256"] == halved
+    assert weights.info(net)["bytes"] == net.stat().st_size
 
 
 # --- thumbnails -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """tasks.py without network: what it refuses, and that an unfinished set-up starts over."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -109,6 +110,9 @@ def test_only_what_is_written_for_the_caller_runs_in_the_callers_folder(tasks, m
 def test_first_call_sets_up_and_the_next_starts_at_once(tasks):
     assert tasks.main(["test", "-k", "patches"]) == 5, "the command's exit code is handed on"
     assert tasks.steps_taken == ["venv", "pip"]
+    overrides = Path(tasks.VENV, "share", "jupyter", "lab", "settings", "overrides.json")
+    (settings,) = json.loads(overrides.read_text()).values()
+    assert settings == {"fetchNews": "false", "checkForUpdates": False}
     assert tasks.main(["test", "--", "-q"]) == 5
     assert tasks.steps_taken == ["venv", "pip"]
     assert [call[1:] for call in tasks.calls] == [

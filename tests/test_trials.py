@@ -127,7 +127,7 @@ def test_a_folded_network_computes_the_same():
     torch.nn.init.normal_(model.final.proj.weight)
     x, t, y = torch.randn(2, 1, 28, 28), torch.tensor([5, 900]), torch.tensor([3, 10])
     net = samplers.Folded(model, 2)
-    assert net.null_label == 10 and net.in_channels == 4 and net.size == (14, 14)
+    assert net.null_label == 10
     folded = torch.stack([x[:, 0, i::2, j::2] for i in (0, 1) for j in (0, 1)], dim=1)
     out, plain = net(folded, t, y), model(x, t, y)
     assert out.shape == folded.shape and plain.abs().max() > 0.1
@@ -348,7 +348,7 @@ def test_surplus(deafness, response):
 def test_every_way_to_use_a_caption_is_trained_and_measured(monkeypatch):
     images, objects, held_out = scenes.render(40, seed=0)
     captions = describe(objects, seed=0)
-    few = data.Scenes(
+    few = data.Dataset(
         images, torch.zeros(40).long(), ("", "", ""), "scenes", "train", objects, captions, held_out
     )
     monkeypatch.setattr(data, "load", lambda name: few)
@@ -500,20 +500,15 @@ def sigma(tiny_dit, awaken):
 
 
 def test_the_three_variances_are_those_of_the_bound_itself(sigma):
-    """Used again, the answers give what calling the network again would."""
     model, process, x0, y = sigma
     found = samplers.bits_by_variance(model, process, x0, y, seed=5)
     for name, bits in found.items():
-        if name == "learned":
-            net, same = model, process
-        else:
+        net, same = model, process
+        if name != "learned":
             same = Diffusion(process.schedule, variance=name)
-
-            def net(x, t, y):
-                return model(x, t, y)[:, :1]
-
-        rng = step_generator(5, 0)
-        torch.testing.assert_close(bits, bits_per_dim(net, same, x0, y, generator=rng))
+            net = lambda x, t, y: model(x, t, y)[:, :1]  # noqa: E731
+        direct = bits_per_dim(net, same, x0, y, generator=step_generator(5, 0))
+        torch.testing.assert_close(bits, direct)
     totals = [bits.total for bits in found.values()]
     assert not any(torch.equal(totals[i], totals[i - 1]) for i in range(3))
 

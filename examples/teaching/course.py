@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 # What is copied, as patterns; notebook 16 reads the golden files.
-PACKAGE = ["minidit/**/*", "pyproject.toml", "LICENSE"]
+PACKAGE = ["minidit/**/*", "pyproject.toml", "LICENSE", "notebooks/pages/hatch_build.py"]
 STUDENT = [*PACKAGE, "tasks.py", "constraints.txt", "environment.yml", "data/README.md"]
 STUDENT += ["data/weights/*", "data/results/*", "notebooks/*.ipynb", "notebooks/FAQ.md"]
 STUDENT += ["tests/golden/**/*"]

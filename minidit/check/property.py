@@ -22,7 +22,7 @@ def property_test(
     Every function is tried with several seeds of torch's generator, which is put back afterwards.
     A test may raise AssertionError, as in pytest, instead of returning False.
     """
-    name = getattr(test, "__name__", "the test")
+    name = _name(test, "the test")
     try:
         fault = next(_faults(test, sound, broken), "")
     except NotImplementedError as error:
@@ -34,72 +34,58 @@ def property_test(
     return Verdict(True, f"✓ {name} is right: {many}, and it catches {slips}, with {SEEDS} seeds.")
 
 
+def _name(fn: Callable, otherwise: str = "") -> str:
+    return getattr(fn, "__name__", otherwise or repr(fn))
+
+
 def _faults(test: Callable, sound: Sequence[Callable], broken: Sequence[Callable]) -> Iterator[str]:
     """What is wrong with a test, the most telling first."""
-    for place, fn in enumerate(sound):
+    known = {}
+    for fn in sound:
         runs = [_run(test, fn, seed) for seed in range(SEEDS)]
-        if fault := _fault_of_form(runs, _name(fn)):
-            yield fault
-        elif not all(said for said, _ in runs):
-            passed = sum(said for said, _ in runs)
-            in_double = not passed and all(
-                _run(test, fn, k, double=True)[0] is True for k in (0, 1)
-            )
-            yield f"{_name(fn)}, which is sound, " + _fault_with_sound(passed, in_double, place)
-    known = {_name(fn): _run(test, fn, seed=0)[1] for fn in sound}
+        for said, answers in runs:
+            if isinstance(said, Exception):
+                line = str(said).strip().partition("\n")[0][:120]
+                yield f"with the sound {_name(fn)} it raises {type(said).__name__}: {line}"
+            if not isinstance(said, bool):
+                line = repr(said).partition("\n")[0][:120]
+                yield f"it returns {line}; return True or False"
+            if not answers:
+                yield "it never calls the function that it is given"
+        if (passed := sum(said for said, _ in runs)) < SEEDS:
+            why = _why_sound_fails(test, fn, passed, is_first=not known)
+            yield f"{_name(fn)}, which is sound, {why}"
+        known[_name(fn)] = runs[0][1]
     for fn in broken:
         runs = [_run(test, fn, seed) for seed in range(SEEDS)]
-        if caught := sum(said is not True for said, _ in runs):
-            if caught < SEEDS:
-                yield (
-                    f"it catches {_name(fn)} with {caught} of {SEEDS} seeds; try more numbers, or "
-                    "inputs that don't leave it to chance"
-                )
-        else:
-            yield f"{_name(fn)}, which is broken, passes.\n  " + _fault_with_broken(
-                runs[0][1], known
+        caught = sum(said is not True for said, _ in runs)
+        if not caught:
+            why = _why_broken_passes(runs[0][1], known)
+            yield f"{_name(fn)}, which is broken, passes.\n  {why}"
+        elif caught < SEEDS:
+            yield (
+                f"it catches {_name(fn)} with {caught} of {SEEDS} seeds; try more numbers, or "
+                "inputs that don't leave it to chance"
             )
 
 
-def _name(fn: Callable) -> str:
-    return getattr(fn, "__name__", repr(fn))
-
-
-def _line(said: object) -> str:
-    """The first line of an error or of what is printed, and not too much of it."""
-    return str(said).strip().partition("\n")[0][:120]
-
-
-def _fault_of_form(runs: list[tuple], fn: str) -> str:
-    """What is wrong with what a test says of a sound function, be it True or False; or ""."""
-    for said, answers in runs:
-        if isinstance(said, Exception):
-            return f"with the sound {fn} it raises {type(said).__name__}: {_line(said)}"
-        if not isinstance(said, bool):
-            return f"it returns {_line(repr(said))}; return True or False"
-        if not answers:
-            return "it never calls the function that it is given"
-    return ""
-
-
-def _fault_with_sound(passed: int, in_double: bool, place: int) -> str:
-    """Why a sound function may fail: it passed with some seeds; it passes in double precision."""
+def _why_sound_fails(test: Callable, fn: Callable, passed: int, is_first: bool) -> str:
     if passed:
         return (
             f"passes with {passed} of {SEEDS} seeds only.\n  The test leaves too much to chance, "
             "or is tighter than float32 rounds; widen its bounds, or take more numbers"
         )
-    if in_double:
+    if all(_run(test, fn, seed, double=True)[0] is True for seed in (0, 1)):
         return (
             "fails, but passes in double precision.\n  The tolerance is tighter than float32 "
             "rounds; take about 1e-5, or 1e-4 after many steps"
         )
-    what = "what it states need not hold" if place == 0 else "it asks for more than the property"
+    what = "what it states need not hold" if is_first else "it asks for more than the property"
     return f"fails.\n  Perhaps {what}, or it wants the numbers of one version, to the last bit"
 
 
-def _fault_with_broken(answers: list, known: dict[str, list]) -> str:
-    """Why a broken function may pass; known: what the sound ones answered on the same inputs."""
+def _why_broken_passes(answers: list, known: dict[str, list]) -> str:
+    """known: what the sound versions answered on the same inputs."""
     other = (
         "other inputs: sides that differ, several channels or heads, a mean that isn't 0, uneven "
         "steps, the first and the last step, another mode"

@@ -1,16 +1,19 @@
 """What the checks of a student's function share: run it, compare it, and say what is wrong."""
 
+import ast
 import inspect
 import math
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, combinations
+from types import UnionType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,22 +32,24 @@ class Verdict:
 
 
 def against(
-    cases: dict[str, tuple],
-    *mistakes: str | Callable | dict,
+    *table: tuple | str | dict[str, str] | Callable,
     tolerance: float = 1e-4,
     seen: Callable[[Callable], Callable] = lambda fn: fn,
+    most: int = 2,
     otherwise: str = "",
 ) -> Callable[[Callable], Callable[[Callable], Verdict]]:
-    """Make the right function that it decorates a check `check(fn)` of a student's version.
+    """Make the right function, or class, that it decorates a check `check(fn)` of a student's.
 
-    `cases`: a name → the arguments that fn is tried on. `mistakes`: a hint, a function that makes
-    this mistake, the next hint, …; or, instead of a function, what to change in the right one: its
-    keyword arguments, or, of a class, its pieces. One that does the same as fn in every case is its
-    likeliest cause, `otherwise` if none is. Compared are values of seen(fn), so that more than the
-    values of fn may count; it raises Fault for what no comparison tells. If no mistake fits, pairs
-    of changes are tried, then what any function may get wrong.
+    `table`: first the cases, (name, an argument that fn is tried on, …). Then the mistakes, each a
+    hint and what makes it of the right function: {piece of its source: what stands there instead},
+    or a function of its own. One that does the same as fn in every case is its likeliest cause,
+    `otherwise` if none is. Compared are values of seen(fn), so that more than the values of fn may
+    count; it raises Fault for what no comparison tells. If no mistake fits, two at once are tried,
+    up to `most`, then what any function may get wrong.
     The check keeps what it knows: `check.right`, and `check.mistakes`, from hints to functions.
     """
+    cases = {one[0]: one[1:] for one in table if isinstance(one, tuple)}
+    mistakes = [one for one in table if not isinstance(one, tuple)]
     same = partial(alike, tolerance=tolerance)
 
     def outcomes(fn: Callable) -> list:
@@ -54,49 +59,66 @@ def against(
         return all(same(g, outcome(seen(fn), case)) for g, case in zip(got, cases.values()))
 
     def decorate(right: Callable) -> Callable[[Callable], Verdict]:
-        def changed(change: dict) -> Callable:
-            is_class = isinstance(right, type)
-            return type("Wrong", (right,), change) if is_class else partial(right, **change)
+        name, source = right.__name__, _source(right)
+        hints = dict(zip(mistakes[::2], mistakes[1::2], strict=True))
+        edits = {hint: one for hint, one in hints.items() if isinstance(one, dict)}
+        causes = hints | {hint: _edited(right, source, edits[hint]) for hint in edits}
 
-        made = (m if callable(m) else changed(m) for m in mistakes[1::2])
-        changes = [pair for pair in zip(mistakes[::2], mistakes[1::2]) if isinstance(pair[1], dict)]
-        name, causes = right.__name__, dict(zip(mistakes[::2], made, strict=True))
+        def several(got: list) -> Iterator[tuple[str, Callable]]:
+            """Mistakes that are made together."""
+            if all(isinstance(one, Tensor | frozenset) for one in got):  # an error tells little
+                for few in chain(*(combinations(edits, many) for many in range(2, most + 1))):
+                    if wrong := _edited(right, source, *map(edits.get, few)):
+                        yield f"{_MANY[len(few)]} mistakes: {'; and '.join(few)}", wrong
 
         def check(fn: Callable) -> Verdict:
-            got = outcomes(fn)
-            for case, g, w in zip(cases, got, outcomes(right)):
-                if isinstance(g, NotImplementedError):
-                    return unwritten(name, g)
-                if not same(g, w):
-                    where = ": it" if isinstance(g, Fault) else f". With {case} it"
-                    message = f"✗ {name} is not right yet{where} {difference(g, w, same)}."
-                    known = all(isinstance(one, Tensor) for one in got)  # an error tells little
-                    pairs = (
-                        (f"two mistakes: {a}; and {b}", changed({**x, **y}))
-                        for (a, x), (b, y) in combinations(changes, 2)
-                        if known and not {*x} & {*y}
-                    )
-                    tried = chain(causes.items(), pairs)
-                    hints = (h for h, one in tried if fits(one, got))
-                    last = _SHAPES if "must match the size" in str(g) else otherwise
-                    hint = next(hints, "") or ("" if isinstance(g, Fault) else last)
-                    hint = hint or _general(got, fits(fn, got), outcomes(right), same)
-                    return Verdict(
-                        False, message + (f"\n  The likeliest cause: {hint}." if hint else "")
-                    )
-            return Verdict(
-                True, f"✓ {name} is right, on all {len(cases)} inputs: {'; '.join(cases)}."
-            )
+            got, wanted = outcomes(fn), outcomes(right)
+            wrong = (found for found in zip(cases, got, wanted) if not same(*found[1:]))
+            case, g, w = next(wrong, (None, None, None))
+            if case is None:
+                listed = "; ".join(cases)
+                return Verdict(True, f"✓ {name} is right, on all {len(cases)} inputs: {listed}.")
+            if isinstance(g, NotImplementedError):
+                return unwritten(name, g)
+            tried = chain(causes.items(), several(got))
+            hint = next((hint for hint, mistake in tried if fits(mistake, got)), "")
+            if not hint and not isinstance(g, Fault):
+                hint = _SHAPES if "must match the size" in str(g) else otherwise
+            hint = hint or _general(got, fits(fn, got), wanted, same)
+            where = ": it" if isinstance(g, Fault) else f". With {case} it"
+            message = f"✗ {name} is not right yet{where} {difference(g, w, same)}."
+            return Verdict(False, message + (f"\n  The likeliest cause: {hint}." if hint else ""))
 
         check.__name__ = check.__qualname__ = name
         check.__module__ = right.__module__
-        taken = inspect.signature(right).parameters.values()
-        names = [p.name for p in taken if p.kind is not p.KEYWORD_ONLY]
-        check.__doc__ = f"Check `fn({', '.join(names)})`: {right.__doc__}"
+        arguments = ", ".join(inspect.signature(right).parameters)
+        check.__doc__ = f"Check `fn({arguments})`: {right.__doc__}"
         check.right, check.mistakes = right, causes
         return check
 
     return decorate
+
+
+_MANY = ("", "", "two", "three", "four")
+
+
+def _source(right: Callable) -> str:
+    """The source of a function or a class, from `def` or `class` on."""
+    lines, _ = inspect.getsourcelines(right)
+    return "".join(lines[ast.parse("".join(lines)).body[0].lineno - 1 :])
+
+
+def _edited(right: Callable, source: str, *edits: dict[str, str]) -> Callable | None:
+    """The right function with pieces of its source replaced, all at once; None if they overlap."""
+    pieces = {piece: new for edit in edits for piece, new in edit.items()}
+    if lost := [piece for piece in pieces if piece not in source]:
+        raise ValueError(f"{right.__name__} has no piece {lost[0]!r} that a mistake could change")
+    text, many = re.subn("|".join(map(re.escape, pieces)), lambda m: pieces[m[0]], source)
+    if many < sum(source.count(piece) for edit in edits for piece in edit):
+        return None
+    found: dict[str, Callable] = {}
+    exec(compile(text, "<a mistake>", "exec"), vars(sys.modules[right.__module__]), found)
+    return found[right.__name__]
 
 
 def unwritten(name: str, error: NotImplementedError) -> Verdict:
@@ -106,6 +128,20 @@ def unwritten(name: str, error: NotImplementedError) -> Verdict:
 
 class Fault(Exception):
     """What is wrong with a student's version, as the end of a sentence: it …"""
+
+
+def expect(found: object, kind: type | UnionType, what: str) -> None:
+    """Raise Fault unless what a student's version returns is of this kind."""
+    if not isinstance(found, kind):
+        raise Fault(f"returns a {type(found).__name__}, and {what} is expected")
+
+
+def pair(found: object, what: str) -> tuple[Tensor, Tensor]:
+    """The two tensors of any shape that are to be returned; Fault if they are something else."""
+    both = found if isinstance(found, tuple | list) and len(found) == 2 else [None]
+    if not all(isinstance(one, Tensor) for one in both):
+        raise Fault(f"returns no pair of tensors: {what}")
+    return both
 
 
 _APART = (Fault, NameError, AttributeError)  # a name mistyped explains nothing else
@@ -202,60 +238,3 @@ def waves(*shape: int, start: int = 0) -> Tensor:
 # points of the plane and noise for them, (3, 2)
 POINTS = torch.tensor([[1.5, -0.5], [0.25, 2.0], [-1.0, 0.75]])
 NOISE = torch.tensor([[0.5, -1.25], [2.0, 0.75], [-0.5, 1.0]])
-
-
-def network(right: Callable[[], type], *sizes: int) -> Callable[[Callable], Callable]:
-    """What `against` sees of a class: whether it starts as right()(*sizes) does, then its answers.
-
-    Parameters of the same name and shape get the same numbers. Two tensors are compared as one.
-    """
-
-    def seen(make: Callable) -> Callable:
-        def answer(*inputs: object) -> object:
-            with torch.random.fork_rng(devices=[]):
-                net, wanted = _made(make, sizes), dict(right()(*sizes).named_parameters())
-            mine = dict(net.requires_grad_(False).named_parameters())
-            for key in {**mine, **wanted}:
-                if fault := _fault(key, mine.get(key), wanted.get(key)):
-                    raise Fault(f"{fault}; wanted are {', '.join(wanted)}")
-            for k, (_, p) in enumerate(sorted(mine.items())):
-                p.copy_(waves(*p.shape, start=1 + 7 * k) * 2 / p.shape[-1] ** 0.5)
-            found = net(*inputs)
-            if not isinstance(found, tuple | list):
-                return found
-            if len(kinds := {tuple(getattr(one, "shape", ())) for one in found}) > 1:
-                raise Fault(f"returns several shapes, {', '.join(map(str, sorted(kinds)))}")
-            return torch.stack(list(found))
-
-        return answer
-
-    return seen
-
-
-def _made(make: Callable, sizes: tuple) -> nn.Module:
-    try:
-        net = make(*sizes)
-    except (TypeError, AttributeError) as error:
-        hint = "super().__init__() must come first"
-        if "__init__() call" not in str(error):
-            hint = f"it must take {len(sizes)} numbers and be a class of nn.Module"
-        raise Fault(f"raises {type(error).__name__}, made with {sizes}: {error}; {hint}") from error
-    if not isinstance(net, nn.Module):
-        raise Fault(f"makes a {type(net).__name__}, and a network (nn.Module) is expected")
-    return net
-
-
-def _fault(key: str, mine: Tensor | None, wanted: Tensor | None) -> str:
-    """What is wrong with a parameter of a network as it was made; either may be missing."""
-    if mine is None:
-        return f"has no parameter {key}"
-    if wanted is None:
-        why = (
-            ": the normalisation must have no scale and shift of its own, they come from the "
-            "condition; elementwise_affine=False"
-        )
-        return f"has a parameter {key} too many" + why * ("norm" in key)
-    if mine.shape != wanted.shape:
-        return f"has {key} of the shape {tuple(mine.shape)}, and {tuple(wanted.shape)} is expected"
-    is_loud = mine.any() and not wanted.any()
-    return f"has {key} that doesn't start at zero, so a fresh network isn't silent" * bool(is_loud)

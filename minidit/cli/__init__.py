@@ -7,17 +7,7 @@ import os
 import sys
 
 from minidit import __version__
-from minidit.cli import (
-    autoencoder,
-    bench,
-    classifier,
-    demo,
-    evaluate,
-    experiment,
-    fetch,
-    sample,
-    train,
-)
+from minidit.cli import autoencoder, demo, evaluate, fetch, lab, sample, train
 from minidit.cli.terminal import settle, typed
 
 EXAMPLES = """examples:
@@ -44,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"minidit {__version__}")
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for home in (demo, train, sample, evaluate, classifier, autoencoder, experiment, bench, fetch):
+    for home in (demo, train, sample, evaluate, autoencoder, lab, fetch):
         home.add(subparsers)
     return top
 

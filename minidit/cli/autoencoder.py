@@ -8,7 +8,7 @@ from torch import Tensor
 
 from minidit import data, evaluate, weights
 from minidit._validate import check_positive
-from minidit.cli.terminal import add_shared, bar, writable, write_images
+from minidit.cli.terminal import bar, command, writable, write_images
 from minidit.latents import latent
 
 PAIRS = 30  # images in the picture of `reconstruct`
@@ -16,22 +16,19 @@ PAIRS = 30  # images in the picture of `reconstruct`
 
 def add(subparsers) -> None:
     """The options of `encode` and of `reconstruct`."""
-    p = subparsers.add_parser("encode", help="encode a data set into scaled latents, once")
-    p.add_argument("--weights", default="kl-mnist", help="an autoencoder's (%(default)s)")
-    p.add_argument("--data", default="mnist", help="digits, mnist or cifar10 (%(default)s)")
-    p.add_argument("--split", default="train", help="train or test (%(default)s)")
-    p.add_argument("--out", help="FILE.safetensors (default: the cache that training looks into)")
-    add_shared(p, "threads", "device")
-    p.set_defaults(run=encode)
+    told = "encode a data set into scaled latents, once"
+    option = command(subparsers, encode, told, "threads", "device")
+    option("--weights", default="kl-mnist", help="an autoencoder's (%(default)s)")
+    option("--data", default="mnist", help="digits, mnist or cifar10 (%(default)s)")
+    option("--split", default="train", help="train or test (%(default)s)")
+    option("--out", help="FILE.safetensors (default: the cache that training looks into)")
 
     told = "encode and decode test images, and measure what is left of them"
-    p = subparsers.add_parser("reconstruct", help=told)
-    p.add_argument("--weights", default="kl-mnist", help="an autoencoder's (%(default)s)")
-    p.add_argument("--data", default="mnist", help="whose classifier and images (%(default)s)")
-    p.add_argument("--images", type=int, default=10_000, help="how many to measure (%(default)s)")
-    p.add_argument("--out", default="reconstructions.png", help="the picture (%(default)s)")
-    add_shared(p, "store", "threads")
-    p.set_defaults(run=reconstruct)
+    option = command(subparsers, reconstruct, told, "store", "threads")
+    option("--weights", default="kl-mnist", help="an autoencoder's (%(default)s)")
+    option("--data", default="mnist", help="whose classifier and images (%(default)s)")
+    option("--images", type=int, default=10_000, help="how many to measure (%(default)s)")
+    option("--out", default="reconstructions.png", help="the picture (%(default)s)")
 
 
 def encoded(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from minidit import data, evaluate, plot, weights
-from minidit.cli.terminal import add_shared, bar, writable
+from minidit.cli.terminal import bar, command, writable
 from minidit.sampling import sample
 from minidit.train import fit
 from minidit.training import presets
@@ -21,15 +21,14 @@ PER_CLASS = 20
 
 def add(subparsers) -> None:
     """The options of `demo`."""
-    p = subparsers.add_parser("demo", help="train on drawn digits for two minutes, look at samples")
-    p.add_argument("--out", default="demo.png", help="the picture (default: %(default)s)")
-    p.add_argument("--seconds", type=float, default=115, help="of training, at most (%(default)g)")
-    p.add_argument("--seed", type=int, default=0, help="of weights and noise (%(default)s)")
-    add_shared(p, "device")
-    p.set_defaults(run=run_demo)
+    told = "train on drawn digits for two minutes, look at samples"
+    option = command(subparsers, demo, told, "device")
+    option("--out", default="demo.png", help="the picture (default: %(default)s)")
+    option("--seconds", type=float, default=115, help="of training, at most (%(default)g)")
+    option("--seed", type=int, default=0, help="of weights and noise (%(default)s)")
 
 
-def run_demo(args: Namespace) -> None:
+def demo(args: Namespace) -> None:
     """Train on drawn digits, sample, measure, and write a picture."""
     out, how = writable(args.out, ".png"), HOW | {"seed": args.seed}
     train = data.load("digits")

@@ -4,8 +4,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from minidit import data
-from minidit.cli.terminal import bar
-from minidit.data.fetch import Source, fetch
+from minidit.cli.terminal import bar, command
+from minidit.data.fetch import Source
+from minidit.data.fetch import fetch as download
 
 # Folder and file. Their authors publish neither size nor sha256: the server tells the size.
 _DIT = ("https://dl.fbaipublicfiles.com/DiT/models/",)
@@ -20,13 +21,12 @@ FILES = {
 def add(subparsers) -> None:
     """The options of `fetch`."""
     told = "download official weights of DiT-XL/2 (2.7 GB, CC BY-NC) and their autoencoder"
-    p = subparsers.add_parser("fetch", help=told)
-    p.add_argument("name", choices=FILES, help="256×256 pixels, or 512×512")
-    p.add_argument("--out", help="folder (default: official, where the data sets lie)")
-    p.set_defaults(run=get)
+    option = command(subparsers, fetch, told)
+    option("name", choices=FILES, help="256×256 pixels, or 512×512")
+    option("--out", help="folder (default: official, where the data sets lie)")
 
 
-def get(args: Namespace) -> None:
+def fetch(args: Namespace) -> None:
     """Download what isn't there yet; a transfer that broke off goes on."""
     folder = data.data_root() / "official" if args.out is None else Path(args.out).expanduser()
     paths = [folder / inner / source.name for inner, source in FILES[args.name]]
@@ -38,7 +38,7 @@ def get(args: Namespace) -> None:
                     progress.total = size
                     progress.update(done - progress.n)
 
-                fetch(source, path.parent, report)
+                download(source, path.parent, report)
             print(f"{path}: {path.stat().st_size:,} bytes; no sha256 of it is published")
     network, autoencoder = paths
     print(f"python -m minidit sample --weights {network} --autoencoder {autoencoder}", end=" ")

@@ -1,8 +1,8 @@
 """What the command line does to draw images: weights, labels and a sampler become pixels."""
 
 import time
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -10,9 +10,8 @@ from torch import Tensor
 from minidit import data, plot
 from minidit._validate import check_choice
 from minidit.cli import images
-from minidit.cli.scenes import read_request
-from minidit.cli.terminal import add_shared, alone, bar, writable, write_images
-from minidit.conditions.encoders import ConditionEncoder
+from minidit.cli.terminal import alone, bar, command, writable, write_images
+from minidit.conditions.encoders import ConditionEncoder, LayoutEncoder, TextEncoder
 from minidit.conditions.images import ImageEncoder
 from minidit.latents import latent
 from minidit.sampling import SAMPLERS, State, select_steps
@@ -23,28 +22,28 @@ from minidit.weights.files import replacing
 
 HOW = ("guidance", "sampler", "steps", "seed", "clip")  # options of how to sample, and its record
 AT_ONCE = 1000  # samples that are drawn to be measured
+TEXT = '"a red three left of a small blue seven"'
+LAYOUT = '"red three 0.1 0.2 0.4 0.7; blue seven 0.6 0.3 0.9 0.6"'
 
 
 def add(subparsers) -> None:
     """The options of `sample`."""
-    p = subparsers.add_parser("sample", help="draw images with trained weights")
-    option, many = p.add_argument, dict(nargs="+", action="extend")
-    add_sampling(p, None, "images of each class or prompt (10)")
+    option = command(subparsers, sample, "draw images with trained weights", "device")
+    many = dict(nargs="+", action="extend")
+    add_sampling(option, None, "images of each class or prompt (10)")
     option("--labels", help="these labels instead, e.g. 3,1,4")
-    option("--prompt", help='texts, e.g. "a red three left of a small blue seven"', **many)
-    layout = 'layouts, e.g. "red three 0.1 0.2 0.4 0.7; blue seven 0.6 0.3 0.9 0.6"'
-    option("--boxes", help=layout, **many)
+    option("--prompt", help=f"texts, e.g. {TEXT}", **many)
+    option("--boxes", help=f"layouts, e.g. {LAYOUT}", **many)
     option("--image", help="FILE: a picture to be completed, or to be enlarged 4 times")
     option("--mask", help="FILE: a picture, white where --image is to be drawn anew")
     option("--out", default="samples.png", help="FILE.png or FILE.npz (%(default)s)")
     option("--film", help="FILE.png: all steps as an animated PNG, too")
     option("--strip", help="FILE.png: a row for each image, time to the right, too")
-    p.set_defaults(run=sample)
 
 
-def add_sampling(p: ArgumentParser, count: int | None, each: str) -> None:
+def add_sampling(option: Callable, count: int | None, each: str) -> None:
     """The options of what to sample and how, which `evaluate` has, too."""
-    option, names = p.add_argument, "ddim, ddpm, dpm_solver or euler_maruyama (%(default)s)"
+    names = "ddim, ddpm, dpm_solver or euler_maruyama (%(default)s)"
     option("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
     option("--per-class", type=int, default=count, help=each)
     option("--guidance", type=float, default=2, help="1 is none (%(default)g)")
@@ -54,7 +53,6 @@ def add_sampling(p: ArgumentParser, count: int | None, each: str) -> None:
     kept = "keep predicted images in range (noise-predicting weights)"
     option("--clip", action="store_true", help=kept)
     option("--autoencoder", help="of weights that draw latents, if it was moved: a file")
-    add_shared(p, "device")
 
 
 class Painter:
@@ -67,11 +65,10 @@ class Painter:
             raise ValueError(f"--weights {args.weights} is no diffusion model; try dit-mnist")
         pixels = official.is_official(args.weights) and self.model.in_channels != 4
         self.stage = None if pixels else latent.first_stage_of(args.weights, args.autoencoder)
-        if self.stage is not None and self.stage.model.latent_channels != self.model.in_channels:
-            raise ValueError(
-                f"--autoencoder {self.stage.name} has {self.stage.model.latent_channels} channels, "
-                f"and --weights {args.weights} draw {self.model.in_channels}; choose another"
-            )
+        mine, its = self.model.in_channels, self.stage and self.stage.model.latent_channels
+        if its not in (None, mine):
+            told = f"--autoencoder {self.stage.name} has {its} channels"
+            raise ValueError(f"{told}, and --weights {args.weights} draw {mine}; choose another")
         if official.is_official(args.weights):
             self._settle(args.device)
         self.model.to(args.device)
@@ -170,3 +167,41 @@ def _conditions(args: Namespace, model: torch.nn.Module) -> tuple[Tensor, int]:
     if names:
         print("; ".join(f"{label} {names[label]}" for label in labels))
     return torch.tensor(labels), min(10, len(labels))
+
+
+def read_request(
+    encoder: ConditionEncoder, prompt: list[str] | None, boxes: list[str] | None
+) -> Tensor:
+    """What --prompt or --boxes ask of a network with this encoder: y of as many images."""
+    texts = isinstance(encoder, TextEncoder)
+    needed, given, example = ("prompt", prompt, TEXT) if texts else ("boxes", boxes, LAYOUT)
+    if given is None:
+        raise ValueError(f"these weights are told what to draw: --{needed} {example}")
+    if None not in (prompt, boxes):
+        raise ValueError(f"--prompt and --boxes are both given; these weights take --{needed}")
+    if texts:
+        return encoder.encode(prompt)
+    return torch.stack([_layout(encoder, text) for text in boxes])
+
+
+def _layout(encoder: LayoutEncoder, text: str) -> Tensor:
+    """ "red three 0.1 0.2 0.4 0.7; …" → (length, 6)."""
+    rows = [_box(encoder, part) for part in text.split(";") if part.strip()]
+    if len(rows) > encoder.length:
+        raise ValueError(f"--boxes has {len(rows)} boxes; these weights take {encoder.length}")
+    layout = torch.zeros(encoder.length, 6)
+    layout[: len(rows)] = torch.tensor(rows).reshape(-1, 6)
+    encoder.check(layout[None])
+    return layout
+
+
+def _box(encoder: LayoutEncoder, text: str) -> list[float]:
+    try:
+        colour, kind, *numbers = text.split()
+        x0, y0, x1, y1 = map(float, numbers)
+    except ValueError:
+        told = f"--boxes: {text.strip()!r} isn't a colour, a kind, and left, top"
+        raise ValueError(f"{told}, right, bottom in 0 … 1; write e.g. --boxes {LAYOUT}") from None
+    check_choice("--boxes: colour", colour, encoder.colours)
+    check_choice("--boxes: kind", kind, encoder.kinds)
+    return [1 + encoder.kinds.index(kind), 1 + encoder.colours.index(colour), x0, y0, x1, y1]

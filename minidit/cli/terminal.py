@@ -3,11 +3,12 @@
 import os
 import re
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,10 +45,15 @@ PATHS = "weights autoencoder start inception image mask out film strip".split() 
 RECORDED = "data preset autoencoder start steps batch_size lr seed threads out".split()
 
 
-def add_shared(parser: ArgumentParser, *names: str) -> None:
-    """Add options that several commands have."""
-    for name in names:
-        parser.add_argument(f"--{name}", **SHARED[name])
+def command(
+    subparsers: Any, run: Callable, told: str, *shared: str, description: str | None = None
+) -> Callable[..., Any]:
+    """Add the command named like the function `run`, with options of `SHARED`; it adds others."""
+    p = subparsers.add_parser(run.__name__, help=told, description=description)
+    p.set_defaults(run=run)
+    for name in shared:
+        p.add_argument(f"--{name}", **SHARED[name])
+    return p.add_argument
 
 
 def settle(args: Namespace) -> None:

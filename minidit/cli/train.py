@@ -11,10 +11,8 @@ from torch import nn
 from minidit import data, evaluate, weights
 from minidit._validate import check_choice
 from minidit.cli.autoencoder import encoded
-from minidit.cli.terminal import add_shared, command_of, log, writable
-from minidit.latents import presets as autoencoder_presets
-from minidit.latents.presets import AUTOENCODERS
-from minidit.latents.training import AutoencoderRun
+from minidit.cli.terminal import command, command_of, log, writable
+from minidit.latents.training import AUTOENCODERS, AutoencoderRun, build_autoencoder
 from minidit.train import Loop, Recipe
 from minidit.training import distributed, presets
 from minidit.weights.files import checkpoint_in, read_json, write_json
@@ -24,26 +22,25 @@ CHANGES = "changes.json"  # in a run's folder: which step was the last of an old
 
 def add(subparsers) -> None:
     """The options of `train`."""
-    p = subparsers.add_parser(
-        "train",
-        help="train a network; the same command again goes on where it stopped",
+    option = command(
+        subparsers,
+        train,
+        "train a network; the same command again goes on where it stopped",
+        *("compile", "threads", "device"),
         description="Train a DiT, a U-ViT or an autoencoder. The folder --out receives "
         "checkpoint.pt, log.csv and, at the end, weights.safetensors. Stop it when you like: the "
         "same command goes on, to the bit. On several GPUs or machines: torchrun … -m minidit "
         "train …, with the same arguments.",
     )
-    option = p.add_argument
     told = "or a FOLDER with a subfolder of PNG or JPEG pictures for each class"
     option("--data", help=f"{', '.join(data.DATASETS)}, {told} (default: the preset's, or mnist)")
     option("--out", required=True, help="folder of the run")
-    names = "a name in minidit.presets or minidit.autoencoder_presets (%(default)s)"
+    names = "of minidit.training.presets or minidit.latents.training (%(default)s)"
     option("--preset", default="mnist", help=names)
     option("--autoencoder", help="whose latents to train on (default: the preset's)")
     option("--start", help="weights to start from, as far as they fit (the preset's)")
     option("--steps", type=int, help="instead of the preset's")
-    told = (
-        "go on though --steps, --batch-size or --lr are not those the run in --out was begun with"
-    )
+    told = "go on though --steps, --batch-size or --lr aren't those the run in --out began with"
     option("--change", action="store_true", help=told)
     option("--batch-size", type=int, help="instead of the preset's")
     option("--lr", type=float, help="instead of the preset's")
@@ -51,8 +48,6 @@ def add(subparsers) -> None:
     option("--save-every", type=int, default=100, help="steps (%(default)s)")
     parts = "compute a batch in so many parts, for want of memory; same result (%(default)s)"
     option("--accumulate", type=int, default=1, help=parts)
-    add_shared(p, "compile", "threads", "device")
-    p.set_defaults(run=train)
 
 
 def train(args: Namespace) -> None:
@@ -62,10 +57,9 @@ def train(args: Namespace) -> None:
     args.data = args.data or preset.get("data", "mnist")
     own = {key: getattr(args, key) for key in ("steps", "batch_size", "lr", "seed")}
     recipe = presets.recipe_of(preset["recipe"], **own)
+    path = writable(Path(args.out) / "weights.safetensors", ".safetensors")
     train_one = train_autoencoder if args.preset in AUTOENCODERS else train_diffusion
-    train_one(
-        args, preset, recipe, writable(Path(args.out) / "weights.safetensors", ".safetensors")
-    )
+    train_one(args, preset, recipe, path)
 
 
 def _go(run: Loop, args: Namespace) -> nn.Module:
@@ -76,10 +70,11 @@ def _go(run: Loop, args: Namespace) -> nn.Module:
         return run.go(args.out, args.save_every, report=report)
 
 
-def _load(args: Namespace) -> data.Dataset:
-    """The training images; what was done to a folder's is said once."""
+def _begin(args: Namespace, recipe: Recipe) -> data.Dataset:
+    """Change the plan if asked, and give the images; what was done to a folder's is said once."""
+    _change(args, recipe)
     train = data.load(args.data)
-    if isinstance(train, data.Pictures) and distributed.rank() == 0:
+    if train.told and distributed.rank() == 0:
         print(train.told)
     return train
 
@@ -121,8 +116,7 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
     args.start = args.start or preset.get("start")
     args.device, stage = distributed.join(args.device), None
     with distributed.first_process_first():
-        _change(args, recipe)
-        train = _load(args)
+        train = _begin(args, recipe)
         images = train.images
         if args.autoencoder is not None:
             stage, images, _ = encoded(args, args.autoencoder, "train", images)
@@ -154,17 +148,14 @@ def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path)
             "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "
             "out, an autoencoder trains from nothing in one process"
         )
-    classifier, train = evaluate.classifier(preset["classifier"]), _load(args)
+    classifier, train = evaluate.classifier(preset["classifier"]), _begin(args, recipe)
     images = train.images
-    _change(args, recipe)
-    model, terms = autoencoder_presets.build(args.preset, images.shape[1], args.seed)
+    model, terms = build_autoencoder(args.preset, images.shape[1], args.seed)
     flips = data.find(args.data).photographs
     run = AutoencoderRun(model.to(args.device), images, recipe, terms, classifier, flips)
     average = _go(run, args)
     average.set_scale(images)
     facts = {"terms": asdict(terms), "judge": f"classifier-{preset['classifier']}"}
     weights.save(average, path, info=_facts(args, recipe, train) | facts)
-    print(
-        f"wrote {path}, scale {average.scale.item():.4f}; look at it: "
-        f"python -m minidit reconstruct --weights {path} --data {args.data}"
-    )
+    print(f"wrote {path}, scale {average.scale.item():.4f}; look at it:", end=" ")
+    print(f"python -m minidit reconstruct --weights {path} --data {args.data}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minidit._validate import check_labels, check_positive, check_tensor
+from minidit._validate import check_labels, check_positive, check_tensor, readable
 from minidit.blocks import InContextBlock
 from minidit.conditions.tokenizer import Tokenizer
 from minidit.embed import LabelEmbedder, timestep_embedding
@@ -78,8 +78,9 @@ class ConditionEncoder(nn.Module):
         if y.is_floating_point() != boxes or y.dtype == torch.bool:
             use = "y.float()" if boxes else "y.long(), as of the tokenizer"
             raise TypeError(f"y has dtype {y.dtype}; expected a tensor {what}: use {use}")
-        fits = y.ndim >= 2 and y.shape[2:] == self.columns
-        if not fits or batch not in (None, len(y)) or not 1 <= y.shape[1] <= self.length:
+        fits = y.ndim >= 2 and tuple(y.shape[2:]) == self.columns
+        fits = fits and (batch is None or y.shape[0] == batch)
+        if not fits or not 1 <= y.shape[1] <= self.length:
             raise ValueError(f"y has shape {tuple(y.shape)}; expected {what}")
 
 
@@ -148,15 +149,13 @@ class LayoutEncoder(ConditionEncoder):
         super().check(y, batch)
         for column, table in enumerate((self.kind_table, self.colour_table)):
             check_labels(y[..., column].flatten().long(), None, table.num_embeddings)
-        if y.device.type != "cpu" or torch.compiler.is_compiling():
+        if not readable(y):
             return
         named = y[..., :2]  # (b, m, 2)
         odd = (named != named.round()).any(-1) | ((named > 0).any(-1) != (named > 0).all(-1))
         if odd.any():
-            raise ValueError(
-                f"y contains the kind and colour {y[odd][0, :2].tolist()}; both are whole numbers "
-                "from 1 on, or both 0 for padding"
-            )
+            told = f"y contains the kind and colour {y[odd][0, :2].tolist()}"
+            raise ValueError(f"{told}; both are whole numbers from 1 on, or both 0 for padding")
         bad = (y[..., 2:4] >= y[..., 4:6]).any(-1) | (y[..., 2:].clamp(0, 1) != y[..., 2:]).any(-1)
         bad &= y[..., 0] > 0
         if bad.any():
@@ -167,5 +166,5 @@ class LayoutEncoder(ConditionEncoder):
         """(b, 1 + m, 6) → (b, 1 + m, d)."""
         kind, colour = y[..., 0].long(), y[..., 1].long()  # (b, 1 + m) each
         waves = timestep_embedding(100 * y[..., 2:].flatten(), self.SINUSOIDS, max_period=100)
-        waves = waves.reshape(*y.shape[:2], -1).to(self.box.weight.dtype)  # (b, 1 + m, 4·32)
+        waves = waves.reshape(*y.shape[:2], -1).to(self.norm.weight.dtype)  # (b, 1 + m, 4·32)
         return self.kind_table(kind) + self.colour_table(colour) + self.box(waves)

@@ -18,10 +18,8 @@ class Tokenizer:
         self.ids = {word: k for k, word in enumerate(self.words, 1)}
         bad = [w for w in self.words if not isinstance(w, str) or _split(w) != [w]]
         if bad or not self.words or len(self.ids) < len(self.words):
-            raise ValueError(
-                f"words={list(words)[:5]}…: {bad[:1] or 'they'} must be single, different words "
-                "in lower case, at least one"
-            )
+            told = f"words={list(words)[:5]}…: {bad[:1] or 'they'} must be single"
+            raise ValueError(f"{told}, different words in lower case, at least one")
 
     def encode(self, texts: str | Sequence[str]) -> Tensor:
         """One text or b → (b, length) int64, padded; ValueError for unknown words or long texts."""
@@ -32,9 +30,8 @@ class Tokenizer:
             unknown = [word for word in words if word not in self.ids]
             if unknown:
                 known = " ".join(sorted(self.words))
-                raise ValueError(
-                    f"{text!r}: the word {unknown[0]!r} is unknown; known are: {known}"
-                )
+                told = f"{text!r}: the word {unknown[0]!r} is unknown"
+                raise ValueError(f"{told}; known are: {known}")
             if len(words) > self.length:
                 raise ValueError(f"{text!r} has {len(words)} words; at most {self.length} are read")
             row[: len(words)] = torch.tensor([self.ids[word] for word in words], dtype=torch.int64)

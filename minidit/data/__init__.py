@@ -24,6 +24,11 @@ class Dataset:
     classes: tuple[str, ...]  # the name of label k is classes[k]
     name: str
     split: str
+    # Scenes have these, too; of each, the label tells how many objects it has.
+    objects: Tensor | None = None  # (n, 3, 6): 1 + kind, 1 + colour, box in 0..1; zeros for none
+    captions: tuple[str, ...] | None = None
+    held_out: Tensor | None = None  # (n,) bool: it shows a pair of kind, colour kept from training
+    told: str | None = None  # what was done to the pictures of a folder, a sentence
 
     def __len__(self) -> int:
         return len(self.images)
@@ -33,32 +38,15 @@ class Dataset:
         return f"<{self.name} {self.split}: {len(self)} images {size}, {len(self.classes)} classes>"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Scenes(Dataset):
-    """Scenes with their objects and captions; of each, the label tells how many objects it has."""
-
-    objects: Tensor  # (n, 3, 6): 1 + kind, 1 + colour, box x0, y0, x1, y1 in 0..1; zeros for none
-    captions: tuple[str, ...]
-    held_out: Tensor  # (n,) bool: whether it shows a pair of kind and colour kept from training
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Pictures(Dataset):
-    """Pictures of a folder."""
-
-    told: str  # what was done to them, a sentence
-
-
 class Entry(NamedTuple):
     """What `load` knows of a data set; one of your own: `DATASETS["mine"] = Entry(classes, read)`.
 
     `read(folder, "train" or "test", seed)` gives the images (n, c, h, w) and labels (n,) of a
-    `Dataset`, and whatever else `kind` holds.
+    `Dataset`, and perhaps a dict of the fields after `split`.
     """
 
     classes: tuple[str, ...]
     read: Callable[[Path, str, int], tuple]
-    kind: type[Dataset] = Dataset
     photographs: bool = False  # as good in a mirror, which no digit is: networks train on both
 
 
@@ -66,7 +54,7 @@ def _scenes(folder: Path, split: str, seed: int) -> tuple:
     images, objects, held_out = scenes.load(folder, split, seed)
     labels = (objects[..., 0] > 0).sum(dim=1) - 1  # (n,)
     told = captions.describe(objects, 2 * seed + (split == "test"))
-    return images, labels, objects, told, held_out
+    return images, labels, {"objects": objects, "captions": told, "held_out": held_out}
 
 
 _CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
@@ -76,7 +64,7 @@ DATASETS = {
     "mnist": Entry(tuple("0123456789"), readers.load_mnist),
     "cifar10": Entry(_THINGS, readers.load_cifar10, photographs=True),
     "fashion": Entry(tuple(_CLOTHES.split(",")), readers.load_mnist),
-    "scenes": Entry(("one object", "two objects", "three objects"), _scenes, Scenes),
+    "scenes": Entry(("one object", "two objects", "three objects"), _scenes),
 }
 
 
@@ -88,7 +76,7 @@ def find(name: str | os.PathLike, argument: str = "name") -> Entry:
         told = f"{argument}={name!r} is unknown; choose one of {[*DATASETS]}"
         raise ValueError(f"{told}, or a folder with a subfolder of pictures for each class")
     classes = tuple(folders.listed(Path(folder))["train"])
-    return Entry(classes, lambda _, split, seed: folders.load(Path(folder), split), Pictures)
+    return Entry(classes, lambda _, split, seed: folders.load(Path(folder), split))
 
 
 def load(
@@ -104,7 +92,8 @@ def load(
     check_choice("split", split, ["train", "test"])
     entry = find(name)
     images, labels, *more = entry.read(data_root(root) / name, split, seed)
-    return entry.kind(images, labels, entry.classes, str(name), split, *more)
+    more = more[0] if more else {}
+    return Dataset(images, labels, entry.classes, str(name), split, **more)
 
 
 def imagenet_classes() -> tuple[str, ...]:
@@ -116,9 +105,8 @@ def imagenet_classes() -> tuple[str, ...]:
 def condition_of(dataset: Dataset, encoder: nn.Module | None) -> Tensor:
     """What a network with this encoder is told of images: labels, or what the encoder `reads`."""
     field = getattr(encoder, "reads", "labels")
-    if not hasattr(dataset, field):
+    if (told := getattr(dataset, field, None)) is None:
         raise ValueError(f"{dataset.name} has no {field}; the network needs 'scenes'")
-    told = getattr(dataset, field)
     return encoder.encode(told) if hasattr(encoder, "encode") else told
 
 

@@ -15,17 +15,10 @@ from minidit.data.scenes import COLOURS, KINDS, THRESHOLD
 
 LENGTH = 24  # words of a caption, at most
 
-PLACES = {  # by column (left, middle, right) and row (top, middle, bottom) of an object's middle
-    (0, 0): "at the top left",
-    (1, 0): "at the top",
-    (2, 0): "at the top right",
-    (0, 1): "on the left",
-    (1, 1): "in the middle",
-    (2, 1): "on the right",
-    (0, 2): "at the bottom left",
-    (1, 2): "at the bottom",
-    (2, 2): "at the bottom right",
-}
+_PLACES = "at the top left,at the top,at the top right,on the left,in the middle,on the right,"
+_PLACES += "at the bottom left,at the bottom,at the bottom right"
+# By column (left, middle, right) and row (top, middle, bottom) of an object's middle.
+PLACES = {(k % 3, k // 3): words for k, words in enumerate(_PLACES.split(","))}
 BETWEEN = (0.4, 0.6)  # where the middle column and row begin and end
 RELATIONS = {  # the first wording and a paraphrase
     "left": ("left of", "to the left of"),
@@ -129,8 +122,6 @@ def read(caption: str) -> Request:
         elif where and objects:
             pending = _WHERE[where]
     if not objects:
-        raise ValueError(
-            f"caption={caption!r} names no object; write e.g. 'a red three left of a small blue "
-            "seven'"
-        )
+        told = f"caption={caption!r} names no object"
+        raise ValueError(f"{told}; write e.g. 'a red three left of a small blue seven'")
     return Request(tuple(objects), tuple(relations))

@@ -37,8 +37,8 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     return {name: files for name, files in found.items() if files}
 
 
-def load(folder: Path, split: str) -> tuple[Tensor, Tensor, str]:
-    """Images (n, c, SIZE, SIZE) uint8, labels (n,) int64, and a sentence on what was done.
+def load(folder: Path, split: str) -> tuple[Tensor, Tensor, dict]:
+    """Images (n, c, SIZE, SIZE) uint8, labels (n,) int64, and `told`: what was done, a sentence.
 
     One channel if all pictures are grey, else three; what is transparent becomes white. Raises
     ValueError for a picture that can't be read.
@@ -60,7 +60,7 @@ def load(folder: Path, split: str) -> tuple[Tensor, Tensor, str]:
         f"resized and cropped to {SIZE}×{SIZE}; {len(others)} hidden or other files left out; "
         f"labels: {', '.join(f'{label} {name}' for name, label in names.items())}"
     )
-    return images[mine][:, : 1 if grey else 3].contiguous(), labels[mine], told
+    return images[mine][:, : 1 if grey else 3].contiguous(), labels[mine], {"told": told}
 
 
 def read_picture(

@@ -18,15 +18,16 @@ from torch import Tensor
 from minidit.data.fetch import Source, fetch
 
 _FILES = """\
-train-images-idx3 9912422 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609
-train-labels-idx1 28881 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c
-t10k-images-idx3 1648877 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6
-t10k-labels-idx1 4542 f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6
-train-images-idx3 26421880 3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84
-train-labels-idx1 29515 a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845
-t10k-images-idx3 4422102 346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073
-t10k-labels-idx1 5148 67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5
-"""  # name, size in bytes, SHA-256: MNIST's, then those of Fashion-MNIST (arXiv 1708.07747)
+train-images-idx3-ubyte.gz 9912422 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609
+train-labels-idx1-ubyte.gz 28881 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c
+t10k-images-idx3-ubyte.gz 1648877 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6
+t10k-labels-idx1-ubyte.gz 4542 f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6
+train-images-idx3-ubyte.gz 26421880 3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84
+train-labels-idx1-ubyte.gz 29515 a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845
+t10k-images-idx3-ubyte.gz 4422102 346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073
+t10k-labels-idx1-ubyte.gz 5148 67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5
+cifar-10-binary.tar.gz 170052171 c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd
+"""  # name, size in bytes, SHA-256: of MNIST, of Fashion-MNIST (arXiv 1708.07747), of CIFAR-10
 _MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -35,16 +36,11 @@ _SHOPS = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
 )
-_ROWS = zip(map(str.split, _FILES.splitlines()), [_MIRRORS] * 4 + [_SHOPS] * 4)
-_SOURCES = [Source(f"{name}-ubyte.gz", int(n), sha256, urls) for (name, n, sha256), urls in _ROWS]
+_URLS = [_MIRRORS] * 4 + [_SHOPS] * 4 + [("https://www.cs.toronto.edu/~kriz/",)]
+_ROWS = zip(map(str.split, _FILES.splitlines()), _URLS)
+*_SOURCES, CIFAR10 = [Source(name, int(n), sha256, urls) for (name, n, sha256), urls in _ROWS]
 MNIST = {"train": _SOURCES[:2], "test": _SOURCES[2:4]}  # split → its images and its labels
 FASHION = {"train": _SOURCES[4:6], "test": _SOURCES[6:]}
-CIFAR10 = Source(
-    "cifar-10-binary.tar.gz",
-    170_052_171,
-    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-    ("https://www.cs.toronto.edu/~kriz/",),
-)
 CIFAR10_FOLDER = "cifar-10-batches-bin"
 _TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 CIFAR10_BATCHES = {"train": _TRAIN, "test": ("test_batch.bin",)}
@@ -65,8 +61,7 @@ def load_mnist(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]
     if not whole and (table := folder / "train.csv").is_file():
         return read_csv(table, split)
     pair = whole[0] if whole else found[0]
-    paths = [path or fetch(source, folder) for path, source in zip(pair, sources)]
-    image_file, label_file = paths
+    image_file, label_file = (path or fetch(s, folder) for path, s in zip(pair, sources))
     images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
     if images.shape[1:] != (28, 28):
         raise _damaged(image_file, f"its images are {tuple(images.shape[1:])}, and MNIST's 28×28")

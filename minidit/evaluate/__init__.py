@@ -33,12 +33,11 @@ def features(model: Classifier, images: Tensor) -> Tensor:
 
 
 def accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
-    """The share of images (n, c, h, w) that the classifier takes for their label, 0 … 1."""
-    return _share_right(model, features(model, images), labels)
+    """The share of images (n, c, h, w) that the classifier takes for their label, 0 … 1.
 
-
-def _share_right(model: Classifier, found: Tensor, labels: Tensor) -> float:
-    """`accuracy` from features (n, 64)."""
+    Here and in `frechet_to_real` the `features` of images, (n, 64), will do in their place.
+    """
+    found = images if images.ndim == 2 else features(model, images)
     check_tensor("labels", labels, "(n,)")
     if labels.shape != found.shape[:1]:
         shape = tuple(labels.shape)
@@ -81,11 +80,7 @@ def frechet_to_real(model: Classifier, images: Tensor) -> float:
 
     It falls with n even for real images: compare with as many real ones. n should exceed 64.
     """
-    return _to_real(model, features(model, images))
-
-
-def _to_real(model: Classifier, found: Tensor) -> float:
-    """`frechet_to_real` from features (n, 64)."""
+    found = images if images.ndim == 2 else features(model, images)
     if len(found) <= 64:
         raise ValueError(f"{len(found)} images are too few for a 64×64 covariance; give hundreds")
     return frechet_distance(*moments(found), model.mean, model.cov)
@@ -96,7 +91,7 @@ def measure(
 ) -> dict[str, float]:
     """Of images (n, c, h, w) in [-1, 1], labels (n,): "recognised", see `accuracy`, `distances`."""
     found = features(model, images)  # once for both
-    right = round(_share_right(model, found, labels), 4)
+    right = round(accuracy(model, found, labels), 4)
     return {"recognised": right} | distances(model, found, reference)
 
 
@@ -106,7 +101,7 @@ def distances(
     """The "frechet" of features (n, 64); with a `reference` (m, 64) its `neighbours`, too."""
     near = neighbours(reference, found)._asdict() if reference is not None else {}
     rounded = {key: round(value, 4) for key, value in near.items()}
-    return {"frechet": round(_to_real(model, found), 3)} | rounded
+    return {"frechet": round(frechet_to_real(model, found), 3)} | rounded
 
 
 class Reconstruction(NamedTuple):
@@ -135,7 +130,7 @@ def reconstruction(
     latents = _in_batches(autoencoder.latents, images)
     restored = _in_batches(autoencoder.decode, latents).clamp(-1, 1)
     both = [features(model, x) for x in (restored, images)]
-    recognised = [_share_right(model, found, labels) for found in both]
+    recognised = [accuracy(model, found, labels) for found in both]
     distance = frechet_distance(*moments(both[0]), *moments(both[1]))
     usage: tuple = (None, None)
     if isinstance(autoencoder, VQAutoencoder):
@@ -169,16 +164,15 @@ def neighbours(real: Tensor, samples: Tensor, k: int = 5) -> Neighbours:
         raise ValueError(f"{len(real)} and {len(samples)} points are too few for k={k}; give more")
     real, samples = real.double(), samples.double()
     around_real, around_samples = _reach(real, k), _reach(samples, k)  # (n,), (m,)
-    near, counts = torch.zeros(2, len(real), dtype=torch.bool), []
+    near, counts = torch.zeros(2, len(real), dtype=torch.bool, device=real.device), []
     for part, reach in zip(samples.split(1000), around_samples.split(1000)):
         across = torch.cdist(real, part)  # (n, up to 1000)
         in_real = across <= around_real[:, None]
         counts.append(in_real.sum(dim=0))
         near |= torch.stack([(across <= reach).any(dim=1), in_real.any(dim=1)])
     count, (recalled, covered) = torch.cat(counts).double(), near.double().mean(dim=1).tolist()
-    return Neighbours(
-        (count > 0).double().mean().item(), recalled, count.mean().item() / k, covered
-    )
+    precision = (count > 0).double().mean().item()
+    return Neighbours(precision, recalled, count.mean().item() / k, covered)
 
 
 def _reach(points: Tensor, k: int) -> Tensor:

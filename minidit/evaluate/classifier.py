@@ -44,7 +44,7 @@ class Classifier(nn.Module):
     def activations(self, images: Tensor) -> list[Tensor]:
         """(b, c, h, w) → the outputs of all stages, the first stage first: each (b, k, h', w')."""
         check_images(images, self.in_channels, floats=True)
-        maps = [images.to(self.to_logits.weight.dtype)]
+        maps = [images.to(next(self.parameters()).dtype)]
         for stage in self.convs:
             maps.append(stage(maps[-1]))
         return maps[1:]

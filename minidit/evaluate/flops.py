@@ -68,9 +68,8 @@ def table(
 
 def _one_image(model: nn.Module) -> list[Tensor]:
     if not isinstance(model, DiT | UViT):
-        raise TypeError(
-            f"model is a {type(model).__name__}; pass inputs, the arguments of one call"
-        )
+        told = f"model is a {type(model).__name__}"
+        raise TypeError(f"{told}; pass inputs, the arguments of one call")
     x, encoder = torch.zeros(1, model.in_channels, *model.size), model.label_embed
     if encoder is None:
         return [x, torch.zeros(1)]

@@ -17,9 +17,8 @@ def inception(path: str | Path) -> torch.nn.Module:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
-        raise ValueError(
-            'the Inception distance needs torch-fidelity; pip install "minidit[fid]"'
-        ) from None
+        told = "the Inception distance needs torch-fidelity"
+        raise ValueError(f'{told}; pip install "minidit[fid]"') from None
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is missing; get it from {ORIGIN}")
@@ -31,9 +30,8 @@ def inception(path: str | Path) -> torch.nn.Module:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
         raise ValueError(f"{path} holds more than tensors; get it from {ORIGIN}") from error
-    return FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
-    )
+    weights = {"feature_extractor_weights_path": str(path)}
+    return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], **weights)
 
 
 @torch.no_grad()

@@ -51,6 +51,7 @@ def bits_per_dim(
     step, the noisiest first.
     """
     check_images(x0, floats=True)
+    x0 = x0.to(torch.promote_types(x0.dtype, torch.float32))  # only the network may be half
     rows = []
     for k, (_, t, number) in enumerate(walk(diffusion.schedule, x0)):
         eps = draw_noise(x0, generator) if noise is None else noise[k]

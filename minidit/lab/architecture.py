@@ -30,6 +30,8 @@ UVIT |= dict(patch_size=4, hidden_size=64, depth=8, num_heads=4, label_std=1.0, 
 SCENES_HELD_OUT = 500  # training scenes, the last ones, that networks don't see
 AT = (600, 750, 850, 950)  # steps at which the response to the condition is measured
 TIMES = {"token": "token", "adaln": "adaLN", "adaln_zero": "adaLN-Zero"}
+# What tables call a block, where it isn't its own name.
+NAMES = TIMES | {"in_context": "in-context", "cross_attention": "cross-attention"}
 
 
 def _uvit(**changes) -> dict:
@@ -41,39 +43,32 @@ def _choice(argument: str, **names: str) -> dict[str, dict]:
     return {title: _uvit(**{argument: value}) for value, title in names.items()}
 
 
+def _skips() -> dict[str, dict]:
+    """The five kinds of long skips, and none with as many parameters."""
+    names = dict(concat="Linear(concat(x, skip))", add="x + skip", add_linear="x + Linear(skip)")
+    names |= dict(linear_add="Linear(x + skip)", none="no skips")
+    wider = {"network": "UViT", "model": without_skips(UVIT)}
+    return _choice("skip", **names) | {"no skips, wider MLPs": wider}
+
+
+_CONV = dict(after="after the linear layer", before="before it", none="none")
+_POSITIONS = dict(learned_1d="learned", sincos_2d="2-D sinusoids", none="not at all")
 CHOICES = {
-    "uvit-skips": (
-        "How should a long skip join?",
-        lambda: {
-            **_choice("skip", concat="Linear(concat(x, skip))", add="x + skip"),
-            **_choice("skip", add_linear="x + Linear(skip)", linear_add="Linear(x + skip)"),
-            **_choice("skip", none="no skips"),
-            "no skips, wider MLPs": {"network": "UViT", "model": without_skips(UVIT)},
-        },
-    ),
-    "uvit-time": (
-        "Is the time a token, or in the normalisations?",
-        lambda: _choice("time", **TIMES),
-    ),
-    "uvit-conv": (
-        "What does a 3×3 convolution at the end do?",
-        lambda: _choice("conv", after="after the linear layer", before="before it", none="none"),
-    ),
+    "uvit-skips": ("How should a long skip join?", _skips),
+    "uvit-time": ("Is the time a token, or in the normalisations?", _choice("time", **TIMES)),
+    "uvit-conv": ("What does a 3×3 convolution at the end do?", _choice("conv", **_CONV)),
     "uvit-patch-embed": (
         "Should patches be embedded by one linear map or by convolutions?",
-        lambda: _choice("patch_embed", linear="linear", conv="3×3 and 1×1 convolutions"),
+        _choice("patch_embed", linear="linear", conv="3×3 and 1×1 convolutions"),
     ),
     "uvit-positions": (
         "How do patches know where they are?",
-        lambda: {
-            **_choice("pos_embed", learned_1d="learned", sincos_2d="2-D sinusoids"),
-            **_choice("pos_embed", none="not at all"),
-            "learned, from 0.02 as in the official code": _uvit(pos_std=0.02),
-        },
+        _choice("pos_embed", **_POSITIONS)
+        | {"learned, from 0.02 as in the official code": _uvit(pos_std=0.02)},
     ),
     "time-conditioning": (
         "Is the time a token, or in the normalisations, with long skips and without?",
-        lambda: {
+        {
             f"{name}, {skips}": _uvit(skip=skip, time=value)
             for skip, skips in {"concat": "long skips", "none": "no skips"}.items()
             for value, name in TIMES.items()
@@ -81,14 +76,9 @@ CHOICES = {
     ),
 }
 for _name, (_question, _variants) in CHOICES.items():
-    EXPERIMENTS[_name] = Experiment(
-        _question, _variants, SCALES, training.train_and_measure, COLUMNS, ""
+    EXPERIMENTS[_name] = training.trained(
+        _question, _variants, scales=SCALES, columns=COLUMNS, base=""
     )
-
-
-# What tables call a block, where it isn't its own name.
-NAMES = {"in_context": "in-context", "cross_attention": "cross-attention"}
-NAMES |= {"adaln": "adaLN", "adaln_zero": "adaLN-Zero"}
 
 
 def as_large_as(config: dict, other: dict) -> dict:
@@ -127,13 +117,8 @@ def _blocks() -> dict[str, dict]:
     return variants | {"adaLN-Zero without its zero": {"surgery": {"unzero": {}}}}
 
 
-EXPERIMENTS["dit-blocks"] = Experiment(
-    "How should a block get its condition?",
-    _blocks,
-    training.SCALES,
-    training.train_and_measure,
-    COLUMNS,
-    "adaLN-Zero",
+EXPERIMENTS["dit-blocks"] = training.trained(
+    "How should a block get its condition?", _blocks, columns=COLUMNS, base="adaLN-Zero"
 )
 
 
@@ -174,48 +159,41 @@ def train_on_captions(settings: dict, seed: int) -> dict:
     }
 
 
+_CAPTIONED = ("in_context", "cross_attention", "adaln_zero")
 EXPERIMENTS["caption-blocks"] = Experiment(
     "How should a network read a caption?",
-    lambda: {
-        NAMES[block]: {"model": {"block": block}, "recipe": {}}
-        for block in ("in_context", "cross_attention", "adaln_zero")
-    },
+    {NAMES[block]: {"model": {"block": block}, "recipe": {}} for block in _CAPTIONED},
     by_scale(steps=(2, 300, 10_000), batch_size=(4, 32, 128)),
     train_on_captions,
     {"parameters": ",.0f", "processor seconds": ".0f", "surplus": ".1%"},
 )
 
 
-def _claim(**changes) -> dict:
+def _claim(temperature: str = "none", mask: str = "none", **changes) -> dict:
     """The demo's network on DDPM's linear schedule, since the claims speak of its β.
 
     What is predicted is the image, weighed as the velocity, which learns soonest there.
     """
+    if (temperature, mask) != ("none", "none"):
+        changes = {"surgery": {"aware": {"temperature": temperature, "mask": mask}}}
     process = {"schedule": "linear", "predict": "x0", "weight": "v", "max_weight": 400.0}
     return {"diffusion": process, **changes}
 
 
-def _aware(temperature: str = "none", mask: str = "none") -> dict:
-    return _claim(surgery={"aware": {"temperature": temperature, "mask": mask}})
-
-
-EXPERIMENTS["claims"] = Experiment(
-    "Do the parts that notes on DiT describe help?",
-    lambda: {
-        "baseline": _claim(),
-        "temperature as stated: logits · √(β k)": _aware("stated"),
-        "temperature as summed up: logits / √β": _aware("summary"),
-        "noise mask as stated": _aware(mask="stated"),
-        "noise mask as corrected": _aware(mask="corrected"),
-        "temperature and mask, both as stated": _aware("stated", "stated"),
-        "temperature as summed up, mask as corrected": _aware("summary", "corrected"),
-        "sequence loss, weight 0.01": _claim(sequence_weight=0.01),
-        "sequence loss, weight 0.1": _claim(sequence_weight=0.1),
-        "growing embedding frequencies": _claim(surgery={"grow_frequencies": {}}),
-    },
-    training.SCALES,
-    training.train_and_measure,
-    # no losses: those of the sequence variants hold a term more
-    {key: form for key, form in COLUMNS.items() if "loss" not in key},
-    "baseline",
+_CLAIMS = {
+    "baseline": _claim(),
+    "temperature as stated: logits · √(β k)": _claim("stated"),
+    "temperature as summed up: logits / √β": _claim("summary"),
+    "noise mask as stated": _claim(mask="stated"),
+    "noise mask as corrected": _claim(mask="corrected"),
+    "temperature and mask, both as stated": _claim("stated", "stated"),
+    "temperature as summed up, mask as corrected": _claim("summary", "corrected"),
+    "sequence loss, weight 0.01": _claim(sequence_weight=0.01),
+    "sequence loss, weight 0.1": _claim(sequence_weight=0.1),
+    "growing embedding frequencies": _claim(surgery={"grow_frequencies": {}}),
+}
+# no losses: those of the sequence variants hold a term more
+_NO_LOSSES = {key: form for key, form in COLUMNS.items() if "loss" not in key}
+EXPERIMENTS["claims"] = training.trained(
+    "Do the parts that notes on DiT describe help?", _CLAIMS, columns=_NO_LOSSES, base="baseline"
 )

@@ -12,15 +12,18 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import torch
 
 from minidit._validate import check_choice, check_positive
+from minidit.lab.jobs import side_by_side
 from minidit.weights.files import locked, read_json, write_json
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -33,9 +36,11 @@ COSTS = ("parameters", "tokens", "MMACs", "steps", "processor seconds")
 class Experiment:
     """A question, its variants, and the trial that measures one of them with one seed.
 
-    `variants()` gives {name: settings}, and is called when they are listed or run; `scales`: see
-    `by_scale`, merged into a variant's settings part by part; `trial(settings, seed)` gives a dict
-    of what was measured; `columns`: {key of that dict: format}, e.g. {"recognised": ".1%"}.
+    `variants()` gives {name: settings}; where they are known at once, the dict itself will do.
+    `scales`: see `by_scale`, merged into a variant's settings part by part; `trial(settings, seed)`
+    gives a dict of what was measured; `columns`: {key of that dict: format}, e.g.
+    {"recognised": ".1%"}. Settings may name the `architecture` of what is trained, where it has
+    changed: runs of two are never kept in one file.
     """
 
     question: str
@@ -44,6 +49,10 @@ class Experiment:
     trial: Callable[[dict, int], dict]
     columns: dict[str, str]
     base: str | None = None  # what `verdicts` hold the others against, by "frechet"; "": the first
+
+    def __post_init__(self) -> None:
+        if isinstance(self.variants, dict):
+            object.__setattr__(self, "variants", partial(deepcopy, self.variants))
 
 
 EXPERIMENTS: dict[str, Experiment] = {}  # by name; add your own
@@ -56,16 +65,19 @@ def run_experiment(
     *,
     seeds: int = 1,
     scale: str = "cpu",
+    jobs: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict:
     """Run what is still missing, and keep every run in out/NAME.json as soon as it ends.
 
-    `report` hears a line for each run. A killed experiment goes on with its next run. A run that
-    another experiment in `out` has made with the same trial, settings and seed isn't made again,
-    whatever the revision; a run that lacks one of the columns is.
+    `jobs`: how many trials run at a time, see `side_by_side`; the results are the same. `report`
+    hears a line for each run. A killed experiment goes on with its next run. A run that another
+    experiment in `out` has made with the same trial, settings and seed isn't made again, whatever
+    the revision; a run that lacks one of the columns is. Raises ValueError where new runs would
+    join some of another architecture.
     """
     check_choice("scale", scale, experiment.scales)
-    check_positive(seeds=seeds)
+    check_positive(seeds=seeds, jobs=jobs)
     path, variants = out / f"{name}.json", experiment.variants()
 
     def keep(*more: dict) -> dict:
@@ -81,25 +93,50 @@ def run_experiment(
             runs = [run for _, run in sorted(by_place.items())]
             results |= {"columns": experiment.columns, "runs": runs}
             write_json(path, results)
+        for run in more:
+            cells = (f"{k} {run[k]:{form}}" for k, form in experiment.columns.items())
+            report(f"{run['variant']}, seed {run['seed']}: " + ", ".join(cells))
         return results
 
-    for seed, variant in product(range(seeds), variants):
-        key = {"variant": variant, "seed": seed, "scale": scale}
-        if _find(path, key, experiment) is None:
-            settings = merge(variants[variant], experiment.scales[scale])
-            told = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
-            run = (_made_elsewhere(out, told, experiment) or _measure(experiment, told)) | key
+    def missing() -> Iterator[tuple[str, dict]]:
+        """What is to be measured; what another experiment has measured is kept on the way."""
+        for seed, variant in product(range(seeds), variants):
+            key = {"variant": variant, "seed": seed, "scale": scale}
+            if _find(path, key, experiment) is None:
+                settings = merge(variants[variant], experiment.scales[scale])
+                told = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
+                _check_architecture(path, settings)
+                if (run := _made_elsewhere(out, told, experiment)) is None:
+                    yield f"{variant}, seed {seed}", told | key
+                else:
+                    keep(run | key)
+
+    with closing(side_by_side(partial(_measure, experiment.trial), missing(), jobs)) as done:
+        for run in done:
             keep(run)
-            cells = (f"{k} {run[k]:{form}}" for k, form in experiment.columns.items())
-            report(f"{variant}, seed {seed}: " + ", ".join(cells))
     return keep()
 
 
-def _measure(experiment: Experiment, told: dict) -> dict:
+def _measure(trial: Callable[[dict, int], dict], told: dict) -> dict:
     """Run a trial; what it was told, what it found, how long it took, and where."""
     began = time.perf_counter()
-    found = experiment.trial(told["settings"], told["seed"])
-    return told | {"seconds": round(time.perf_counter() - began, 1), **found, **machine()}
+    found = trial(told["settings"], told["seed"])
+    return told | {"seconds": round(time.perf_counter() - began, 1), **found, **machine()} | told
+
+
+def _check_architecture(path: Path, settings: dict) -> None:
+    own = settings.get("architecture")
+    if own is not None and (others := architectures(_read(path)) - {own}):
+        raise ValueError(
+            f"{path} holds runs of the architecture {' and '.join(others)}, and new ones would be "
+            f"of {own!r}; move it away, or choose another folder"
+        )
+
+
+def architectures(results: dict) -> set[str]:
+    """Those that runs name, see `Experiment`."""
+    named = {run.get("settings", {}).get("architecture") for run in results["runs"]}
+    return named - {None}
 
 
 def _find(path: Path, told: dict, experiment: Experiment) -> dict | None:
@@ -178,12 +215,25 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 def table(results: dict, scale: str | None = None) -> str:
     """The results as a Markdown table: mean ± standard deviation over the seeds."""
-    lines = []
+    lines, named = [], " and ".join(architectures(results))
     for variant, runs in rows(results, scale).items():
         values = {key: [float(run[key]) for run in runs] for key in results["columns"]}
         cells = [_cell(key, values[key], form) for key, form in results["columns"].items()]
         lines.append([variant, str(len(runs)), *cells])
-    return markdown(["variant", "seeds", *results["columns"]], lines)
+    first = f"variant ({named} architecture)" if named else "variant"
+    return markdown([first, "seeds", *results["columns"]], lines)
+
+
+def optimisers(results: dict, scale: str | None = None) -> str:
+    """What trained the variants, at which rate, to go on a sentence; "" if nothing was trained."""
+    found: dict[str, list[str]] = {}
+    for variant, runs in rows(results, scale).items():
+        if recipe := runs[0].get("recipe"):
+            muon = f"Muon at {recipe['muon_lr']:g}, and " * (recipe["optimizer"] == "muon")
+            found.setdefault(f"{muon}AdamW at {recipe['lr']:g}", []).append(variant)
+    most = max(found, key=lambda how: len(found[how]), default="")
+    others = (f"; for “{'”, “'.join(of)}” {how}" for how, of in found.items() if how != most)
+    return f". Optimiser: {most}{''.join(others)}." if found else ""
 
 
 def _cell(key: str, values: Sequence[float], form: str) -> str:
@@ -202,17 +252,20 @@ def markdown(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def machine() -> dict:
     """Where and from which revision of the package a result comes."""
+    told = _CPUINFO.read_text() if _CPUINFO.exists() else ""  # on Linux
+    sets = re.findall(r"\b(?:avx|amx|fma|asimd|sve)\w*", told.partition("\n\n")[0])
     return {
         "revision": _revision(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(told),
+        "vectors": torch.backends.cpu.get_cpu_capability(),  # what torch makes of them
+        "instruction sets": " ".join(sets),
     }
 
 
-def processor() -> str:
-    """The processor's name, as far as it says so."""
-    told = _CPUINFO.read_text() if _CPUINFO.exists() else ""  # on Linux
+def processor(told: str) -> str:
+    """The processor's name, as far as it says so; `told`: what /proc/cpuinfo holds."""
     named = re.search(r"^model name[ \t]*:[ \t]*(\S.*)", told, re.MULTILINE)
     return named.group(1) if named else platform.processor() or platform.machine()
 

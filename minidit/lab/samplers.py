@@ -32,8 +32,6 @@ class Folded(nn.Module):
     def __init__(self, model: nn.Module, fold: int = 2) -> None:
         super().__init__()
         self.model, self.fold, self.null_label = model, fold, model.null_label
-        self.in_channels = model.in_channels * fold**2
-        self.size = tuple(side // fold for side in model.size)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """(b, c·f², h/f, w/f), (b,), (b,) → the same shape."""
@@ -42,8 +40,6 @@ class Folded(nn.Module):
 
 def guide_folded(model: nn.Module, fold: int, guidance: dict) -> Denoiser:
     """`guided` with channels that are the places in f × f pixels; images stay as they are."""
-    if fold == 1:
-        return guided(model, **guidance)
     folded = guided(Folded(model, fold), **guidance)
     return lambda x, t, y: pixel_shuffle(folded(pixel_unshuffle(x, fold), t, y), fold)
 
@@ -80,18 +76,19 @@ def _guided(fold: int = 1, **guidance) -> dict:
     return {"weights": "dit-mnist", "sampling": sampling}
 
 
+_SCALES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+_PARTS = ((667, 999), (333, 666), (0, 332))
+_GUIDANCE = {
+    **{f"scale {s:g}": _guided(scale=s) for s in _SCALES},
+    **{f"scale 3, only t = {a} … {b}": _guided(scale=3.0, interval=[a, b]) for a, b in _PARTS},
+    **{f"scale {s:g}, 3 of 4 pixels": _guided(2, scale=s, channels=3) for s in (1.5, 3.0)},
+    **{f"scale {s:g}": _guided(scale=s) for s in (1.375, 2.5)},  # 1 + 3/4 of 1.5 - 1 and 3 - 1
+}
+_DRAWN = by_scale(per_class=(7, 30, 500))
 EXPERIMENTS["guidance"] = Experiment(
     "How hard should a label pull, when, and on how many pixels?",
-    lambda: {
-        **{f"scale {s:g}": _guided(scale=s) for s in (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)},
-        **{
-            f"scale 3, only t = {low} … {high}": _guided(scale=3.0, interval=[low, high])
-            for low, high in ((667, 999), (333, 666), (0, 332))
-        },
-        **{f"scale {s:g}, 3 of 4 pixels": _guided(2, scale=s, channels=3) for s in (1.5, 3.0)},
-        **{f"scale {s:g}": _guided(scale=s) for s in (1.375, 2.5)},  # 1 + 3/4 of 1.5 - 1 and 3 - 1
-    },
-    by_scale(per_class=(7, 30, 500)),
+    _GUIDANCE,
+    _DRAWN,
     sample_and_measure,
     {"recognised": ".1%", "frechet": ".2f", "precision": ".0%", "recall": ".0%"}
     | {"density": ".2f", "coverage": ".0%"},
@@ -127,63 +124,58 @@ _SMALL = dict(sampler="ddpm", variance="small")
 _QUALITY = {"evaluations": ".0f", "recognised": ".1%", "frechet": ".2f"}
 _QUALITY |= {"precision": ".1%", "recall": ".1%", "coverage": ".1%"}
 
+_SAMPLERS = {
+    **_on_the_line("straight line, Euler", (5, 10, 20, 50)),
+    **_on_the_line("straight line, second order", (5, 10, 20), **_TIMED),
+    **_on_the_line("straight line, random (η = 1)", (10, 50), eta=1.0),
+    **_on_the_arc("DDPM", (10, 25, 50, 250), "ddpm"),
+    **_on_the_arc("DDIM", (5, 10, 20, 50)),
+    **_on_the_arc("DPM-Solver++ 2, even in λ", (5, 10, 20), **_SOLVER),
+    **_on_the_arc("DDIM, even in λ", (5, 10, 20), rule="logsnr"),
+    **_on_the_arc("DDIM, quadratic", (10, 20), rule="quad"),
+    **_on_the_arc("DDIM, β-weighted", (10, 20), rule="beta"),
+    **_on_the_arc("DDPM, large variance", (10, 25), "ddpm", variance="large"),
+    **_on_the_arc("DDPM, small variance", (10, 25), **_SMALL),
+    **_on_the_arc("DPM-Solver++ 2", (10, 20), **_TIMED),
+    **_on_the_arc("DPM-Solver++ 3, even in λ", (10, 20), order=3, **_SOLVER),
+    **_on_the_arc("DPM-Solver++ 2 singlestep, even in λ", (10, 20), **_SINGLE),
+    **_on_the_arc("DPM-Solver 2, even in λ", (10, 20), solve="eps", **_SOLVER),
+    **_on_the_arc("DDPM, β-weighted", (25,), "ddpm", rule="beta"),
+    **_at_two("guided, DDPM", (50, 250), "ddpm"),
+    **_at_two("guided, DDPM, small variance", (10,), **_SMALL),
+    **_at_two("guided, DDIM", (5, 10)),
+    **_at_two("guided, DPM-Solver++ 2, even in λ", (5, 10, 20), **_SOLVER),
+}
 
-EXPERIMENTS["samplers"] = Experiment(
-    "How few evaluations of the network are enough?",
-    lambda: {
-        **_on_the_line("straight line, Euler", (5, 10, 20, 50)),
-        **_on_the_line("straight line, second order", (5, 10, 20), **_TIMED),
-        **_on_the_line("straight line, random (η = 1)", (10, 50), eta=1.0),
-        **_on_the_arc("DDPM", (10, 25, 50, 250), "ddpm"),
-        **_on_the_arc("DDIM", (5, 10, 20, 50)),
-        **_on_the_arc("DPM-Solver++ 2, even in λ", (5, 10, 20), **_SOLVER),
-        **_on_the_arc("DDIM, even in λ", (5, 10, 20), rule="logsnr"),
-        **_on_the_arc("DDIM, quadratic", (10, 20), rule="quad"),
-        **_on_the_arc("DDIM, β-weighted", (10, 20), rule="beta"),
-        **_on_the_arc("DDPM, large variance", (10, 25), "ddpm", variance="large"),
-        **_on_the_arc("DDPM, small variance", (10, 25), **_SMALL),
-        **_on_the_arc("DPM-Solver++ 2", (10, 20), **_TIMED),
-        **_on_the_arc("DPM-Solver++ 3, even in λ", (10, 20), order=3, **_SOLVER),
-        **_on_the_arc("DPM-Solver++ 2 singlestep, even in λ", (10, 20), **_SINGLE),
-        **_on_the_arc("DPM-Solver 2, even in λ", (10, 20), solve="eps", **_SOLVER),
-        **_on_the_arc("DDPM, β-weighted", (25,), "ddpm", rule="beta"),
-        **_at_two("guided, DDPM", (50, 250), "ddpm"),
-        **_at_two("guided, DDPM, small variance", (10,), **_SMALL),
-        **_at_two("guided, DDIM", (5, 10)),
-        **_at_two("guided, DPM-Solver++ 2, even in λ", (5, 10, 20), **_SOLVER),
-    },
-    by_scale(per_class=(7, 30, 500)),
-    sample_and_measure,
-    _QUALITY,
-)
-EXPERIMENTS["strides"] = Experiment(
-    "Should strides follow β, when 1000 steps become 100 or 200?",
-    lambda: {
-        **_on_the_arc("DDPM, even", (100, 200, 1000), "ddpm"),
-        **_on_the_arc("DDPM, β-weighted", (100, 200), "ddpm", rule="beta"),
-        **_on_the_arc("DDPM, quadratic", (100, 200), "ddpm", rule="quad"),
-        **_on_the_arc("DDIM, even", (10, 20)),
-        **_on_the_arc("DDIM, β-weighted", (10, 20, 100), rule="beta"),
-        **_on_the_arc("DDIM, quadratic", (10, 20), rule="quad"),
-    },
-    by_scale(per_class=(7, 30, 500)),
-    sample_and_measure,
-    _QUALITY,
-)
+_STRIDES = {
+    **_on_the_arc("DDPM, even", (100, 200, 1000), "ddpm"),
+    **_on_the_arc("DDPM, β-weighted", (100, 200), "ddpm", rule="beta"),
+    **_on_the_arc("DDPM, quadratic", (100, 200), "ddpm", rule="quad"),
+    **_on_the_arc("DDIM, even", (10, 20)),
+    **_on_the_arc("DDIM, β-weighted", (10, 20, 100), rule="beta"),
+    **_on_the_arc("DDIM, quadratic", (10, 20), rule="quad"),
+}
+for _name, _question, _variants in (
+    ("samplers", "How few evaluations of the network are enough?", _SAMPLERS),
+    ("strides", "Should strides follow β, when 1000 steps become 100 or 200?", _STRIDES),
+):
+    EXPERIMENTS[_name] = Experiment(_question, _variants, _DRAWN, sample_and_measure, _QUALITY)
+
+_FEWEST = {
+    **_at_two("DDPM, learned variance", (250, 50, 25, 15), "ddpm"),
+    **_at_two("DDPM, small variance", (25, 20, 15, 10), **_SMALL),
+    **_at_two("DDIM, half random (η = 0.5)", (25, 15, 10), eta=0.5),
+    **_at_two("DDIM", (25, 10)),
+    **_at_two("DPM-Solver++ 2, even in λ", (10, 5), **_SOLVER),
+    **_late("guided at t ≤ 799 only, small variance", (25, 15), **_SMALL),
+    **_weaker("DDPM, learned variance, s = 1.5", (50, 25), "ddpm"),
+    **_weaker("DDPM, small variance, s = 1.5", (25, 15, 10), **_SMALL),
+    **_weaker("DDIM, half random (η = 0.5), s = 1.5", (15, 10), eta=0.5),
+    **_weaker("DPM-Solver++ 2, even in λ, s = 1.5", (10,), **_SOLVER),
+}
 EXPERIMENTS["fewest"] = Experiment(
     "How few passes through the network come near 250 steps of DDPM?",
-    lambda: {
-        **_at_two("DDPM, learned variance", (250, 50, 25, 15), "ddpm"),
-        **_at_two("DDPM, small variance", (25, 20, 15, 10), **_SMALL),
-        **_at_two("DDIM, half random (η = 0.5)", (25, 15, 10), eta=0.5),
-        **_at_two("DDIM", (25, 10)),
-        **_at_two("DPM-Solver++ 2, even in λ", (10, 5), **_SOLVER),
-        **_late("guided at t ≤ 799 only, small variance", (25, 15), **_SMALL),
-        **_weaker("DDPM, learned variance, s = 1.5", (50, 25), "ddpm"),
-        **_weaker("DDPM, small variance, s = 1.5", (25, 15, 10), **_SMALL),
-        **_weaker("DDIM, half random (η = 0.5), s = 1.5", (15, 10), eta=0.5),
-        **_weaker("DPM-Solver++ 2, even in λ, s = 1.5", (10,), **_SOLVER),
-    },
+    _FEWEST,
     by_scale(per_class=(7, 100, 1000)),
     sample_and_measure,
     {"passes": ".0f", "recognised": ".1%", "frechet": ".3f", "recall": ".1%", "coverage": ".1%"},
@@ -236,17 +228,14 @@ def _drawn(weights: str, seed: int, first: int, steps: int) -> Tensor:
     return sample(generate(model, diffusion, labels, steps=steps, seed=at)).cpu()
 
 
+_COUNTS = {
+    "real": (100, 200, 500, 1000, 2000, 5000),
+    "dit-mnist": (100, 200, 500),
+    "real, balanced": (100, 200, 500, 1000, 2000),
+}
 EXPERIMENTS["sample-size"] = Experiment(
     "How much of a distance is the number of images?",
-    lambda: {
-        f"{of}, {n:,} images": {"of": of, "n": n}
-        for of, counts in {
-            "real": (100, 200, 500, 1000, 2000, 5000),
-            "dit-mnist": (100, 200, 500),
-            "real, balanced": (100, 200, 500, 1000, 2000),
-        }.items()
-        for n in counts
-    },
+    {f"{of}, {n:,} images": {"of": of, "n": n} for of, counts in _COUNTS.items() for n in counts},
     {"smoke": {"n": 100, "steps": 2}, "cpu": {"steps": 20}, "gpu": {"steps": 50}},
     measure_some,
     {"frechet": ".2f", "precision": ".1%", "recall": ".1%", "coverage": ".1%", "density": ".2f"},
@@ -257,7 +246,7 @@ _SHOWN = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700
 
 
 def count_bits(settings: dict, seed: int) -> dict:
-    """Bits per dimension of test images with three variances, from the same network's answers.
+    """Bits per dimension of test images with three variances of the same network.
 
     Settings: `weights`, a name or a file, with a learned variance; `steps`, evenly spaced;
     `images`. The seed chooses the noise and, as far as they last, other images.
@@ -285,30 +274,20 @@ def bits_by_variance(
 ) -> dict[str, Bits]:
     """The bound of x0 (n, c, h, w) with the learned variance, and with both fixed ones instead.
 
-    All three see the same noise, so the network is called once, and its answers are used again.
+    All three see the same noise, so the network says the same to all.
     """
-    found: dict[str, list[Bits]] = {name: [] for name in ("learned", "large", "small")}
-    for k, (images, labels) in enumerate(zip(x0.split(batch), y.split(batch))):
-        answers: list[Tensor] = []  # one a step, (b, 2c, h, w)
-        hook = model.register_forward_hook(lambda module, x, out, kept=answers: kept.append(out))
-        for name, bits in found.items():
-            denoiser, process = model, diffusion
-            if name != "learned":
-                denoiser, process = with_variance(_replayed(answers), diffusion, name)
-            noise = step_generator(seed, k)
-            bits.append(bits_per_dim(denoiser, process, images, labels, generator=noise))
-        hook.remove()
+    ways = {name: with_variance(model, diffusion, name) for name in ("large", "small")}
+    found: dict[str, list[Bits]] = {}
+    for name, way in ({"learned": (model, diffusion)} | ways).items():
+        for k, part in enumerate(zip(x0.split(batch), y.split(batch))):
+            bits = bits_per_dim(*way, *part, generator=step_generator(seed, k))
+            found.setdefault(name, []).append(bits)
     return {name: Bits(*map(torch.cat, zip(*parts))) for name, parts in found.items()}
-
-
-def _replayed(answers: list[Tensor]) -> Denoiser:
-    stored = iter(answers)
-    return lambda x, t, y: next(stored)
 
 
 EXPERIMENTS["bits"] = Experiment(
     "What does a learned variance save, with many steps and with few?",
-    lambda: {f"{steps} steps": {"steps": steps} for steps in (1000, 250, 50)},
+    {f"{steps} steps": {"steps": steps} for steps in (1000, 250, 50)},
     by_scale(weights=("dit-mnist-sigma",) * 3, images=(2, 100, 2000)),
     count_bits,
     {"learned": ".2f", "small": ".2f", "large": ".2f"},

@@ -6,6 +6,7 @@ of them with patches of 7, 4 and 2 pixels of MNIST, and the smallest with patche
 
 import math
 import time
+from functools import partial
 
 import torch
 
@@ -13,6 +14,7 @@ from minidit import evaluate
 from minidit.evaluate.flops import count
 from minidit.lab import trials
 from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale, merge
+from minidit.lab.trials import by_tenth
 from minidit.training.presets import PRESETS
 
 SCALES = by_scale(steps=(5, 300, 6000), batch_size=(None, None, 128), per_class=(7, 50, 500))
@@ -32,7 +34,7 @@ def train_and_measure(settings: dict, seed: int) -> dict:
     """
     run = trials.prepare(settings, seed)
     average, facts = trials.train(run)
-    tenths = trials.by_tenth(losses := trials.held_out_loss(average, run.diffusion))
+    tenths = by_tenth(losses := trials.held_out_loss(average, run.diffusion))
     sampling, looks = settings.get("sampling", {}), settings.get("sampling_steps", [])
     drawn = [sampling | {"options": {"steps": steps}} for steps in looks] or [sampling]
     found = [trials.draw_and_measure(average, run.diffusion, each, seed) for each in drawn]
@@ -50,25 +52,27 @@ def train_and_measure(settings: dict, seed: int) -> dict:
     }
 
 
-EXPERIMENTS["recipes"] = Experiment(
-    "Which recipe learns MNIST soonest?",
-    lambda: {
-        "the demo's: Muon, x0 predicted, logit-normal t": {},
-        "AdamW instead of Muon": {"recipe": {"optimizer": "adamw"}},
-        "velocity predicted": {"diffusion": {"schedule": "straight", "predict": "v"}},
-        "noise predicted, cosine schedule": {"diffusion": {"schedule": "cosine", "predict": "eps"}},
-        "noise predicted, linear schedule, x0 clipped in sampling": {
-            "diffusion": {"schedule": "linear", "predict": "eps"},
-            "sampling": _CLIPPED,
-        },
-        "uniform t": {"recipe": _UNIFORM},
-        "label table at 0.02": {"model": {"label_std": 0.02}},
-        "patches of 4": {"model": {"patch_size": 4}},
-        "paper's optimiser (AdamW 1e-4, constant)": {"recipe": _PAPER},
+trained = partial(Experiment, scales=SCALES, trial=train_and_measure, columns=COLUMNS)
+
+_RECIPES = {
+    "the demo's: Muon, x0 predicted, logit-normal t": {},
+    "AdamW instead of Muon": {"recipe": {"optimizer": "adamw"}},
+    "velocity predicted": {"diffusion": {"schedule": "straight", "predict": "v"}},
+    "noise predicted, cosine schedule": {"diffusion": {"schedule": "cosine", "predict": "eps"}},
+    "noise predicted, linear schedule, x0 clipped in sampling": {
+        "diffusion": {"schedule": "linear", "predict": "eps"},
+        "sampling": _CLIPPED,
     },
-    by_scale(steps=(20, 400, 6000), batch_size=(None, None, 128)),
-    train_and_measure,
-    COLUMNS | {"frechet": ".1f"},
+    "uniform t": {"recipe": _UNIFORM},
+    "label table at 0.02": {"model": {"label_std": 0.02}},
+    "patches of 4": {"model": {"patch_size": 4}},
+    "paper's optimiser (AdamW 1e-4, constant)": {"recipe": _PAPER},
+}
+EXPERIMENTS["recipes"] = trained(
+    "Which recipe learns MNIST soonest?",
+    _RECIPES,
+    scales=by_scale(steps=(20, 400, 6000), batch_size=(None, None, 128)),
+    columns=COLUMNS | {"frechet": ".1f"},
 )
 
 
@@ -81,24 +85,23 @@ def _learned(predict: str, schedule: str, weight: str | None = None, **recipe: s
     return {"diffusion": diffusion, "recipe": recipe, "sampling": _CLIPPED if clip else {}}
 
 
-EXPERIMENTS["prediction"] = Experiment(
+_PREDICTION = {
+    "ε, linear β": _learned("eps", "linear"),
+    "ε, linear β, weighed as v": _learned("eps", "linear", "v"),
+    "v, linear β": _learned("v", "linear"),
+    "x0, linear β, weighed as v": _learned("x0", "linear", "v"),
+    "ε, cosine": _learned("eps", "cosine"),
+    "v, cosine": _learned("v", "cosine"),
+    "x0, cosine, weighed as v": _learned("x0", "cosine", "v"),
+    "v, straight line": _learned("v", "straight"),
+    "x0, straight line, weighed as v": _learned("x0", "straight", "v"),
+    "x0, straight line, all errors alike": _learned("x0", "straight"),
+    "x0, straight line, weighed as v, uniform t": _learned("x0", "straight", "v", **_UNIFORM),
+}
+EXPERIMENTS["prediction"] = trained(
     "What should the network predict, on which path, and which errors weigh how much?",
-    lambda: {
-        "ε, linear β": _learned("eps", "linear"),
-        "ε, linear β, weighed as v": _learned("eps", "linear", "v"),
-        "v, linear β": _learned("v", "linear"),
-        "x0, linear β, weighed as v": _learned("x0", "linear", "v"),
-        "ε, cosine": _learned("eps", "cosine"),
-        "v, cosine": _learned("v", "cosine"),
-        "x0, cosine, weighed as v": _learned("x0", "cosine", "v"),
-        "v, straight line": _learned("v", "straight"),
-        "x0, straight line, weighed as v": _learned("x0", "straight", "v"),
-        "x0, straight line, all errors alike": _learned("x0", "straight"),
-        "x0, straight line, weighed as v, uniform t": _learned("x0", "straight", "v", **_UNIFORM),
-    },
-    SCALES,
-    train_and_measure,
-    COLUMNS | {"precision": ".0%", "recall": ".0%"},
+    _PREDICTION,
+    columns=COLUMNS | {"precision": ".0%", "recall": ".0%"},
 )
 
 
@@ -153,12 +156,11 @@ def _speedrun() -> dict[str, dict]:
     }
 
 
-EXPERIMENTS["speedrun"] = Experiment(
+EXPERIMENTS["speedrun"] = trained(
     "How soon are 95 % of the digits recognised?",
     _speedrun,
-    by_scale(steps=(5, None, None), per_class=(7, 50, 500)),
-    train_and_measure,
-    {"steps": ".0f"} | COLUMNS | {"recall": ".1%", "coverage": ".1%"},
+    scales=by_scale(steps=(5, None, None), per_class=(7, 50, 500)),
+    columns={"steps": ".0f"} | COLUMNS | {"recall": ".1%", "coverage": ".1%"},
 )
 
 
@@ -172,7 +174,7 @@ def watch_training(settings: dict, seed: int) -> dict:
     run = trials.prepare(merge(settings, {"recipe": {"steps": looks[-1]}}), seed)
     classifier, unguided = evaluate.classifier("mnist"), {"guidance": {"scale": 1.0}} | sampling
     losses, spent = [], 0.0
-    seen: dict[str, list[dict]] = {"raw": [], "average": []}
+    seen: dict[str, dict[str, list]] = {"raw": {}, "average": {}}
     for look in looks:
         began = time.process_time()
         losses += [float(run.step()) for _ in range(run.done, look)]
@@ -180,83 +182,71 @@ def watch_training(settings: dict, seed: int) -> dict:
         for name, network in {"raw": run.model.eval(), "average": run.ema.model}.items():
             by_t = trials.held_out_loss(network, run.diffusion)
             images, labels, _ = trials.draw(network, run.diffusion, unguided, seed)
-            loss = {
-                "loss": round(by_t.mean().item(), 5),
-                "loss by tenth of t": trials.by_tenth(by_t),
-            }
-            seen[name].append(loss | evaluate.measure(classifier, images, labels))
+            found = {"loss": round(by_t.mean().item(), 5), "loss by tenth of t": by_tenth(by_t)}
+            found |= evaluate.measure(classifier, images, labels)
+            for key, value in found.items():
+                seen[name].setdefault(key, []).append(value)
         run.model.train()
-    last = seen["average"][-1]
     return {
         "processor seconds": round(spent, 1),
         "looks": looks,
         "training loss": [round(ten.mean().item(), 5) for ten in torch.tensor(losses).split(10)],
-        **{name: {key: [look[key] for look in all] for key in last} for name, all in seen.items()},
-        **{key: last[key] for key in ("loss", "recognised", "frechet")},
+        **seen,
+        **{key: seen["average"][key][-1] for key in ("loss", "recognised", "frechet")},
         **trials.configuration(run),
         "sampling": sampling,
     }
 
 
+_UNDER_WAY = {
+    "the demo's recipe": {},
+    "as in the paper: noise, linear schedule, uniform t, constant rate": {
+        "diffusion": {"schedule": "linear", "predict": "eps"},
+        "recipe": {"times": "uniform", "cooldown": 0.0},
+        "sampling": _CLIP,
+    },
+}
+_LOOKS = [5, 10], [30, 60, 120, 240, 480], [250, 500, 1000, 2000, 4000, 8000]
 EXPERIMENTS["plateau"] = Experiment(
     "What happens while the loss hardly moves?",
-    lambda: {
-        "the demo's recipe": {},
-        "as in the paper: noise, linear schedule, uniform t, constant rate": {
-            "diffusion": {"schedule": "linear", "predict": "eps"},
-            "recipe": {"times": "uniform", "cooldown": 0.0},
-            "sampling": _CLIP,
-        },
-    },
-    by_scale(
-        looks=([5, 10], [30, 60, 120, 240, 480], [250, 500, 1000, 2000, 4000, 8000]),
-        per_class=(7, 20, 100),
-    ),
+    _UNDER_WAY,
+    by_scale(looks=_LOOKS, per_class=(7, 20, 100)),
     watch_training,
     {"loss": ".3f", "recognised": ".1%", "frechet": ".1f"},
 )
 
-
-SIZES = {
-    "S": dict(hidden_size=64, depth=4, num_heads=2),
-    "M": dict(hidden_size=96, depth=5, num_heads=3),
-    "L": dict(hidden_size=128, depth=6, num_heads=4),
+_WIDTHS = {  # and the sides of the patches
+    "S": (dict(hidden_size=64, depth=4, num_heads=2), (7, 4, 2, 1)),
+    "M": (dict(hidden_size=96, depth=5, num_heads=3), (7, 4, 2)),
+    "L": (dict(hidden_size=128, depth=6, num_heads=4), (7, 4, 2)),
 }
-PATCHES = {"S": (7, 4, 2, 1), "M": (7, 4, 2), "L": (7, 4, 2)}
-SCALING = {"parameters": ",.0f", "tokens": ".0f", "MMACs": ".1f", "steps": ".0f"}
-SCALING |= {"processor seconds": ".0f", "validation loss": ".3f"}
-SCALING |= {"recognised": ".1%", "frechet": ".2f"}
-
-
-def _sizes() -> dict[str, dict]:
-    return {
-        f"{size}/{patch}": {"model": SIZES[size] | {"patch_size": patch}, "recipe": {}}
-        for size, patches in PATCHES.items()
-        for patch in patches
-    }
-
-
-EXPERIMENTS["dit-scaling"] = Experiment(
+_SIZES = {
+    f"{name}/{patch}": {"model": size | {"patch_size": patch}, "recipe": {}}
+    for name, (size, patches) in _WIDTHS.items()
+    for patch in patches
+}
+_SCALING = {"parameters": ",.0f", "tokens": ".0f", "MMACs": ".1f", "steps": ".0f"}
+_SCALING |= {"processor seconds": ".0f", "validation loss": ".3f"}
+_SCALING |= {"recognised": ".1%", "frechet": ".2f"}
+EXPERIMENTS["dit-scaling"] = trained(
     "Does quality follow compute, at equal steps?",
-    _sizes,
-    by_scale(
+    _SIZES,
+    scales=by_scale(
         steps=(2, 400, 10_000),
         batch_size=(8, 32, 128),
         per_class=(7, 30, 500),
         sampling_steps=([2, 3], [2, 5, 20], [2, 5, 20, 100]),
     ),
-    train_and_measure,
-    SCALING,
+    columns=_SCALING,
 )
-EXPERIMENTS["dit-scaling-compute"] = Experiment(
+EXPERIMENTS["dit-scaling-compute"] = trained(
     "Which network is best, when all may spend the same compute?",
-    _sizes,
-    by_scale(
+    _SIZES,
+    scales=by_scale(
         budget=(0.5, 400, 200_000),
         batch_size=(4, 32, 128),
         per_class=(7, 30, 500),
         sampling_steps=([2], [5], [20]),
     ),
-    train_and_measure,
-    SCALING,
+    columns=_SCALING,
 )

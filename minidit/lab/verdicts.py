@@ -61,8 +61,12 @@ def compare(
     for name in dict.fromkeys(name for pair in pairs.values() for name in pair):
         if len(values[name]) < 2:
             raise ValueError(f"{name!r} has {len(values[name])} seed; a verdict needs two at least")
-    test = _paired if paired else _welch
-    found = {label: test(values[one], values[other]) for label, (one, other) in pairs.items()}
+    found = {}
+    for label, (one, other) in pairs.items():
+        a, b = values[one], values[other]
+        if paired:  # differences vary like one variant held against zero
+            a, b = [x - y for x, y in zip(a, b, strict=True)], [0.0] * len(a)
+        found[label] = _welch(a, b)
     adjusted, largest = {}, 0.0
     for k, label in enumerate(sorted(found, key=lambda label: found[label][0])):
         largest = max(largest, min(1.0, (len(found) - k) * found[label][0]))
@@ -81,11 +85,6 @@ def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float,
         return float(gap == 0), gap, 0.0, 1.0
     dof = sum(parts) ** 2 / sum(v**2 / (len(runs) - 1) for v, runs in zip(parts, (a, b)))
     return tails(abs(gap) / error, dof), gap, error, dof
-
-
-def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float, float]:
-    """The same for differences seed by seed, which vary like one variant held against zero."""
-    return _welch([x - y for x, y in zip(a, b, strict=True)], [0.0] * len(a))
 
 
 def tails(t: float, dof: float) -> float:

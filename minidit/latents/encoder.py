@@ -15,9 +15,8 @@ def check_latents(latents: Tensor, channels: int) -> None:
     """Raise unless `latents` is a tensor (b, channels, h, w)."""
     check_tensor("latents", latents, "(b, c, h, w)")
     if latents.ndim != 4 or latents.shape[1] != channels:
-        raise ValueError(
-            f"latents have shape {tuple(latents.shape)}; expected (b, {channels}, h, w)"
-        )
+        told = f"latents have shape {tuple(latents.shape)}"
+        raise ValueError(f"{told}; expected (b, {channels}, h, w)")
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -165,10 +164,8 @@ class Encoder(nn.Module):
         """(b, in_channels, f·h, f·w) → (b, out_channels, h, w)."""
         check_images(images, self.in_channels, floats=True)
         if any(side % self.factor for side in images.shape[2:]):
-            raise ValueError(
-                f"images are {tuple(images.shape[2:])} pixels, which {self.factor} does not "
-                "divide; pad or crop them"
-            )
+            told = f"images are {tuple(images.shape[2:])} pixels"
+            raise ValueError(f"{told}, which {self.factor} does not divide; pad or crop them")
         x = self.conv_in(images.to(self.conv_in.weight.dtype))
         for level in self.down[:-1]:
             x = level.downsample(level(x))

@@ -14,10 +14,8 @@ class DiagonalGaussian:
 
     def __init__(self, parameters: Tensor) -> None:
         if parameters.ndim < 2 or parameters.shape[1] % 2:
-            raise ValueError(
-                f"parameters have shape {tuple(parameters.shape)}; expected (b, 2c, …), the means "
-                "and then the log-variances"
-            )
+            told = f"parameters have shape {tuple(parameters.shape)}"
+            raise ValueError(f"{told}; expected (b, 2c, …), the means and then the log-variances")
         self.mean, logvar = parameters.chunk(2, dim=1)  # (b, c, …) each, as all that follows
         self.mode = self.mean  # the likeliest value
         self.logvar = logvar.clamp(-30, 20)
@@ -31,9 +29,8 @@ class DiagonalGaussian:
             like = dict(device=self.mean.device, dtype=self.mean.dtype)
             noise = torch.randn(self.mean.shape, generator=generator, **like)
         if noise.shape != self.mean.shape:
-            raise ValueError(
-                f"noise has shape {tuple(noise.shape)}; the mean has {tuple(self.mean.shape)}"
-            )
+            told = f"noise has shape {tuple(noise.shape)}"
+            raise ValueError(f"{told}; the mean has {tuple(self.mean.shape)}")
         return self.mean + self.std * noise
 
     def kl(self, other: "DiagonalGaussian | None" = None) -> Tensor:
@@ -41,7 +38,6 @@ class DiagonalGaussian:
         zero = torch.zeros_like(self.mean)
         mean, logvar = (zero, zero) if other is None else (other.mean, other.logvar)
         if mean.shape != self.mean.shape:  # (1, …) would broadcast silently
-            raise ValueError(
-                f"other has shape {tuple(mean.shape)}, this one {tuple(self.mean.shape)}"
-            )
+            told = f"other has shape {tuple(mean.shape)}"
+            raise ValueError(f"{told}, this one {tuple(self.mean.shape)}")
         return normal_kl(self.mean, self.logvar, mean, logvar).flatten(1).sum(dim=1)

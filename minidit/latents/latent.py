@@ -64,10 +64,8 @@ def first_stage_of(name: str | Path, autoencoder: str | Path | None = None) -> F
             raise ValueError(f"weights {str(name)!r} draw pixels; leave the autoencoder out")
         return None
     if autoencoder is None and not weights.known(link["name"]):
-        raise ValueError(
-            f"weights {str(name)!r} draw latents of the autoencoder {link['name']!r}, which isn't "
-            "there; say where it is: autoencoder=…"
-        )
+        told = f"weights {str(name)!r} draw latents of the autoencoder {link['name']!r}"
+        raise ValueError(f"{told}, which isn't there; say where it is: autoencoder=…")
     return first_stage(autoencoder or link["name"], link["sha256"])
 
 

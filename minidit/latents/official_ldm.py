@@ -12,11 +12,7 @@ HEADS: dict[int, int] = {}  # of no transformer
 TABLE = "quantize.embedding.weight"  # ours is quantizer.table
 STABLE_DIFFUSION = dict(width=128, multipliers=(1, 2, 4, 4), blocks=2, latent_channels=4)
 SCALE = 0.18215  # of the latents of every autoencoder of that shape but SDXL's
-
-
-def recognises(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has an autoencoder's names."""
-    return {"encoder.conv_in.weight", "decoder.mid.attn_1.q.weight"} <= tensors.keys()
+SIGNS = ("decoder.mid.attn_1.q.",)  # with which a name of this code begins
 
 
 def outline(tensors: Mapping[str, Tensor]) -> dict:
@@ -43,9 +39,8 @@ def outline(tensors: Mapping[str, Tensor]) -> dict:
         "blocks": count("encoder.down.0.block."),
         "attention": tuple(k for k in levels if count(f"encoder.down.{k}.attn.")),
     }
-    return config | (
-        {"num_codes": shape(TABLE)[0], "convention": "legacy"} if TABLE in tensors else {}
-    )
+    codebook = {"num_codes": shape(TABLE)[0], "convention": "legacy"} if TABLE in tensors else {}
+    return config | codebook
 
 
 def build(config: dict) -> Autoencoder:
@@ -68,7 +63,3 @@ def finish(model: Autoencoder, told: dict) -> None:
     known = all(model.config.get(k) == v for k, v in STABLE_DIFFUSION.items())
     scale = told.get("scaling_factor", SCALE if known else 1.0)
     model.scale = model.quant_conv.weight.new_full((), scale)
-
-
-def check_export(model: Autoencoder) -> None:
-    """All of them have official names."""

@@ -56,15 +56,11 @@ class Quantizer(nn.Module):
     def lookup(self, indices: Tensor) -> Tensor:
         """Indices (b, h, w) → codes (b, c, h, w)."""
         if indices.ndim != 3 or indices.is_floating_point():
-            raise ValueError(
-                f"indices are {indices.dtype} of shape {tuple(indices.shape)}; expected integers "
-                "(b, h, w)"
-            )
+            told = f"indices are {indices.dtype} of shape {tuple(indices.shape)}"
+            raise ValueError(f"{told}; expected integers (b, h, w)")
         if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < len(self.table):
-            raise ValueError(
-                f"indices run from {int(indices.min())} to {int(indices.max())}; the codebook has "
-                f"0 … {len(self.table) - 1}"
-            )
+            fault = f"indices run from {int(indices.min())} to {int(indices.max())}"
+            raise ValueError(f"{fault}; the codebook has 0 … {len(self.table) - 1}")
         return rearrange(self.table[indices], "b h w c -> b c h w")
 
     def forward(self, z: Tensor) -> Quantized:

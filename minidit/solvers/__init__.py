@@ -3,11 +3,10 @@
 from minidit.sampling import SAMPLERS, SELECTIONS
 from minidit.schedule import SCHEDULES
 from minidit.solvers.adaptive import dpm_adaptive
-from minidit.solvers.continuous import vp_sde
 from minidit.solvers.dpm import dpm_solver
 from minidit.solvers.inversion import ddim_invert
 from minidit.solvers.sde import euler_maruyama
-from minidit.solvers.spacing import beta_steps, logsnr_steps, quadratic_steps
+from minidit.solvers.spacing import beta_steps, logsnr_steps, quadratic_steps, vp_sde
 
 __all__ = ["ddim_invert", "dpm_adaptive", "dpm_solver", "euler_maruyama", "vp_sde"]
 

@@ -205,10 +205,8 @@ def plan(
         if count == 0:  # the clean image, from the single step
             return nodes, []
     if not 1 <= count < len(schedule):
-        raise ValueError(
-            f"steps={steps} is too few or too many for method={method!r}, order={order}, "
-            f"denoise={denoise} and a schedule of {len(schedule)} steps"
-        )
+        told = f"steps={steps} is too few or too many for method={method!r}, order={order}"
+        raise ValueError(f"{told}, denoise={denoise} and a schedule of {len(schedule)} steps")
     if nodes is None:
         nodes = grid(schedule, spacing, count)
     if method == "singlestep":

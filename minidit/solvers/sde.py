@@ -74,10 +74,8 @@ def euler_maruyama(
     shares = (rate(schedule, nodes) * length).tolist()  # β·Δu
     if max(shares) > 4:
         worst = shares.index(max(shares))
-        raise ValueError(
-            f"the step from {nodes[worst]:.4g} has β·Δu = {max(shares):.3g}, and above 4 the "
-            f"method runs away; {_way_out(schedule)}"
-        )
+        told = f"the step from {nodes[worst]:.4g} has β·Δu = {max(shares):.3g}"
+        raise ValueError(f"{told}, and above 4 the method runs away; {_way_out(schedule)}")
     walk = Walk(model, diffusion, nodes, y, "eps", clip)
     sigma = walk.diffusion.schedule.sigma.tolist()
     x = x.to(torch.promote_types(x.dtype, torch.float32))  # small steps get lost in half precision

@@ -1,16 +1,18 @@
-"""Uneven spacings of timesteps, and what lies between two steps: positions and log-SNR, and back.
+"""Uneven spacings of timesteps, what lies between two steps, and time that has no steps.
 
 Every selection is a rising list of steps with both ends in it, so that they can be compared.
-Continuous solvers visit positions between two steps: 3.5 is halfway from 3 to 4.
+Continuous solvers visit positions between two steps: 3.5 is halfway from 3 to 4. A process in
+continuous time (arXiv 2011.13456) has log α as a function, between the steps, too.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from minidit._validate import check_choice
+from minidit._validate import check_choice, check_positive
 from minidit.sampling import check_count
 from minidit.schedule import Schedule
-from minidit.solvers.continuous import on_circle
 
 SPACINGS = ("time", "quadratic", "logsnr")  # of `grid`
 
@@ -118,3 +120,34 @@ def distinct(positions: Tensor, schedule: Schedule) -> list[int]:
         highest = last - (len(positions) - 1 - k)
         steps.append(min(max(round(position), lowest), highest))
     return steps
+
+
+def continuous(
+    log_alpha: Callable[[Tensor], Tensor], T: int = 1000, name: str = "custom"
+) -> Schedule:
+    """A variance-preserving process from its log α(u), (T,) → (T,), which falls from 0 at u = 0.
+
+    The tables are T moments, u = 1/T … 1, and the network is told 999·u. To be pickled it needs a
+    function that was defined with def at module level.
+    """
+    check_positive(T=T)
+    u = torch.arange(1, T + 1, dtype=torch.float64) / T
+    alpha, sigma = on_circle(log_alpha(u))
+    return Schedule(alpha, sigma, 999 * u, "variance_preserving", name, log_alpha)
+
+
+def on_circle(log_alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """α and σ of the shape of log α, α² + σ² = 1; σ doesn't cancel where α is nearly 1."""
+    return log_alpha.exp(), (-(2 * log_alpha).expm1()).sqrt()
+
+
+def vp_sde(T: int = 1000) -> Schedule:
+    """The VP process in continuous time (arXiv 2011.13456, appendix C): β(u) = 0.1 + 19.9·u.
+
+    log α = -½·∫β. U-ViT trains on CIFAR-10 with it.
+    """
+    return continuous(_vp_log_alpha, T, "vp_sde")
+
+
+def _vp_log_alpha(u: Tensor) -> Tensor:
+    return -0.1 / 2 * u - 19.9 / 4 * u**2

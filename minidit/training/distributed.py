@@ -91,10 +91,8 @@ class DistributedRun(Run):
         if compiled == "reduce-overhead" and accumulate > 1:
             # A replay writes its gradients where those of the share before are kept, so that they
             # are lost without a word (github.com/pytorch/pytorch/issues/169545).
-            raise ValueError(
-                f"compiled='reduce-overhead' loses gradients with accumulate={accumulate}; choose "
-                "compiled='default', or accumulate=1"
-            )
+            told = f"compiled='reduce-overhead' loses gradients with accumulate={accumulate}"
+            raise ValueError(f"{told}; choose compiled='default', or accumulate=1")
         super().__init__(model, diffusion, images, labels, recipe)
         self.accumulate, self.writes = accumulate, rank() == 0
         if dist.is_initialized():

@@ -10,6 +10,8 @@ from minidit.diffusion import Diffusion
 from minidit.sampling import SAMPLERS, State, guided
 from minidit.training.matmul import fast_matmul
 
+AT_ONCE = 100  # images in a pass on a processor: memory stays, and time grows with their number
+
 
 def generate(
     model: nn.Module,
@@ -35,8 +37,9 @@ def generate(
     network = model if guidance == 1 else guided(model, guidance)
 
     def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        parts = zip(*(z.split(AT_ONCE if x.is_cpu else max(len(x), 1)) for z in (x, t, y)))
         with fast_matmul(model):
-            return network(x, t, y)
+            return torch.cat([network(*part) for part in parts])
 
     if hasattr(inner.label_embed, "process"):  # known pixels stay as they are
         diffusion = inner.label_embed.process(diffusion, labels.to(device))

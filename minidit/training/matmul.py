@@ -1,9 +1,10 @@
 """Float32 matrix products on a processor: by the faster of PyTorch's two libraries, if as exact.
 
 Nearly all of a step's time goes into matrix products. PyTorch leaves those of float32 to MKL, which
-on AMD's processors uses half the width of the vector units. oneDNN, the library of the
-convolutions, uses all of it, but only where factors may be rounded to bfloat16: with matrix units
-(AMX) it then does, without them it doesn't. It is tried, once, and permitted if nothing is rounded.
+on AMD's processors uses half the width of the vector units where that is 512 bits. oneDNN, the
+library of the convolutions, uses all of it, but only where factors may be rounded to bfloat16: with
+matrix units (AMX) it then does, without them it doesn't. It is tried, once, and permitted if
+nothing is rounded. Where the width is 256 bits (AVX2), there is nothing to be gained.
 """
 
 import math
@@ -20,6 +21,7 @@ from minidit._validate import unwrapped
 # More tokens than these are attended to piece by piece, as always: whole tables of n² weights
 # would need more memory than they save time.
 MOST_TOKENS = 256
+WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
 ROUNDING = 1e-5  # relative: float32 makes errors of about 3e-7, factors in bfloat16 of 2e-3
 
 
@@ -58,7 +60,7 @@ def fast_matmul(model: nn.Module) -> Iterator[None]:
     """
     grid, weight = getattr(unwrapped(model), "grid", None), next(model.parameters(), None)
     fits = grid is not None and math.prod(grid) <= MOST_TOKENS
-    fits = fits and weight is not None and weight.device.type == "cpu" and onednn_is_exact()
+    fits = fits and WIDE and weight is not None and weight.is_cpu and onednn_is_exact()
     with ExitStack() as stack:
         if fits and torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee"):
             stack.enter_context(onednn())

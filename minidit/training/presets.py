@@ -12,13 +12,12 @@ from minidit.weights import NETWORKS
 
 _SMALL = dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
 _LINEAR = dict(schedule="linear", predict="x0", weight="v", max_weight=25.0)
+_SIGMA = _LINEAR | dict(predict="eps", learn_sigma=True)
 _LINE = dict(schedule="straight", predict="x0", weight="v", max_weight=400.0)
-_SHORT = dict(optimizer="muon", times="logit_normal", warmup=20)
+_SHORT = dict(optimizer="muon", lr=2e-3, times="logit_normal", warmup=20)
 _FINE = dict(steps=9000, batch_size=64, muon_lr=0.01, cooldown=0.9, ema_decay=0.9995)
 _LONG = dict(steps=6000, optimizer="muon", lr=2e-3, times="logit_normal", warmup=100, cooldown=0.7)
 
-_LATENT = _SMALL | {"patch_size": 2}
-_CIFAR10 = dict(autoencoder="kl-cifar10", data="cifar10", diffusion=_LINE, recipe=_LONG)
 _SCENES = dict(patch_size=4, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
 _SCENES |= dict(block="cross_attention", class_dropout_prob=0.1)
 _TEXT = dict(encoder="text", words=list(captions.WORDS), length=captions.LENGTH)
@@ -39,9 +38,7 @@ _IMAGE = dict(diffusion=_LINE, recipe=_LONG | {"steps": 2400, "batch_size": 32})
 # what a caption asks for is decided while it is much. "paper": DiT's recipe, AdamW at a constant
 # rate, but for clipped gradients and an average that starts quickly; it wants a GPU and patience.
 PRESETS: dict[str, dict] = {
-    "demo": dict(
-        model=_SMALL, diffusion=_LINE, recipe=_SHORT | dict(steps=600, batch_size=64, lr=2e-3)
-    ),
+    "demo": dict(model=_SMALL, diffusion=_LINE, recipe=_SHORT | dict(steps=600, batch_size=64)),
     "speedrun": dict(
         model=dict(patch_size=7, hidden_size=64, depth=2, num_heads=4, label_std=1.0),
         diffusion=_LINEAR,
@@ -49,22 +46,14 @@ PRESETS: dict[str, dict] = {
     ),
     "mnist": dict(model=_SMALL, diffusion=_LINE, recipe=_LONG),
     "mnist-fine": dict(model=_SMALL | {"patch_size": 4}, diffusion=_LINE, recipe=_LONG | _FINE),
-    "uvit-mnist-fine": dict(
-        network="UViT",
-        model=_SMALL | {"patch_size": 4, "pos_std": 0.7},
+    "mnist-sigma": dict(model=_SMALL, diffusion=_SIGMA, recipe=_LONG | {"times": "half"}),
+    "dit-cifar10": dict(
+        data="cifar10",
+        autoencoder="kl-cifar10",
+        model=_SMALL | {"patch_size": 2},
         diffusion=_LINE,
-        recipe=_LONG | _FINE,
+        recipe=_LONG,
     ),
-    "mnist-sigma": dict(
-        model=_SMALL,
-        diffusion=_LINEAR | dict(predict="eps", learn_sigma=True),
-        recipe=_LONG | {"times": "half"},
-    ),
-    "uvit-mnist": dict(
-        network="UViT", model=_SMALL | {"pos_std": 0.7}, diffusion=_LINE, recipe=_LONG
-    ),
-    "dit-cifar10": dict(model=_LATENT, **_CIFAR10),
-    "uvit-cifar10": dict(network="UViT", model=_LATENT | {"pos_std": 0.7}, **_CIFAR10),
     "scenes-text": dict(
         data="scenes",
         model=_SCENES | {"condition": _TEXT},
@@ -87,6 +76,9 @@ PRESETS: dict[str, dict] = {
         | dict(warmup=0, cooldown=0.0),
     ),
 }
+for _name in ("mnist", "mnist-fine", "dit-cifar10"):
+    _own = {"network": "UViT", "model": PRESETS[_name]["model"] | {"pos_std": 0.7}}
+    PRESETS["uvit-" + _name.removeprefix("dit-")] = PRESETS[_name] | _own
 
 
 def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0):
@@ -103,25 +95,21 @@ def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: in
     size = height if height == width else (height, width)
     sizes = range(parts["model"]["patch_size"], 0, -1)
     patch = next(p for p in sizes if height % p == width % p == 0)  # 32 pixels: 7 becomes 4
-    model = parts["model"] | {"patch_size": patch}
     if patch == height == width:
         raise ValueError(
             f"preset={preset!r} has patches of {patch}×{patch}, and images or latents of "
             f"{height}×{width} would be a single one; choose a preset with smaller patches"
         )
-    if model.get("condition", {}).get("encoder") in ("inpaint", "upscale"):
-        own = {"shape": [channels, height, width], "patch_size": patch}
-        model["condition"] = model["condition"] | own
+    classes = 0 if "condition" in parts["model"] else num_classes
+    own = parts["model"] | dict(patch_size=patch, in_channels=channels, num_classes=classes)
+    own["learn_sigma"] = parts["diffusion"].get("learn_sigma", False)
+    if own.get("condition", {}).get("encoder") in ("inpaint", "upscale"):
+        shape = {"shape": [channels, height, width], "patch_size": patch}
+        own["condition"] = own["condition"] | shape
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network: nn.Module = NETWORKS[parts["network"]](
-            size,
-            in_channels=channels,
-            num_classes=0 if "condition" in model else num_classes,
-            learn_sigma=parts["diffusion"].get("learn_sigma", False),
-            **model,
-        )
-    return network, Diffusion.from_config(parts["diffusion"]), dict(parts["recipe"])
+        model: nn.Module = NETWORKS[parts["network"]](size, **own)
+    return model, Diffusion.from_config(parts["diffusion"]), dict(parts["recipe"])
 
 
 def recipe_of(parts: dict, **changes) -> Recipe:

@@ -235,10 +235,8 @@ def is_ours(path: Path) -> bool:
 def find(name: str | Path) -> Path:
     """The path of shipped weights, or of a file; ValueError if there is none."""
     if not known(name):
-        raise ValueError(
-            f"weights {str(name)!r} are unknown; shipped are {shipped()}, "
-            "or give the path of a .safetensors file, or of official weights"
-        )
+        told = f"weights {str(name)!r} are unknown; shipped are {shipped()}"
+        raise ValueError(f"{told}, or give the path of a .safetensors file, or of official weights")
     return _path(name)
 
 

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from minidit import weights
+from minidit._validate import unwrapped
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.uvit import UViT
@@ -42,18 +43,19 @@ def load_official(
     """
     tensors, told = reading.state_dict(source)
     tensors = diffusers.official_names(tensors, input_size or told.get("sample_size"))
-    code = next((code for code in CODES if code.recognises(tensors)), None)
+    code = next((c for c in CODES if any(name.startswith(c.SIGNS) for name in tensors)), None)
     if code is None:
         raise ValueError(reading.looks_like(tensors))
     heads = told.get("num_attention_heads") if num_heads is None else num_heads
     config = read_config(tensors, heads, null_label, code)
     with Outline():  # no memory, no time
-        model = code.build(config)
+        model = code.build(config) if hasattr(code, "build") else code.Network(**config)
     names = code.names_of(config)
     _check(tensors, names, model.state_dict(), config.get("patch_size"))
     ours = {names[name]: to_ours(names[name], tensor) for name, tensor in tensors.items()}
     model.load_state_dict(ours, strict=False, assign=True)
-    code.finish(model, told)
+    if hasattr(code, "finish"):
+        code.finish(model, told)
     return model.eval()
 
 
@@ -103,11 +105,13 @@ def open_weights(name: str | Path) -> weights.Loaded:
 
 def export_official(model: nn.Module) -> dict[str, Tensor]:
     """The official code's state dict, to the bit; TypeError or ValueError for other networks."""
+    model = unwrapped(model)
     code = next((code for code in CODES if isinstance(model, code.Network)), None)
     if code is None:
         told = f"model is a {type(model).__name__}"
         raise TypeError(f"{told}; only DiT, UViT and autoencoders have official names")
-    code.check_export(model)
+    if hasattr(code, "check_export"):  # else all have official names
+        code.check_export(model)
     if len(set(getattr(model, "size", ()))) > 1:
         raise ValueError(f"input_size={model.size}: the official code has square images only")
     ours = model.state_dict()
@@ -142,9 +146,8 @@ def read_config(
     names = code.names_of(outline)
     if odd := sorted(names.keys() ^ tensors.keys()):
         fault, network = "missing" if odd[0] in names else "unknown", code.Network.__name__
-        raise ValueError(
-            f"these are no official {network} weights: {odd[0]} is {fault} ({len(odd)} such)"
-        )
+        told = f"these are no official {network} weights"
+        raise ValueError(f"{told}: {odd[0]} is {fault} ({len(odd)} such)")
     if not code.HEADS:  # no transformer
         return outline
     ranks = {"patch_embed.proj.weight": "(d, c, p, p)", "pos_embed": "(1, n, d)"}
@@ -157,10 +160,8 @@ def read_config(
             raise ValueError(f"{name} has shape {shape[own]}; expected {ranks[own]}")
     width, channels, patch, _ = shape["patch_embed.proj.weight"]
     if num_heads is None and width not in code.HEADS:
-        raise ValueError(
-            f"num_heads is needed: it can't be read off the tensors, and width {width} is none of "
-            f"the paper's {sorted(code.HEADS)}"
-        )
+        fault = "num_heads is needed: it can't be read off the tensors"
+        raise ValueError(f"{fault}, and width {width} is none of the paper's {sorted(code.HEADS)}")
     rows = shape.get("label_embed.table.weight", (0,))[0]
     n = shape["pos_embed"][1] - code.CONDITION_TOKENS * (1 + (rows > 0))
     if n < 1 or math.isqrt(n) ** 2 != n:
@@ -178,13 +179,15 @@ def read_config(
         "class_dropout_prob": 0.1 if null_label else 0.0,
     }
     if code is official_dit:
-        outputs = shape["final.proj.bias"][0]
-        config["learn_sigma"] = official_dit.learns_sigma(outputs, channels, patch)
+        outputs, plain = shape["final.proj.bias"][0], patch**2 * channels
+        if outputs not in (plain, 2 * plain):
+            fault = f"final_layer.linear has {outputs} outputs; patches of {patch}×{patch} pixels"
+            fault = f"{fault} and {channels} channels need {plain}"
+            raise ValueError(f"{fault}, or twice that with learned sigma")
+        config["learn_sigma"] = outputs == 2 * plain
     if "label_embed.table.weight" in shape and config["num_classes"] < 1:
-        raise ValueError(
-            "the label table has one row, and with null_label=True that leaves no class; "
-            "null_label=False takes it for a class"
-        )
+        fault = "the label table has one row, and with null_label=True that leaves no class"
+        raise ValueError(f"{fault}; null_label=False takes it for a class")
     if int(width * config["mlp_ratio"]) != inner:  # rounded down, the ratio may fall short
         config["mlp_ratio"] = math.nextafter(config["mlp_ratio"], math.inf)
     return config

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable
 
-from torch import nn
-
 from minidit.dit import DIT_SIZES, DiT
 
 Network = DiT
@@ -23,18 +21,7 @@ LAYERS = {  # official → ours; {i} counts the blocks
 }
 HEADS = {size["hidden_size"]: size["num_heads"] for size in DIT_SIZES.values()}  # by width
 CONDITION_TOKENS = False  # none of the positions is a token's of time or label
-
-
-def recognises(names: Iterable[str]) -> bool:
-    """Whether a state dict is of this code."""
-    return any(
-        name.startswith(("x_embedder.", "final_layer.adaLN", "t_embedder.")) for name in names
-    )
-
-
-def build(config: dict) -> DiT:
-    """The network with these arguments."""
-    return DiT(**config)
+SIGNS = ("x_embedder.", "final_layer.adaLN", "t_embedder.")  # with which names of this code begin
 
 
 def tensors_of(layers: dict[str, str]) -> dict[str, str]:
@@ -64,25 +51,8 @@ def outline(names: Iterable[str]) -> dict:
     return {"depth": len({name.split(".")[1] for name in names if name.startswith("blocks.")})}
 
 
-def learns_sigma(features: int, channels: int, patch: int) -> bool:
-    """Whether so many outputs are those of learned sigma; ValueError for other numbers."""
-    plain = patch**2 * channels
-    if features not in (plain, 2 * plain):
-        raise ValueError(
-            f"final_layer.linear has {features} outputs; patches of {patch}×{patch} pixels and "
-            f"{channels} channels need {plain}, or twice that with learned sigma"
-        )
-    return features == 2 * plain
-
-
 def check_export(model: DiT) -> None:
     """Raise ValueError for a network that the official code doesn't have."""
     if model.config["block"] != "adaln_zero" or model.label_embed is None:
-        raise ValueError(
-            f"block={model.config['block']!r}, num_classes={model.config['num_classes']}: the "
-            "official code has block 'adaln_zero' and at least one class"
-        )
-
-
-def finish(model: nn.Module, told: dict) -> None:
-    """What is left to do when the tensors are in their places: nothing."""
+        told = f"block={model.config['block']!r}, num_classes={model.config['num_classes']}"
+        raise ValueError(f"{told}: the official code has block 'adaln_zero' and at least one class")

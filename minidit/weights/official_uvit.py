@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from minidit.uvit import UVIT_SIZES, UViT
-from minidit.weights.official_dit import finish as finish
 from minidit.weights.official_dit import tensors_of
 
 Network = UViT
@@ -21,16 +20,7 @@ BLOCK_LAYERS = {k: k for k in ("norm1", "attn.qkv", "attn.proj", "norm2")}
 BLOCK_LAYERS |= {"mlp.fc1": "mlp.up", "mlp.fc2": "mlp.down"}
 HEADS = {size["hidden_size"]: size["num_heads"] for size in UVIT_SIZES.values()}  # by width
 CONDITION_TOKENS = True  # time and label are tokens, whose positions come first
-
-
-def recognises(names: Iterable[str]) -> bool:
-    """Whether a state dict is of this code."""
-    return any(name.startswith(("mid_block.", "in_blocks.", "out_blocks.")) for name in names)
-
-
-def build(config: dict) -> UViT:
-    """The network with these arguments."""
-    return UViT(**config)
+SIGNS = ("mid_block.", "in_blocks.", "out_blocks.")  # with which names of this code begin
 
 
 def names_of(config: dict) -> dict[str, str]:

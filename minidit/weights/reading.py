@@ -63,10 +63,8 @@ def state_dict(source: Mapping[str, Tensor] | str | Path) -> tuple[dict[str, Ten
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
         there = str(list(content)[:3])[1:-1] or "nothing"
-        raise ValueError(
-            f"source is no state dict: it holds {there}; it must hold tensors by their names, "
-            f"itself or under a key of {list(INNER)}"
-        )
+        fault = f"source is no state dict: it holds {there}; it must hold tensors by their names"
+        raise ValueError(f"{fault}, itself or under a key of {list(INNER)}")
     # of DistributedDataParallel and torch.compile, around all of it or a part
     bare = {re.sub(r"\b(module|_orig_mod)\.", "", k): v for k, v in tensors.items()}
     if any(name.startswith(FIRST_STAGE) for name in bare):
@@ -88,11 +86,8 @@ def read(path: Path) -> tuple[object, dict]:
     if not path.is_file():
         raise ValueError(f"{path} is no file; {WAY_OUT}")
     config = path.parent / "config.json"
-    told = (
-        {}
-        if not path.name.startswith(STEMS) or not config.is_file()
-        else read_json(config, {}, AGAIN)
-    )
+    diffusers = path.name.startswith(STEMS) and config.is_file()
+    told = read_json(config, {}, AGAIN) if diffusers else {}
     if path.suffix == ".json":
         return _shards(path), told
     try:
@@ -106,9 +101,8 @@ def read(path: Path) -> tuple[object, dict]:
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
     except Exception as error:  # torch raises many kinds for a damaged or a dangerous file
-        raise ValueError(
-            f"{path} can't be read as weights; it is damaged, or holds code, which is never run"
-        ) from error
+        fault = f"{path} can't be read as weights"
+        raise ValueError(f"{fault}; it is damaged, or holds code, which is never run") from error
 
 
 def _shards(index: Path) -> dict[str, Tensor]:
@@ -119,14 +113,12 @@ def _shards(index: Path) -> dict[str, Tensor]:
         shard = index.parent / Path(name).name
         if not shard.is_file():
             missing = sum(place == name for place in places.values())
-            raise ValueError(
-                f"{shard} is missing, in which {index.name} has {missing} of its tensors; get it"
-            )
+            fault = f"{shard} is missing, in which {index.name} has {missing} of its tensors"
+            raise ValueError(f"{fault}; get it")
         tensors |= read(shard)[0]
     if absent := sorted(places.keys() - tensors.keys()):
-        raise ValueError(
-            f"{index} names {absent[0]}, which is in none of its files; get them again"
-        )
+        told = f"{index} names {absent[0]}, which is in none of its files"
+        raise ValueError(f"{told}; get them again")
     return tensors
 
 

@@ -1,10 +1,12 @@
 """Build the site: README.md and every file that it leads to, as HTML that needs no server.
 
 `python3 tasks.py site` calls this. Pages lie where their files lie in the repository, with
-relative links, no scripts and nothing from other servers, so any web host can serve the folder.
+relative links and nothing from other servers, so any web host can serve the folder, and none is
+needed. Scripts run on one page only, which draws digits.
 """
 
 import argparse
+import base64
 import re
 import shutil
 import sys
@@ -15,7 +17,8 @@ from jinja2 import Template
 from pygments.formatters import HtmlFormatter
 
 import thumbnails
-from render import PICTURES, ROOT, Page, notebooks, render
+from hatch_build import halved
+from render import COPIED, ROOT, WEIGHTS, Page, notebooks, place, render
 
 HERE = Path(__file__).resolve().parent
 MARK = ".nojekyll"  # GitHub must serve the files as they are; it also tells a folder made here
@@ -51,10 +54,12 @@ def build(out: Path) -> int:
     pages, files = collect()
     if faults := broken(pages, files):
         raise ValueError("\n".join([f"{len(faults)} links lead nowhere", *faults]))
-    colours = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    light, dark = (HtmlFormatter(style=name) for name in ("friendly", "github-dark"))
+    colours = light.get_style_defs(".highlight") + "\n@media (prefers-color-scheme: dark) {\n"
+    colours += dark.get_style_defs(".highlight") + "\n}\n"
     content = {MARK: b"", "style.css": (HERE / "style.css").read_bytes() + colours.encode()}
     content |= {page.place: whole(page, pages).encode() for page in pages}
-    content |= {path: (ROOT / path).read_bytes() for path in files}
+    content |= {place(path): copied(path) for path in files}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".site-") as folder:
         fresh = Path(folder) / "site"
@@ -67,17 +72,25 @@ def build(out: Path) -> int:
 
 
 def collect() -> tuple[list[Page], list[str]]:
-    """All pages, and the pictures to copy: what can be reached from README.md."""
+    """All pages, and the files to copy: what can be reached from README.md."""
     waiting = ["README.md", *notebooks(), "notebooks/FAQ.md"]
     pages, files = [], []
     for path in waiting:
-        if path.endswith(PICTURES):
+        if path.endswith((*COPIED, WEIGHTS)):
             files.append(path)
             continue
         pages.append(render(path))
         linked = {path for path, _ in pages[-1].links if not path.startswith(("..", "/"))}
         waiting += sorted(path for path in linked - set(waiting) if (ROOT / path).is_file())
     return pages, files
+
+
+def copied(path: str) -> bytes:
+    """A file for the site; weights as a script, for a page that has no server can't read files."""
+    content = (ROOT / path).read_bytes()
+    if not path.endswith(WEIGHTS):
+        return content
+    return b'const WEIGHTS = "%s";\n' % base64.b64encode(halved(content))
 
 
 def whole(page: Page, pages: list[Page]) -> str:

@@ -20,7 +20,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer, TextLexer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PICTURES = (".png", ".jpg", ".svg", ".gif")
+COPIED = (".png", ".jpg", ".svg", ".gif", ".js")
+WEIGHTS = ".safetensors"  # which become scripts
 NAMES = {"README.md": "minidit", "notebooks/FAQ.md": "Questions and answers"}
 
 
@@ -32,6 +33,7 @@ class Page:
     body: str = ""
     headings: list[tuple[int, str, str]] = field(default_factory=list)  # level, id, HTML
     links: list[tuple[str, str]] = field(default_factory=list)  # inside the repository: path, id
+    said: str = ""  # the paragraph before a figure, which says what it shows
 
     @property
     def title(self) -> str:
@@ -59,25 +61,30 @@ def notebooks() -> list[str]:
 
 
 def render(path: str) -> Page:
-    """The page of one file: a notebook, Markdown, or a source file as highlighted text."""
+    """The page of one file: a notebook, Markdown, HTML, or a source file as highlighted text."""
     page, text = Page(path), (ROOT / path).read_text(encoding="utf-8")
     if path.endswith(".ipynb"):
         body = "\n".join(_cell(cell, page) for cell in json.loads(text)["cells"])
     elif path.endswith(".md"):
         body = _markdown(text, page)
+    elif path.endswith(".html"):
+        body = text
+        found = re.findall(r'<h(\d) id="(.*?)">(.*?)</h', text)
+        page.headings = [(int(level), name, title) for level, name, title in found]
     else:
         body = f"<h1>{escape(path)}</h1>\n{_source(path, text)}"
-    table = r'<div class="table" tabindex="0">\g<0></div>'  # scrolls where the page is narrower
-    body = re.sub(r"<table.*?</table>", table, body, flags=re.DOTALL)
+    body = re.sub(r"<table.*?</table>", _table, body, flags=re.DOTALL)
     page.body = re.sub(r'\b(href|src)="([^"]*)"', lambda m: _bent(m, page), body)
     return page
 
 
 def place(path: str) -> str:
     """Where a file of the repository lies in the site."""
-    if path.endswith(PICTURES):
+    if path.endswith(COPIED):
         return path
-    return re.sub(r"\bREADME$", "index", re.sub(r"\.(md|ipynb)$", "", path)) + ".html"
+    if path.endswith(WEIGHTS):
+        return f"{path}.js"
+    return re.sub(r"\bREADME$", "index", re.sub(r"\.(md|ipynb|html)$", "", path)) + ".html"
 
 
 def _plain(html: str) -> str:
@@ -87,6 +94,19 @@ def _plain(html: str) -> str:
 def _source(path: str, text: str) -> str:
     lexer = PythonLexer() if path.endswith(".py") else TextLexer()
     return highlight(text, lexer, HtmlFormatter())
+
+
+def _table(match: re.Match) -> str:
+    """A table that scrolls where the page is narrower; with sentences in it, rows become lists."""
+    table, kind = match[0], "table"
+    cells, heads = (re.findall(rf"<{tag}\b.*?</{tag}>", table, re.DOTALL) for tag in ("td", "th"))
+    if heads and any(len(_plain(cell)) > 60 for cell in cells):
+        kind, rows = "table long", table.split("<tr")
+        for head in heads:  # each cell is told what stands above it
+            told = f'<td data-head="{escape(_plain(head))}"'
+            rows = [re.sub(r"<td(?! data)", told, row, count=1) for row in rows]
+        table = "<tr".join(rows)
+    return f'<div class="{kind}" tabindex="0">{table}</div>'
 
 
 def _bent(attribute: re.Match, page: Page) -> str:
@@ -157,13 +177,15 @@ def _cell(cell: dict, page: Page) -> str:
     """A cell, with the outputs that are stored in it."""
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
-        return _markdown(source, page)
-    outputs = "".join(_output(output, page) for output in cell["outputs"])
+        body = _markdown(source, page)
+        page.said = "".join(re.findall(r"<p>(.*?)</p>", body, re.DOTALL)[-1:])
+        return body
+    outputs = "".join(_output(output, source, page) for output in cell["outputs"])
     code = _source("cell.py", source)
     return f'<div class="input">{code}</div>\n<div class="output">{outputs}</div>'
 
 
-def _output(output: dict, page: Page) -> str:
+def _output(output: dict, source: str, page: Page) -> str:
     """What a cell printed, drew or raised."""
     if output["output_type"] == "stream":
         return f"<pre>{ansi2html(''.join(output['text']))}</pre>"
@@ -172,10 +194,19 @@ def _output(output: dict, page: Page) -> str:
     data = {kind: "".join(text) for kind, text in output["data"].items()}
     if "image/png" in data:
         picture = data["image/png"].replace("\n", "")
-        above = escape(_plain(page.headings[-1][2]) if page.headings else "")
-        return f'<img src="data:image/png;base64,{picture}" alt="figure in “{above}”">\n'
+        return f'<img src="data:image/png;base64,{picture}" alt="{_shown(source, page)}">\n'
     if "text/markdown" in data:
         return _markdown(data["text/markdown"], page)
     if "text/html" in data:  # its styles would be those of the whole page
         return re.sub(r"<style>.*?</style>", "", data["text/html"], flags=re.DOTALL)
     return f"<pre>{ansi2html(data['text/plain'])}</pre>"
+
+
+def _shown(source: str, page: Page) -> str:
+    """What a figure shows: what was said before it, and what its code writes at its axes."""
+    written = re.findall(r'\b(?:[xy]|[xy]label|title)="([^"{]+)"', source)
+    above = page.headings[-1][2] if page.headings else ""
+    told = (
+        f"{page.said} Written in it: {', '.join(dict.fromkeys(written))}." if written else page.said
+    )
+    return escape(" ".join(_plain(f"figure in “{above}”. {told}").split()))

@@ -5,9 +5,8 @@ import torch
 from golden import PROCESS, TABLES, WALK, Comparison, Golden
 from golden.solvers import cosine_log_alpha, toy
 from minidit import Diffusion, euler_maruyama, scaled_linear, vp_sde
-from minidit.solvers.continuous import continuous
 from minidit.solvers.sde import rate
-from minidit.solvers.spacing import between, log_snr, position
+from minidit.solvers.spacing import between, continuous, log_snr, position
 
 
 def discrete():

@@ -9,9 +9,8 @@ import torch
 from golden import DOUBLE, WALK, Comparison, Golden
 from minidit import Diffusion, dpm_adaptive, dpm_solver, sample, scaled_linear, vp_sde
 from minidit.solvers.adaptive import growth
-from minidit.solvers.continuous import continuous
 from minidit.solvers.dpm import fast_orders
-from minidit.solvers.spacing import between, grid, log_snr, position
+from minidit.solvers.spacing import between, continuous, grid, log_snr, position
 
 SPACINGS = {"time_uniform": "time", "logSNR": "logsnr", "t2": "quadratic"}
 

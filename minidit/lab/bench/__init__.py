@@ -1,4 +1,4 @@
-"""How fast the package is: against a plain reading of the papers, and against the machine.
+"""How fast the package is: against a plain reading of the papers, others, and the machine.
 
 `bench` measures; what it found is a dict of plain values, and `page` makes a Markdown page of it.
 """
@@ -8,33 +8,26 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from minidit._validate import check_choice, check_positive
-from minidit.lab.bench.contest import NETWORKS, SCALE, SIZES, STEPS, TASKS, Contest, peak_memory
+from minidit.lab.bench import contest as rules
+from minidit.lab.bench.contest import GROWTH, NETWORKS, TASKS, Contest, Maker, find_peers
 from minidit.lab.runner import machine, markdown
 from minidit.training.matmul import onednn, onednn_is_exact
 
-Calls = dict[str, Callable[[], object]]
-
-BASE = {"tokens": 49, "width": 128, "depth": 6, "batch": 32}
-AXES = {  # 28×28 pixels in patches of 14, 7, 4 and 2
-    "tokens": (4, 16, 49, 196),
-    "width": (64, 128, 256, 512),
-    "depth": (2, 4, 8, 16),
-    "batch": (8, 16, 32, 64, 128),
-}
+__all__ = ["GROWTH", "bench", "find_peers", "page"]
 
 
 def bench(
     sizes: Sequence[str] = ("small", "tokens"),
     networks: Sequence[str] = tuple(NETWORKS),
     *,
-    growth: bool = False,
+    tasks: Sequence[str] = TASKS,
+    peers: dict[str, Maker] | None = None,
     repeats: int = 9,
     batch: int | None = None,
     device: torch.device | str = "cpu",
@@ -44,59 +37,40 @@ def bench(
 ) -> dict:
     """Time the networks of every size, at every task, `repeats` times in turns.
 
-    `growth`: instead, a training step of the package's along `AXES`. `seconds`: how long a turn is,
-    at least; `batch`: instead of the sizes' own. `report` hears a line for each measurement. Raises
+    `peers`: see `find_peers`; they are held against the DiT. `seconds`: how long a turn is, at
+    least; `batch`: instead of the sizes' own. `report` hears a line for each measurement. Raises
     ArithmeticError if package and plain version don't agree.
     """
     check_positive(repeats=repeats, batch=1 if batch is None else batch)
-    for name, chosen, known in (("sizes", sizes, SIZES), ("networks", networks, NETWORKS)):
+    every = rules.SIZES | GROWTH
+    for name, chosen, known in (("sizes", sizes, every), ("networks", networks, NETWORKS)):
         for one in chosen:
             check_choice(name, one, known)
     if not seconds > 0:
         raise ValueError(f"seconds={seconds:g} must be above 0, e.g. 0.2")
-    cases = [({"size": s, "network": n}, SIZES[s], n) for s, n in product(sizes, networks)]
-    tasks, contestants = TASKS, ("plain", "package")
-    if growth:
-        places = [{"axis": axis, "value": v} for axis, values in AXES.items() for v in values]
-        cases = [(at, _grown(**BASE | {at["axis"]: at["value"]}), "DiT") for at in places]
-        tasks, contestants = ("training step",), ("package",)
-    device, rows, options = torch.device(device), [], {"batch": batch, "compiled": compiled}
-    for names, size, network in cases:
-        fresh = partial(Contest, size, network, device=device, **options)
-        more = {"MiB": {who: peak_memory(fresh, who, device) for who in contestants}}
-        contest = fresh()
-        if "plain" in contestants:
-            more["differences"] = contest.differences()
+    device, rows = torch.device(device), []
+    how = {"batch": batch, "device": device, "compiled": compiled}
+    for size, network in product(sizes, networks):
+        contest = Contest(every[size], network, peers=peers if network == "DiT" else {}, **how)
+        more = {"size": size, "network": network, "differences": contest.differences()}
         for task in tasks:
-            row = names | {"task": task} | _row(contest, task, contestants, repeats, seconds)
-            rows.append(row | (more if task == "training step" else {}))
-            spent = median_and_quartiles(row["seconds"]["package"])[0]
-            report(f"{', '.join(map(str, names.values()))}, {task}: {1e3 * spent:.1f} ms")
+            rows.append(more | {"task": task} | _row(contest, task, repeats, seconds))
+            spent, _, _ = median_and_quartiles(rows[-1]["seconds"]["package"])
+            report(f"{size}, {network}, {task}: {1e3 * spent:.1f} ms")
     return {
         **{"rows": rows, "compiled": compiled, "at once": batch, "platform": device.type},
         **machine(),
-        "vectors": torch.backends.cpu.get_cpu_capability(),
         "oneDNN's float32 is exact": onednn_is_exact(),
-        **({"base": BASE} if growth else {}),
     }
 
 
-def _grown(tokens: int, width: int, depth: int, batch: int) -> dict:
-    """A size like those of `SIZES`."""
-    model = dict(patch_size=28 // math.isqrt(tokens), hidden_size=width, depth=depth)
-    model = SIZES["small"]["model"] | model | {"num_heads": width // 32}
-    return {"model": model, "batch": (batch, batch)}
-
-
-def _row(
-    contest: Contest, task: str, contestants: Sequence[str], repeats: int, seconds: float
-) -> dict:
-    """Seconds of them and of a matrix product, in turns; the products of a GPU in bfloat16, too."""
+def _row(contest: Contest, task: str, repeats: int, seconds: float) -> dict:
+    """Seconds of all and of a matrix product, in turns; the products of a GPU in bfloat16, too."""
     dtypes = {"float32": torch.float32}
     if contest.device.type == "cuda":
         dtypes["bfloat16"] = torch.bfloat16
     products = {name: large_product(contest.device, dtype) for name, dtype in dtypes.items()}
-    calls = {who: contest.contestants(task)[who] for who in contestants}
+    calls = contest.contestants(task)
     calls |= {name: multiply for name, (multiply, _) in products.items()}
     found = take_turns(calls, repeats, contest.device, seconds)
     ceilings = {name: flops / min(found.pop(name)) for name, (_, flops) in products.items()}
@@ -122,7 +96,7 @@ def large_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[]
 
 
 def take_turns(
-    contestants: Calls, repeats: int, device: torch.device, seconds: float
+    contestants: dict[str, Callable], repeats: int, device: torch.device, seconds: float
 ) -> dict[str, list[float]]:
     """Seconds of each contestant's call, `repeats` times, one after the other: A, B, A, B, …
 
@@ -152,52 +126,41 @@ def take_turns(
 def page(results: dict) -> str:
     """What was found as a Markdown page."""
     rows, mode, on_gpu = results["rows"], results["compiled"], results["platform"] == "cuda"
+    sets = f"{results['vectors']} used; {results.get('instruction sets') or 'others not noted'}"
     head = (
-        f"On {results['device']} ({results['vectors']}), {results['threads']} threads, torch "
+        f"On {results['device']} ({sets}), {results['threads']} threads, torch "
         f"{results['torch']}, revision {results['revision']}: medians, and quartiles in brackets; "
         f"the package in {'mixed precision' if on_gpu else 'float32'}"
         f"{f' and compiled ({mode}), but for sampling' if mode else ''}. A multiply-accumulate "
         "counts as two FLOPs; the ceiling is the fastest large matrix product between the turns, "
-        "in the same precision. Memory is that of a training step. "
+        "in the same precision. The plain version computes the same, in float32; networks of "
+        "others, if there are any, train and sample in the package's loops. Sampling is "
+        f"{rules.STEPS} steps of DDIM with guidance {rules.SCALE:g}."
     )
-    cells = [_cells(row, "bfloat16" if on_gpu else "float32") for row in rows]
-    title = "How fast is it?"
-    if "base" not in results:
-        head += f"The plain version computes the same, in float32. Sampling is {STEPS} steps of "
-        head += f"DDIM with guidance {SCALE:g}."
-    else:
-        title = "How do time and memory of a training step grow?"
-        base = ", ".join(f"{key} {value}" for key, value in results["base"].items())
-        head += f"DiT on 28×28 pixels, {base}, and one of the four changed. The power k is that of "
-        head += "y ∝ x^k, fitted to the values of that name."
-    for axis in results.get("base", ()):
-        along = [row for row in rows if row["axis"] == axis]
-        values, memory = [row["value"] for row in along], [row["MiB"]["package"] for row in along]
-        spent = [median_and_quartiles(row["seconds"]["package"])[0] for row in along]
-        found = {"axis": axis, "value": "**power**", "package, ms": power(values, spent)}
-        cells.append(found | {"MiB, package": power(values, memory)})
-    lines = [[cell.get(key, "") for key in cells[0]] for cell in cells]
-    return f"# {title}\n\n{head}\n\n{markdown(list(cells[0]), lines)}\n"
+    lines = [line for row in rows for line in _lines(row, "bfloat16" if on_gpu else "float32")]
+    titles = ["size", "network", "task", "batch", "who", "ms", "package: times as fast"]
+    text = f"# How fast is it?\n\n{head}\n\n"
+    text += markdown([*titles, "GFLOP/s", "of the ceiling", "images/s"], lines) + "\n"
+    powers = [f"{axis}^{power(rows, axis)}" for axis in rules.AXES if power(rows, axis)]
+    base = ", ".join(f"{axis} {value}" for axis, value in rules.BASE.items())
+    told = f"\nOf {base} one was changed at a time: the package's time grows with "
+    return text + (f"{told}{', '.join(powers)}.\n" if powers else "")
 
 
-def _cells(row: dict, precision: str) -> dict[str, str]:
-    """One row of the table, by column; `precision`: the package's."""
-    spent = {who: median_and_quartiles(values) for who, values in row["seconds"].items()}
-    rates = {who: row["FLOPs"] / median / 1e9 for who, (median, _, _) in spent.items()}  # GFLOP/s
-    used, memory = {"plain": "float32", "package": precision}, row.get("MiB", {})
-    names = [key for key in ("size", "network", "axis", "value", "task", "batch") if key in row]
-    cells = {key: str(row[key]) for key in names}
-    cells |= {f"{who}, ms": _spread([1e3 * s for s in spent[who]], ".1f") for who in spent}
-    if "plain" in spent:
-        pairs = zip(row["seconds"]["plain"], row["seconds"]["package"])  # turn by turn
-        cells["times as fast"] = _spread(median_and_quartiles([a / b for a, b in pairs]), ".2f")
-    cells |= {f"GFLOP/s, {who}": f"{rates[who]:.0f}" for who in spent}
-    for who in spent if "ceiling" in row else ():
-        ceiling = row["ceiling"][used[who]] / 1e9
-        cells[f"ceiling, {who}"] = f"{rates[who] / ceiling:.0%} of {ceiling:.0f}"
-    for who in spent:
-        cells[f"MiB, {who}"] = "–" if memory.get(who) is None else f"{memory[who]:.0f}"
-    return cells | {"images/s, package": f"{row['batch'] / spent['package'][0]:.1f}"}
+def _lines(row: dict, precision: str) -> list[list[str]]:
+    """A line of the table for each contestant; `precision`: that of all but the plain version."""
+    lines = []
+    for who, values in row["seconds"].items():
+        spent = median_and_quartiles(values)
+        rate = row["FLOPs"] / spent[0]
+        most = row.get("ceiling", {}).get("float32" if who == "plain" else precision, math.inf)
+        turns = zip(values, row["seconds"]["package"])
+        ratio = _spread(median_and_quartiles([a / b for a, b in turns]), ".2f")
+        cells = [str(row[key]) for key in ("size", "network", "task", "batch")]
+        cells += [who, _spread([1e3 * s for s in spent], ".1f"), ratio if who != "package" else ""]
+        share = f"{rate / most:.0%} of {most / 1e9:.0f}" if most < math.inf else "–"
+        lines.append([*cells, f"{rate / 1e9:.0f}", share, f"{row['batch'] / spent[0]:.1f}"])
+    return lines
 
 
 def _spread(values: Sequence[float], form: str) -> str:
@@ -212,9 +175,11 @@ def median_and_quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return middle, low, high
 
 
-def power(xs: Sequence[float], ys: Sequence[float | None]) -> str:
-    """The k of y ∝ x^k that fits best in the logarithms; "–" if there is nothing to fit."""
-    if len(xs) < 2 or None in ys:
-        return "–"
-    logs = ([math.log(z) for z in zs] for zs in (xs, ys))
-    return f"{statistics.linear_regression(*logs).slope:.2f}"
+def power(rows: Sequence[dict], axis: str) -> str:
+    """The k of seconds ∝ x^k, fitted to rows "axis x"; "" if there are fewer than two."""
+    found = [row for row in rows if row["size"].startswith(f"{axis} ")]
+    if len(found) < 2:
+        return ""
+    xs = [math.log(int(row["size"].split()[1])) for row in found]
+    ys = [math.log(median_and_quartiles(row["seconds"]["package"])[0]) for row in found]
+    return f"{statistics.linear_regression(xs, ys).slope:.2f}"

@@ -1,10 +1,15 @@
-"""The benchmark's contestants: the package, and a plain reading of the papers, see `plain`.
+"""The benchmark's contestants: the package, a plain reading of the papers, networks of others.
 
-With the same weights both compute the same: what is compared is how the same work is done.
+With the same weights package and `plain` compute the same: what is compared is how the same work is
+done. Networks of others train and sample in the package's loops: what differs is the network.
 """
 
-from collections.abc import Callable
-from functools import cached_property
+import copy
+import math
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
+from functools import partial
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +27,8 @@ from minidit.training.generate import generate
 from minidit.training.matmul import fast_matmul
 from minidit.uvit import UViT
 
+Maker = Callable[[dict], nn.Module]
+
 NETWORKS = {"DiT": DiT, "U-ViT": UViT}
 TASKS = ("forward", "training step", "sampling")
 STEPS, SCALE = 10, 2.0  # of sampling
@@ -38,13 +45,78 @@ SIZES: dict[str, dict] = {
     "S/2": dict(model=_LATENTS | {"hidden_size": 384, "num_heads": 6}, batch=(8, 128)),
     "B/2": dict(model=_LATENTS | {"hidden_size": 768, "num_heads": 12}, batch=(4, 64)),
 }
+BASE = {"tokens": 49, "width": 128, "depth": 6, "batch": 32}
+AXES = {  # along which time grows: one of the four is changed at a time; 28×28 pixels
+    "tokens": (4, 16, 49, 196),
+    "width": (64, 128, 256, 512),
+    "depth": (2, 4, 8, 16),
+    "batch": (8, 16, 32, 64, 128),
+}
+
+
+def _grown(tokens: int, width: int, depth: int, batch: int) -> dict:
+    model = dict(patch_size=28 // math.isqrt(tokens), hidden_size=width, depth=depth)
+    return {"model": _MNIST | model | {"num_heads": width // 32}, "batch": (batch, batch)}
+
+
+GROWTH = {f"{axis} {v}": _grown(**BASE | {axis: v}) for axis, vs in AXES.items() for v in vs}
+
+
+def find_peers(told: Iterable[str] = ()) -> dict[str, Maker]:
+    """Makers of other networks, by name: those told, and diffusers' DiT where that is installed.
+
+    Each is told as "NAME=module:function". Given a size's `model`, the function makes a network
+    (x, t, y) → (b, c, h, w) of this width, depth and number of tokens, whose labels are
+    0 … num_classes, the last one for none. Raises ValueError if there is no such function.
+    """
+    peers: dict[str, Maker] = {}
+    with suppress(ImportError, RuntimeError):  # the second, if what it needs in turn is missing
+        from diffusers import DiTTransformer2DModel  # noqa: F401
+
+        peers["diffusers"] = _diffusers
+    for one in told:
+        name, _, place = one.partition("=")
+        module, _, function = place.partition(":")
+        try:
+            if name in ("", "plain", "package"):
+                raise ValueError("it needs a name of its own")
+            peers[name] = getattr(import_module(module), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            way_out = "give NAME=module:function, and the module's folder in PYTHONPATH"
+            raise ValueError(f"peer {one} is not found ({error}); {way_out}") from None
+    return peers
+
+
+def _diffusers(size: dict) -> nn.Module:
+    from diffusers import DiTTransformer2DModel
+
+    renamed = dict(num_heads="num_attention_heads", depth="num_layers", input_size="sample_size")
+    renamed |= dict(num_classes="num_embeds_ada_norm", hidden_size="attention_head_dim")
+    told = {renamed.get(name, name): value for name, value in size.items()}
+    told["attention_head_dim"] //= size["num_heads"]
+    return DiTTransformer2DModel(**told)
+
+
+class Peer(nn.Module):
+    """A network of others, and what training and sampling ask the package's one for."""
+
+    def __init__(self, network: nn.Module, like: nn.Module) -> None:
+        super().__init__()
+        self.network, self.null_label = network, like.null_label
+        self.in_channels, self.size = like.in_channels, like.size
+        self.label_embed = copy.deepcopy(like.label_embed).requires_grad_(False)  # drops labels
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """(b, c, h, w), (b,), (b,) → (b, c, h, w)."""
+        out = self.network(x, t, y)
+        return getattr(out, "sample", out)  # of diffusers
 
 
 class Contest:
-    """The package and the plain version of one network, with the same weights and data.
+    """The package and the plain version of one network, with the same weights and data; and peers.
 
     `size`: like the values of `SIZES`; `network`: "DiT" or "U-ViT"; `compiled`: the package's, as
-    for `DistributedRun`. Either training is set up when first used, from the weights of then.
+    for `DistributedRun`; `peers`: makers of other networks, see `find_peers`.
     """
 
     def __init__(
@@ -55,9 +127,10 @@ class Contest:
         batch: int | None = None,
         device: torch.device | str = "cpu",
         compiled: str | None = None,
+        peers: dict[str, Maker] | None = None,
     ) -> None:
         check_choice("network", network, NETWORKS)
-        self.device, self.compiled, model = torch.device(device), compiled, size["model"]
+        self.device, model = torch.device(device), size["model"]
         self.batch = batch or size["batch"][self.device.type == "cuda"]
         check_positive(batch=self.batch)
         self.model = _awake(NETWORKS[network](learn_sigma=False, **model)).to(device)
@@ -65,30 +138,28 @@ class Contest:
         n, channels = max(IMAGES, self.batch), model["in_channels"]
         shape = (n, channels, model["input_size"], model["input_size"])
         # Images as bytes, or latents: what they show makes no difference.
-        self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8)
         if channels == 4:
-            self.images = torch.randn(shape)
-        self.labels = torch.randint(0, model["num_classes"], (n,))
-        self.recipe = Recipe(
+            images = torch.randn(shape)
+        labels = torch.randint(0, model["num_classes"], (n,))
+        recipe = Recipe(
             10**6, self.batch, 1e-4, betas=(0.9, 0.999), warmup=0, cooldown=0.0, ema_decay=0.9999
         )
         self.diffusion = Diffusion(linear(), "eps")
         x0 = torch.randn(self.batch, *shape[1:])
         t = torch.randint(0, len(self.diffusion), (self.batch,))
-        inputs = (x0, t, torch.randn_like(x0), self.labels[: self.batch])
+        inputs = (x0, t, torch.randn_like(x0), labels[: self.batch])
         self.inputs = tuple(z.to(self.device) for z in inputs)
-        self.wanted = self.labels[: max(1, self.batch // 4)]  # what is sampled
-
-    @cached_property
-    def plain(self) -> PlainRun:
-        """The plain version and its training."""
-        return PlainRun(self.model, self.images, self.labels, self.recipe)
-
-    @cached_property
-    def run(self) -> DistributedRun:
-        """The package's training."""
-        parts = self.model, self.diffusion, self.images, self.labels, self.recipe
-        return DistributedRun(*parts, compiled=self.compiled)
+        self.wanted = labels[: max(1, self.batch // 4)]  # what is sampled
+        self.plain = PlainRun(self.model, images, labels, recipe)
+        parts = self.diffusion, images, labels, recipe
+        self.runs = {"package": DistributedRun(self.model, *parts, compiled=compiled)}
+        for name, maker in (peers or {}).items():
+            peer = Peer(maker(model), self.model).to(device)
+            if (found := self.forward(peer.eval()).shape) != x0.shape:
+                told = f"{tuple(found)} to images {tuple(x0.shape)}; it must answer as many numbers"
+                raise ValueError(f"peer {name} answers {told}")
+            self.runs[name] = DistributedRun(peer, *parts)
 
     def flops(self, task: str) -> int:
         """Two for each multiply-accumulate; a backward pass takes twice as many as a forward."""
@@ -97,24 +168,23 @@ class Contest:
         return 2 * self.macs * passes[task]
 
     def contestants(self, task: str) -> dict[str, Callable[[], object]]:
-        """{"plain": …, "package": …}: what is to be timed."""
+        """{"plain": …, "package": …, peers}: what is to be timed."""
         plain = {
             "forward": lambda: self.forward(self.plain.network),
-            "training step": lambda: self.plain.step(),
+            "training step": self.plain.step,
             "sampling": self.plainly_sampled,
         }
-        package = {
-            "forward": lambda: self.quickly(lambda: self.forward(self.run.network)),
-            "training step": self.step,
-            "sampling": lambda: self.quickly(self.sampled),
+        return {"plain": plain[task]} | {
+            name: partial(self.do, task, run) for name, run in self.runs.items()
         }
-        return {"plain": plain[task], "package": package[task]}
 
-    def quickly(self, call: Callable[[], Tensor]) -> Tensor:
-        """What the package computes, the way it does: on a GPU in mixed precision."""
-        half = torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
-        with half, fast_matmul(self.model):
-            return call()
+    def do(self, task: str, run: DistributedRun) -> Tensor:
+        """A task as the package does it: on a GPU in mixed precision."""
+        half = self.device.type == "cuda" and task != "training step"  # which has it anyway
+        with torch.autocast("cuda", torch.bfloat16) if half else nullcontext(), run.products():
+            if task == "training step":
+                return run.step()
+            return self.forward(run.network) if task == "forward" else self.sampled(run.model)
 
     @torch.no_grad()
     def forward(self, network: Denoiser) -> Tensor:
@@ -122,31 +192,26 @@ class Contest:
         x0, t, _, y = self.inputs
         return network(x0, t, y)
 
-    def step(self) -> Tensor:
-        """A training step of the package."""
-        with self.run.products():
-            return self.run.step()
-
-    def sampled(self) -> Tensor:
-        """Samples of the package, as the command line draws them."""
+    def sampled(self, model: nn.Module) -> Tensor:
+        """Samples, as the command line draws them."""
         how = {"guidance": SCALE, "steps": STEPS}
-        return sample(generate(self.model, self.diffusion, self.wanted, **how))
+        return sample(generate(model, self.diffusion, self.wanted, **how))
 
     def plainly_sampled(self) -> Tensor:
         """The same samples."""
-        shape = len(self.wanted), *self.images.shape[1:]
+        shape = len(self.wanted), *self.inputs[0].shape[1:]
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         steps = select_steps(self.diffusion.schedule, STEPS)
         return self.plain.ddim(x, self.wanted.to(self.device), steps, SCALE)
 
     def differences(self) -> dict[str, float]:
-        """How far the two are apart, relative, at the weights they have now, both in float32.
+        """How far package and plain version are apart, relative, at the weights they have now.
 
-        Raises ArithmeticError where it is more than rounding explains.
+        Both in float32. Raises ArithmeticError where it is more than rounding explains.
         """
         (x0, t, noise, y), weights = self.inputs, dict(self.model.named_parameters())
         with fast_matmul(self.model):
-            output, drawn = self.forward(self.model), self.sampled()
+            output, drawn = self.forward(self.model), self.sampled(self.model)
             loss = self.diffusion.loss(self.model, x0, t, noise, y).mean()
             ours = torch.autograd.grad(loss, [weights[k] for k in self.plain.learnt])
         plain_loss = self.plain.loss(x0, t, noise, y)
@@ -161,23 +226,6 @@ class Contest:
         if not all(value < TOLERANCE for value in found.values()):
             raise ArithmeticError(f"package and plain version differ: {found}")
         return found
-
-
-def peak_memory(fresh: Callable[[], Contest], who: str, device: torch.device) -> float | None:
-    """MiB of a training step: weights, optimiser, average, activations; None but on a GPU.
-
-    `who`: "plain" or "package", in a contest of its own, which `fresh` makes.
-    """
-    if device.type != "cuda":
-        return None
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step = fresh().contestants("training step")[who]
-    for _ in range(3):  # from the second on, the optimiser has its memory
-        step()
-    torch.cuda.synchronize()
-    return round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
 
 
 def _apart(a: Tensor, b: Tensor, floor: float = 0.0) -> float:

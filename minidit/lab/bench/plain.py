@@ -128,15 +128,9 @@ class PlainRun:
         self.optimizer = torch.optim.AdamW(parameters, foreach=False, **numbers)
         self.device = parameters[0].device
         on_gpu = self.device.type == "cuda"
-        loader = DataLoader(
-            TensorDataset(images, labels),
-            recipe.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=4 if on_gpu else 0,  # as in DiT's code; a CPU has no one to spare
-            pin_memory=on_gpu,
-            persistent_workers=on_gpu,
-        )
+        how = dict(shuffle=True, drop_last=True, pin_memory=on_gpu, persistent_workers=on_gpu)
+        how["num_workers"] = 4 * on_gpu  # as in DiT's code; a CPU has no one to spare
+        loader = DataLoader(TensorDataset(images, labels), recipe.batch_size, **how)
         self.batches = (batch for _ in itertools.count() for batch in loader)  # pass by pass
         beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)  # DDPM's linear schedule
         self.levels = torch.cumprod(1 - beta, dim=0).tolist()  # ᾱ
