@@ -24,7 +24,7 @@ _TEXT = dict(encoder="text", words=list(captions.WORDS), length=captions.LENGTH)
 _LAYOUT = dict(encoder="layout", kinds=list(scenes.KINDS), colours=list(scenes.COLOURS))
 _LAYOUT |= dict(length=scenes.SLOTS)
 _HALF = dict(patch_size=4, hidden_size=64, depth=4, num_heads=4, label_std=1.0)
-_IMAGE = dict(diffusion=_LINE, recipe=_LONG | {"steps": 2400, "batch_size": 32})
+_IMAGE = dict(diffusion=_LINE, recipe=_LONG | {"steps": 4000, "batch_size": 32})
 
 # "demo": a minute or two on two cores. "speedrun": as soon as possible; experiment "speedrun"
 # undoes it part by part. "mnist": the shipped weights. "mnist-fine" and "uvit-mnist-fine": smaller
