@@ -40,15 +40,13 @@ class Schedule:
             if not isinstance(table := getattr(self, name), Tensor):
                 check_tensor(name, table, "(T,)")  # says what is wrong
             if table.shape != self.alpha.shape or table.ndim != 1:
-                shape = tuple(table.shape)
-                raise ValueError(f"{name} has shape {shape}; all tables are (T,), of one length")
+                raise ValueError(f"{name} has shape {tuple(table.shape)}; all are (T,), alike")
         power = 2 if self.path == "variance_preserving" else 1
         off = (self.alpha.double() ** power + self.sigma.double() ** power - 1).abs()
         if not ((self.alpha >= 0) & (self.sigma > 0) & (off < 1e-3)).all():
             rule = "α ≥ 0, σ > 0 and " + ("α² + σ² = 1" if power == 2 else "α + σ = 1")
-            raise ValueError(
-                f"alpha and sigma don't have {rule} at all steps of a {self.path} path"
-            )
+            told = f"alpha and sigma don't have {rule}"
+            raise ValueError(f"{told} at all steps of a {self.path} path")
 
     def __len__(self) -> int:
         return len(self.alpha)
@@ -176,7 +174,9 @@ def _check_steps(t: Tensor, batch: int, T: int) -> None:
         check_times(t, batch)  # says what is wrong
     if t.is_floating_point() or t.dtype == torch.bool:
         raise TypeError(f"t has dtype {t.dtype}; schedule steps are integers 0 … {T - 1}")
-    check_range("t", t, T, "is a step of the schedule")
+    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
+    if t.is_cpu and not traced and ((t < 0) | (t >= T)).any():  # a GPU would have to be awaited
+        check_range("t", t, T, "is a step of the schedule")  # says what is wrong
 
 
 def _from_betas(betas: Tensor, name: str) -> Schedule:
