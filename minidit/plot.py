@@ -126,10 +126,21 @@ def dots(
                 ax.plot([mean], [row], "|", color=COLORS[5], markersize=16, markeredgewidth=2.5)
                 ax.plot(values, [row] * len(values), "o", color=COLORS[0], alpha=0.6, markersize=6)
             if measure in log:
-                ax.set_xscale("log")
+                by_factors(ax)
             else:
                 ax.locator_params(axis="x", nbins=few, steps=[1, 2, 5, 10])
         ax.figure.suptitle(title, x=0.01, ha="left")
+
+
+def by_factors(ax) -> None:
+    """Give the axes a logarithmic x with a few round numbers, even within a decade."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    ax.set(xscale="log")
+    low, high = ax.get_xlim()
+    few = MaxNLocator(4, steps=[1, 2, 5, 10])
+    locator = few if high < 10 * low else LogLocator(subs=(1, 3) if high < 100 * low else (1,))
+    ax.xaxis.set(major_locator=locator, minor_locator=NullLocator(), major_formatter="{x:g}")
 
 
 def marks(panels: Panels, *, falling: Sequence[str] = ()) -> None:

@@ -31,6 +31,7 @@ from minidit.lab.runner import (
     rows,
     run_experiment,
     table,
+    tuned,
 )
 
 RESULTS = Path(__file__).parents[1] / "data" / "results"
@@ -248,6 +249,54 @@ def test_a_page_says_which_differences_are_told_from_chance(tmp_path, monkeypatc
         assert ("against “one”" in page and "| ten | 3 | ×10.00 |" in page) == found
 
 
+def rated(settings, seed):
+    """A distance that is least at rate 1 for "low", and at three times that for "high"."""
+    best = {"low": 1.0, "high": runner.RATES[-1]}[settings["name"]]
+    far = math.inf if settings["name"] == "high" and settings["rate"] < 1 else 1.0  # diverged
+    return {"frechet": far * (1 + abs(math.log(settings.get("rate", 1.0) / best))) + seed / 1000}
+
+
+RATED = Experiment(
+    *("?", {name: {"name": name} for name in ("low", "high")}, {"smoke": {}, "cpu": {}}),
+    *(rated, {"frechet": ".2f"}, "low"),
+)
+
+
+def test_each_variant_gets_its_own_best_rate(tmp_path, monkeypatch):
+    best = tuned("rated", RATED, tmp_path)
+    assert best.variants() == {
+        "low": {"name": "low", "rate": 1.0},
+        "high": {"name": "high", "rate": runner.RATES[-1]},
+    }
+    swept = json.loads((tmp_path / "rated-rates.json").read_text())["runs"]
+    assert len(swept) == 2 * 3 * 3 and {run["seed"] for run in swept} == set(runner.SWEPT)
+    monkeypatch.setitem(EXPERIMENTS, "rated", RATED)
+    for more in (["--tune"], []):  # what was found once is heeded
+        assert main(["experiment", "rated", "--seeds", "2", "--out", str(tmp_path), *more]) == 0
+        runs = json.loads((tmp_path / "rated.json").read_text())["runs"]
+        assert [run["settings"]["rate"] for run in runs] == [
+            1.0,
+            best.variants()["high"]["rate"],
+        ] * 2
+    assert "high, rate × 3.2 | 3 | 1.10" in (tmp_path / "rated.md").read_text()
+
+
+def test_runs_at_another_rate_are_made_again(tmp_path):
+    plain = run_experiment(
+        "rated", replace(RATED, trial=lambda s, seed: {"frechet": 1.0}), tmp_path
+    )
+    again = run_experiment("rated", tuned("rated", RATED, tmp_path), tmp_path)
+    assert len(plain["runs"]) == len(again["runs"]) == 2
+    assert {run["frechet"] for run in again["runs"]} == {1.0}
+    assert {run["settings"].get("rate") for run in plain["runs"]} == {None}
+    assert None not in {run["settings"].get("rate") for run in again["runs"]}
+
+
+def test_what_measures_no_distance_cannot_be_tuned(tmp_path):
+    with pytest.raises(ValueError, match="experiment='sum' compares no distances"):
+        tuned("sum", counting([]), tmp_path)
+
+
 def test_a_run_without_a_new_column_is_made_again(tmp_path):
     def trial(settings, seed):
         return {"sum": 1, "more": 2}
@@ -350,12 +399,15 @@ def test_stored_runs_are_recognised(name, tmp_path):
     copy(path, tmp_path)
     (scale,) = {run["scale"] for run in stored["runs"]}
     seeds = 1 + max(run["seed"] for run in stored["runs"])
-    variants = experiment.variants()
 
     def refuse(settings, seed):
         raise AssertionError("a run is missing")
 
-    frozen = replace(experiment, trial=refuse, variants=lambda: variants)
+    frozen = replace(experiment, trial=refuse)
+    if (sweep := path.with_name(f"{name}-rates.json")).exists():
+        copy(sweep, tmp_path)
+        frozen = tuned(name, frozen, tmp_path, scale=scale)
+    variants = frozen.variants()
     results = run_experiment(name, frozen, tmp_path, seeds=seeds, scale=scale)
     place = itemgetter("seed", "variant")
     assert sorted(results["runs"], key=place) == sorted(stored["runs"], key=place)

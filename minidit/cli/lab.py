@@ -26,6 +26,7 @@ def add(subparsers) -> None:
     option("--scale", help="smoke, cpu or gpu (cpu)")
     option("--seeds", type=int, help="runs of each variant (1)")
     option("--out", help="folder of NAME.json (runs)")
+    option("--tune", action="store_true", help="first find each variant's best learning rate")
     option("--jobs", type=int, help="runs at a time, each in its own process (1)")
     option("--threads", type=int, default=1, help="processor threads of each (%(default)s)")
 
@@ -53,10 +54,10 @@ def add(subparsers) -> None:
 def experiment(args: Namespace) -> None:
     """List the experiments, or run one."""
     from minidit.lab import EXPERIMENTS, verdicts
-    from minidit.lab.runner import measures, optimisers, rows, run_experiment, table
+    from minidit.lab.runner import measures, optimisers, rows, run_experiment, table, tuned
 
     if args.name is None:
-        alone(args, "the list of experiments", "scale", "seeds", "out", "jobs")
+        alone(args, "the list of experiments", "scale", "seeds", "out", "tune", "jobs")
         for name, entry in EXPERIMENTS.items():
             print(f"{name}: {entry.question} {len(entry.variants())} variants")
         return
@@ -66,8 +67,11 @@ def experiment(args: Namespace) -> None:
         path = writable(Path(args.out) / f"{args.name}{suffix}", suffix)
     entry, seeds = EXPERIMENTS[args.name], 1 if args.seeds is None else args.seeds
     jobs = 1 if args.jobs is None else args.jobs
-    how = {"seeds": seeds, "scale": args.scale, "jobs": jobs, "report": print}
-    results = run_experiment(args.name, entry, Path(args.out), **how)
+    how = {"scale": args.scale, "jobs": jobs, "report": print}
+    sweep = path.with_name(f"{args.name}-rates.json")
+    if args.tune or sweep.exists():
+        entry = tuned(args.name, entry, path.parent, **how)
+    results = run_experiment(args.name, entry, path.parent, seeds=seeds, **how)
     page = f"# {results['question']}\n"
     for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
         page += f"\nScale: {scale}{optimisers(results, scale)}\n\n{table(results, scale)}\n"
@@ -78,6 +82,9 @@ def experiment(args: Namespace) -> None:
             found = verdicts.verdicts(results, pairs=pairs, scale=scale)
             page += f"\nFréchet distance against “{base}”. {verdicts.RULE}\n\n"
             page += f"{verdicts.table(found)}\n"
+    if sweep.exists():
+        tried = table(read_json(sweep, {"runs": [dict]}, "run it again with --tune"))
+        page += f"\nThe sweep that found each variant's rate, with seeds of its own:\n\n{tried}\n"
     with replacing(path.with_suffix(".md")) as file:
         file.write(page.encode())
     panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -28,6 +28,8 @@ from minidit.weights.files import locked, read_json, write_json
 
 _CPUINFO = Path("/proc/cpuinfo")
 SCALES = ("smoke", "cpu", "gpu")
+RATES = (10**-0.5, 1.0, 10**0.5)  # as factors: half a decade apart
+SWEPT = range(100, 103)  # seeds of a sweep: those that are compared had no say in their rate
 # These may be large, and nothing has diverged.
 COSTS = ("parameters", "tokens", "MMACs", "steps", "processor seconds")
 
@@ -63,21 +65,22 @@ def run_experiment(
     experiment: Experiment,
     out: Path,
     *,
-    seeds: int = 1,
+    seeds: int | Sequence[int] = 1,
     scale: str = "cpu",
     jobs: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict:
     """Run what is still missing, and keep every run in out/NAME.json as soon as it ends.
 
-    `jobs`: how many trials run at a time, see `side_by_side`; the results are the same. `report`
-    hears a line for each run. A killed experiment goes on with its next run. A run that another
-    experiment in `out` has made with the same trial, settings and seed isn't made again, whatever
-    the revision; a run that lacks one of the columns is. Raises ValueError where new runs would
-    join some of another architecture.
+    `seeds`: how many, from 0 on, or which. `jobs`: how many trials run at a time, see
+    `side_by_side`; the results are the same. `report` hears a line for each run. A killed
+    experiment goes on with its next run. A run that another experiment in `out` has made with the
+    same trial, settings and seed isn't made again, whatever the revision; a run that lacks one of
+    the columns is. Raises ValueError where new runs would join some of another architecture.
     """
     check_choice("scale", scale, experiment.scales)
-    check_positive(seeds=seeds, jobs=jobs)
+    check_positive(seeds=seeds if isinstance(seeds, int) else len(seeds), jobs=jobs)
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
     path, variants = out / f"{name}.json", experiment.variants()
 
     def keep(*more: dict) -> dict:
@@ -100,10 +103,12 @@ def run_experiment(
 
     def missing() -> Iterator[tuple[str, dict]]:
         """What is to be measured; what another experiment has measured is kept on the way."""
-        for seed, variant in product(range(seeds), variants):
+        for seed, variant in product(seeds, variants):
             key = {"variant": variant, "seed": seed, "scale": scale}
-            if _find(path, key, experiment) is None:
-                settings = merge(variants[variant], experiment.scales[scale])
+            settings = merge(variants[variant], experiment.scales[scale])
+            run = _find(path, key, experiment)
+            # After another sweep, see `tuned`, it is another run.
+            if run is None or run.get("settings", {}).get("rate") != settings.get("rate"):
                 told = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
                 _check_architecture(path, settings)
                 if (run := _made_elsewhere(out, told, experiment)) is None:
@@ -115,6 +120,41 @@ def run_experiment(
         for run in done:
             keep(run)
     return keep()
+
+
+def tuned(
+    name: str,
+    experiment: Experiment,
+    out: Path,
+    *,
+    scale: str = "cpu",
+    jobs: int = 1,
+    report: Callable[[str], None] = lambda line: None,
+) -> Experiment:
+    """The experiment with each variant at its own best rate, after a sweep over `RATES`.
+
+    What is missing of the sweep is run as by `run_experiment`, and kept as out/NAME-rates.json; the
+    least mean logarithm of "frechet" wins. Raises ValueError for experiments that compare none.
+    """
+    if experiment.base is None:
+        raise ValueError(f"experiment={name!r} compares no distances that could tell a best rate")
+    variants = experiment.variants()
+    swept = {
+        f"{variant}, rate × {rate:.2g}": settings | {"rate": rate}
+        for variant, settings in variants.items()
+        for rate in RATES
+    }
+    sweep = replace(experiment, variants=swept)
+    how = {"seeds": SWEPT, "scale": scale, "jobs": jobs, "report": report}
+    results = run_experiment(f"{name}-rates", sweep, out, **how)
+    found = measures(results, scale)["frechet"]
+
+    def best(variant: str) -> float:
+        values = [found[f"{variant}, rate × {rate:.2g}"] for rate in RATES]
+        logs = [[math.log(v) if 0 < v < math.inf else math.inf for v in of] for of in values]
+        return min(zip(map(statistics.fmean, logs), RATES))[1]
+
+    return replace(experiment, variants={v: s | {"rate": best(v)} for v, s in variants.items()})
 
 
 def _measure(trial: Callable[[dict, int], dict], told: dict) -> dict:

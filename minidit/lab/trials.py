@@ -46,10 +46,11 @@ def prepare(settings: dict, seed: int, examples: tuple[Tensor, Tensor | None] | 
     """A training run that has not begun: a fresh network, its process, and the data.
 
     Settings: `model` and `recipe` are changes of the preset `preset` (default: "demo"), `diffusion`
-    and `network` ("DiT" or "UViT") replace its own; `surgery`: {name in `SURGERY`: arguments};
-    `sequence_weight`: of the loss of `SequenceDiffusion`; `budget`, in place of a number of steps:
-    billions of multiply-accumulates in forward passes. `examples`: images (n, c, h, w), as `fit`
-    takes them, and labels (n,) in 0 … 9; by default MNIST's, but for what is held out.
+    and `network` ("DiT" or "UViT") replace its own; `rate` multiplies the recipe's; `surgery`:
+    {name in `SURGERY`: arguments}; `sequence_weight`: of the loss of `SequenceDiffusion`; `budget`,
+    in place of a number of steps: billions of multiply-accumulates in forward passes. `examples`:
+    images (n, c, h, w), as `fit` takes them, and labels (n,) in 0 … 9; by default MNIST's, but for
+    what is held out.
     """
     name = settings.get("preset", "demo")
     check_choice("preset", name, presets.PRESETS)
@@ -66,7 +67,8 @@ def prepare(settings: dict, seed: int, examples: tuple[Tensor, Tensor | None] | 
     if (weight := settings.get("sequence_weight")) is not None:
         prior = SequencePrior(data.to_unit(examples[0]), model.patch_size)
         diffusion = SequenceDiffusion(**vars(diffusion), prior=prior, sequence_weight=weight)
-    recipe = presets.recipe_of(parts, seed=seed)
+    recipe, factor = presets.recipe_of(parts, seed=seed), settings.get("rate", 1.0)
+    recipe = replace(recipe, lr=recipe.lr * factor, muon_lr=recipe.muon_lr * factor)
     if "budget" in settings:
         per_step = count(model).macs * recipe.batch_size
         recipe = replace(recipe, steps=max(1, round(settings["budget"] * 1e9 / per_step)))

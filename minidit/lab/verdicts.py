@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from minidit import plot
 from minidit.lab.runner import markdown, measures
 
 ALPHA = 0.05
@@ -122,6 +123,42 @@ def verdicts(
     if pairs is not None:
         pairs = {label: pair for label, pair in pairs.items() if {*pair} <= sound.keys()}
     return compare(sound, pairs, paired)
+
+
+def draw(
+    results: dict,
+    measure: str = "frechet",
+    pairs: dict[str, tuple[str, str]] | None = None,
+    scale: str = "cpu",
+    paired: bool = False,
+) -> None:
+    """`verdicts` as a picture: the seeds of each pair, and its factor with an interval.
+
+    Left: a dot for each seed, hollow for the one that the other is held against. Right: the factor,
+    and where it may lie by chance: all intervals of the table are right at once in 1 - `ALPHA` of
+    all cases. The grey stroke is as wide as the smallest factor that would be found. What is told
+    from chance has a colour.
+    """
+    runs = measures(results, scale)[measure]
+    pairs = pairs or {name: (name, next(iter(runs))) for name in [*runs][1:]}
+    found = verdicts(results, measure, pairs, scale, paired)
+    with plot.figure(1, 2, height=0.9 + 0.32 * len(found), widths=(3, 4)) as (seeds, factors):
+        for row, (label, one) in enumerate(found.items()):
+            hue = plot.COLORS[5 if one.told else 0]
+            for name, face, shift in zip(pairs[label], (hue, "none"), (-0.12, 0.12)):
+                at = [row + shift] * len(runs[name])
+                seeds.plot(runs[name], at, "o", mec=hue, mfc=face, alpha=0.7, markersize=4)
+            reach = one.error * quantile(ALPHA / one.comparisons, one.dof)
+            for far, color, width in ((one.smallest, "#D0D0D0", 7), (reach, hue, 2)):
+                middle = one.difference * (color == hue)
+                ends = [math.exp(middle - far), math.exp(middle + far)]
+                factors.plot(ends, [row, row], color=color, lw=width, solid_capstyle="butt")
+            factors.plot([math.exp(one.difference)], [row], "o", color=hue, markersize=6)
+        for ax, text in ((seeds, "Fréchet distance"), (factors, "better ← factor")):
+            plot.by_factors(ax)
+            ax.set(xlabel=text, yticks=range(len(found)))
+            ax.set(ylim=(len(found) - 0.4, -0.6), yticklabels=found if ax is seeds else [])
+        factors.axvline(1, color="black", lw=1)
 
 
 def table(found: dict[str, Comparison]) -> str:

@@ -178,7 +178,7 @@ def median_and_quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def power(rows: Sequence[dict], axis: str) -> str:
     """The k of seconds ∝ x^k, fitted to rows "axis x"; "" if there are fewer than two."""
     found = [row for row in rows if row["size"].startswith(f"{axis} ")]
-    if len(found) < 2:
+    if len({row["size"] for row in found}) < 2:
         return ""
     xs = [math.log(int(row["size"].split()[1])) for row in found]
     ys = [math.log(median_and_quartiles(row["seconds"]["package"])[0]) for row in found]
