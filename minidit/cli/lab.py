@@ -26,7 +26,12 @@ def add(subparsers) -> None:
     option("--scale", help="smoke, cpu or gpu (cpu)")
     option("--seeds", type=int, help="runs of each variant (1)")
     option("--out", help="folder of NAME.json (runs)")
-    option("--tune", action="store_true", help="first find each variant's best learning rate")
+    option(
+        "--tune",
+        action="store_true",
+        default=None,
+        help="first find each variant's best learning rate",
+    )
     option("--jobs", type=int, help="runs at a time, each in its own process (1)")
     option("--threads", type=int, default=1, help="processor threads of each (%(default)s)")
 

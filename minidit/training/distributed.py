@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.train import Recipe, Run
+from minidit.training.threads import parts_at_a_time, side_by_side
 
 MODES = ("default", "reduce-overhead")  # of torch.compile
 
@@ -100,6 +101,8 @@ class DistributedRun(Run):
             self.network = DistributedDataParallel(model, [self.device] if on_gpu else None)
         self.waiting = getattr(self.network, "no_sync", nullcontext)  # without averaging gradients
         self.compiled = compiled
+        alone = self.device.type == "cpu" and compiled is None and not dist.is_initialized()
+        self.parts = parts_at_a_time() if alone else 1
         if compiled is not None:
             self.network = torch.compile(self.network, mode=compiled)
 
@@ -111,6 +114,28 @@ class DistributedRun(Run):
         """A compiled network's products are the compiler's own."""
         return nullcontext() if self.compiled is not None else super().products()
 
+    def _learn(self, drawn: list[Tensor | None]) -> Tensor:
+        """Add the gradient of a share's loss, its part of the batch's, to the weights'; the loss.
+
+        On a processor the share's own parts are computed side by side, and added in their order.
+        """
+        if self.parts == 1:
+            loss = self.mean_loss(*drawn) / self.accumulate
+            loss.backward()
+            return loss.detach()
+        size, weights = len(drawn[0]), [p for p in self.model.parameters() if p.requires_grad]
+
+        def learn(x0: Tensor, *others: Tensor | None) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+            loss = self.mean_loss(x0, *others) * (len(x0) / size / self.accumulate)
+            return loss.detach(), torch.autograd.grad(loss, weights, allow_unused=True)
+
+        split = ([None] * self.parts if z is None else z.chunk(self.parts) for z in drawn)
+        losses, gradients = zip(*side_by_side(learn, list(zip(*split))))
+        for weight, *own in zip(weights, *gradients):
+            for gradient in (g for g in own if g is not None):
+                weight.grad = gradient if weight.grad is None else weight.grad + gradient
+        return torch.stack(losses).sum()
+
     def backward(self, rng: torch.Generator) -> Tensor:
         """The gradient of the whole batch's mean loss, share by share; the mean."""
         drawn = self.inputs(rng)
@@ -121,9 +146,7 @@ class DistributedRun(Run):
             share = [z[rows] if z is not None else None for z in drawn]
             last = k == self.accumulate - 1
             with nullcontext() if last else self.waiting():
-                loss = self.mean_loss(*share) / self.accumulate
-                loss.backward()
-            mean += loss.detach()
+                mean += self._learn(share)
         if dist.is_initialized():
             dist.all_reduce(mean)
         return mean / world_size()

@@ -1,5 +1,6 @@
 """Labels in, images out: noise from a seed, guidance and a sampler, put together."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,6 +10,7 @@ from minidit._validate import check_choice, check_tensor, unwrapped
 from minidit.diffusion import Diffusion
 from minidit.sampling import SAMPLERS, State, guided
 from minidit.training.matmul import fast_matmul
+from minidit.training.threads import parts_at_a_time, side_by_side
 
 AT_ONCE = 100  # images in a pass on a processor: memory stays, and time grows with their number
 
@@ -37,9 +39,10 @@ def generate(
     network = model if guidance == 1 else guided(model, guidance)
 
     def denoiser(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        parts = zip(*(z.split(AT_ONCE if x.is_cpu else max(len(x), 1)) for z in (x, t, y)))
+        size = min(AT_ONCE, math.ceil(len(x) / parts_at_a_time())) if x.is_cpu else len(x)
+        parts = list(zip(*(z.split(max(size, 1)) for z in (x, t, y))))
         with fast_matmul(model):
-            return torch.cat([network(*part) for part in parts])
+            return torch.cat(side_by_side(network, parts))
 
     if hasattr(inner.label_embed, "process"):  # known pixels stay as they are
         diffusion = inner.label_embed.process(diffusion, labels.to(device))

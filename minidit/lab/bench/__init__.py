@@ -134,7 +134,7 @@ def page(results: dict) -> str:
         f"{f' and compiled ({mode}), but for sampling' if mode else ''}. A multiply-accumulate "
         "counts as two FLOPs; the ceiling is the fastest large matrix product between the turns, "
         "in the same precision. The plain version computes the same, in float32; networks of "
-        "others, if there are any, train and sample in the package's loops. Sampling is "
+        "others, if there are any, train in the loop of `fit` and sample in one piece. Sampling is "
         f"{rules.STEPS} steps of DDIM with guidance {rules.SCALE:g}."
     )
     lines = [line for row in rows for line in _lines(row, "bfloat16" if on_gpu else "float32")]

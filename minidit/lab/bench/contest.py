@@ -1,7 +1,8 @@
 """The benchmark's contestants: the package, a plain reading of the papers, networks of others.
 
 With the same weights package and `plain` compute the same: what is compared is how the same work is
-done. Networks of others train and sample in the package's loops: what differs is the network.
+done. Networks of others train in the loop that `fit` has, and sample in one piece, as is usual: the
+package also has a command line's, which computes parts of a batch side by side.
 """
 
 import copy
@@ -19,9 +20,9 @@ from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.evaluate.flops import count
 from minidit.lab.bench.plain import PlainRun
-from minidit.sampling import Denoiser, sample, select_steps
+from minidit.sampling import Denoiser, ddim, guided, sample, select_steps
 from minidit.schedule import linear
-from minidit.train import Recipe
+from minidit.train import Recipe, Run
 from minidit.training.distributed import DistributedRun
 from minidit.training.generate import generate
 from minidit.training.matmul import fast_matmul
@@ -159,7 +160,7 @@ class Contest:
             if (found := self.forward(peer.eval()).shape) != x0.shape:
                 told = f"{tuple(found)} to images {tuple(x0.shape)}; it must answer as many numbers"
                 raise ValueError(f"peer {name} answers {told}")
-            self.runs[name] = DistributedRun(peer, *parts)
+            self.runs[name] = Run(peer, *parts)
 
     def flops(self, task: str) -> int:
         """Two for each multiply-accumulate; a backward pass takes twice as many as a forward."""
@@ -178,13 +179,16 @@ class Contest:
             name: partial(self.do, task, run) for name, run in self.runs.items()
         }
 
-    def do(self, task: str, run: DistributedRun) -> Tensor:
+    def do(self, task: str, run: Run) -> Tensor:
         """A task as the package does it: on a GPU in mixed precision."""
         half = self.device.type == "cuda" and task != "training step"  # which has it anyway
         with torch.autocast("cuda", torch.bfloat16) if half else nullcontext(), run.products():
             if task == "training step":
                 return run.step()
-            return self.forward(run.network) if task == "forward" else self.sampled(run.model)
+            if task == "forward":
+                return self.forward(run.network)
+            own = run is self.runs["package"]
+            return self.sampled(run.model) if own else self.sampled_at_once(run.model)
 
     @torch.no_grad()
     def forward(self, network: Denoiser) -> Tensor:
@@ -196,6 +200,12 @@ class Contest:
         """Samples, as the command line draws them."""
         how = {"guidance": SCALE, "steps": STEPS}
         return sample(generate(model, self.diffusion, self.wanted, **how))
+
+    def sampled_at_once(self, model: nn.Module) -> Tensor:
+        """The same way of others: all images in a pass, by all threads."""
+        noise = torch.randn(len(self.wanted), *self.inputs[0].shape[1:]).to(self.device)
+        wanted = self.wanted.to(self.device)
+        return sample(ddim(guided(model, SCALE), self.diffusion, noise, wanted, steps=STEPS))
 
     def plainly_sampled(self) -> Tensor:
         """The same samples."""

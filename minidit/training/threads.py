@@ -1,0 +1,47 @@
+"""Parts of a batch side by side, each with threads of its own.
+
+Small networks are made of small operations, on which many threads wait for each other more than
+they work. Where each has a part of the batch, they never wait until the end.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Result = TypeVar("Result")
+MOST = 4  # parts at a time: Python itself runs in one thread only
+
+
+def parts_at_a_time() -> int:
+    """How many parts of a batch this machine computes side by side."""
+    return min(MOST, torch.get_num_threads())
+
+
+@cache
+def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: their memory is used again."""
+    return ThreadPoolExecutor(workers, "minidit", torch.set_num_threads, (threads,))
+
+
+def side_by_side(call: Callable[..., Result], parts: Sequence[tuple[Tensor, ...]]) -> list[Result]:
+    """[call(*part) for part in parts], on a processor some of them at a time.
+
+    What `call` reads must stay as it is meanwhile. A thread's gradient mode is this one's.
+    """
+    threads, workers = torch.get_num_threads(), parts_at_a_time()
+    if workers == 1 or len(parts) == 1 or not parts[0][0].is_cpu:
+        return [call(*part) for part in parts]
+    learning = torch.is_grad_enabled()
+
+    def work(part: tuple[Tensor, ...]) -> Result:
+        with torch.set_grad_enabled(learning):
+            return call(*part)
+
+    try:
+        return list(_pool(workers, threads // workers).map(work, parts))
+    finally:
+        torch.set_num_threads(threads)  # else the workers' number is what a new thread gets

@@ -1,0 +1,114 @@
+"""Parts of a batch, computed side by side, give what the whole gives."""
+
+import threading
+
+import pytest
+import torch
+
+from minidit import Diffusion, DiT, Recipe, UViT, linear, sample
+from minidit.train import Run
+from minidit.training.distributed import DistributedRun
+from minidit.training.generate import generate
+from minidit.training.threads import MOST, side_by_side
+
+SMALL = dict(patch_size=4, in_channels=1, hidden_size=16, num_heads=2, num_classes=10)
+
+
+@pytest.fixture(params=[2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def network(kind=DiT, checkpointing=False):
+    torch.manual_seed(0)
+    model = kind(8, depth=2, learn_sigma=False, **SMALL)
+    model.checkpointing = checkpointing
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape))
+    return model
+
+
+def runs(batch, model=network, **more):
+    """The same run as one process's in one piece, and in parts."""
+    images, labels = torch.rand(32, 1, 8, 8) * 2 - 1, torch.arange(32) % 10
+    recipe = Recipe(3, batch, 1e-2, warmup=0, seed=1)
+    parts = Diffusion(linear(), "x0"), images, labels, recipe
+    return Run(model(), *parts), DistributedRun(model(), *parts, **more)
+
+
+@pytest.mark.parametrize(
+    "model", [network, lambda: network(UViT), lambda: network(checkpointing=True)]
+)
+@pytest.mark.parametrize("batch, more", [(8, {}), (7, {}), (8, {"accumulate": 2}), (1, {})])
+def test_a_step_in_parts_is_the_step(threads, batch, more, model):
+    whole, shared = runs(batch, model, **more)
+    assert shared.parts == threads
+    for _ in range(3):
+        assert torch.allclose(whole.step(), shared.step(), atol=1e-6)
+    for (name, p), q in zip(whole.model.named_parameters(), shared.model.parameters()):
+        assert torch.allclose(p, q, atol=2e-4), name
+
+
+def test_weights_that_do_not_learn(threads):
+    def frozen():
+        model = network()
+        model.blocks[0].requires_grad_(False)
+        return model
+
+    whole, shared = runs(8, frozen)
+    before = shared.model.blocks[0].attn.qkv.weight.clone()
+    assert torch.allclose(whole.step(), shared.step(), atol=1e-6)
+    assert torch.equal(before, shared.model.blocks[0].attn.qkv.weight)
+
+
+def test_a_step_in_parts_is_the_same_every_time(threads):
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        run = runs(8)[1]
+        run.go()
+        weights.append(torch.cat([p.flatten() for p in run.model.parameters()]))
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 30])
+def test_samples_in_parts_are_the_samples(threads, n):
+    model, labels = network(), torch.arange(n) % 10
+    parts = sample(generate(model, Diffusion(linear(), "x0"), labels, steps=3))
+    torch.set_num_threads(1)
+    whole = sample(generate(model, Diffusion(linear(), "x0"), labels, steps=3))
+    assert parts.shape == whole.shape and torch.allclose(parts, whole, atol=1e-5)
+
+
+def test_parts_keep_their_order_the_mode_and_the_number_of_threads(threads):
+    barrier = threading.Barrier(
+        min(threads, MOST), timeout=20
+    )  # only side by side they get past it
+
+    def call(x):
+        barrier.wait()
+        return x.sum().item(), torch.is_grad_enabled(), torch.get_num_threads()
+
+    found = []
+    with torch.no_grad():
+        found += side_by_side(call, [(torch.ones(k),) for k in range(threads)])
+    assert found == [(k, False, 1) for k in range(threads)]
+    assert torch.get_num_threads() == threads
+    seen = []
+    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert seen == [threads]
+
+
+def test_an_error_in_a_part_is_the_caller_s(threads):
+    def fail(x):
+        raise ValueError(f"{len(x)} rows")
+
+    with pytest.raises(ValueError, match="2 rows"):
+        side_by_side(fail, [(torch.ones(2),), (torch.ones(2),)])
+    assert torch.get_num_threads() == threads
