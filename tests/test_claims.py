@@ -74,16 +74,6 @@ def test_the_temperatures_are_opposites(temperature, sign):
     assert (factor.flatten().diff() * sign > 0).all()
 
 
-@pytest.mark.parametrize("temperature", ["stated", "summary"])
-def test_a_centred_temperature_follows_t_and_changes_nothing_in_the_mean(temperature):
-    t = torch.arange(len(PROCESS))
-    plain, _ = Awareness(PROCESS, (4, 4), 8, 16, temperature)(t)
-    centred, _ = Awareness(PROCESS, (4, 4), 8, 16, f"{temperature}_centred")(t)
-    assert centred.log().mean().abs() < 1e-5 < plain.log().mean().abs()
-    ratio = plain / centred
-    assert torch.allclose(ratio, ratio[0])
-
-
 def test_the_stated_mask_is_a_band_in_raster_order():
     awareness = Awareness(PROCESS, (4, 4), 8, 16, mask="stated")
     factor, window = awareness(T)

@@ -97,16 +97,11 @@ def as_large_as(config: dict, other: dict) -> dict:
     return config | {"mlp_ratio": ratio_of(max(1, inner), d)}
 
 
-def _four(**changes) -> dict:
-    """The speedrun's network with four blocks in place of two, and changes of its arguments."""
-    return {"preset": "speedrun", "model": {"depth": 4} | changes}
-
-
 @cache
 def _matched_ratio(block: str) -> float:
-    """The `mlp_ratio` with which a network of such blocks is as large as adaLN-Zero's."""
+    """The `mlp_ratio` with which a demo's network of such blocks is as large as adaLN-Zero's."""
     size = dict(input_size=28, in_channels=1, num_classes=10, learn_sigma=False)
-    size |= PRESETS["speedrun"]["model"] | _four()["model"]
+    size |= PRESETS["demo"]["model"]
     return as_large_as(size | {"block": block}, size | {"block": "adaln_zero"})["mlp_ratio"]
 
 
@@ -114,30 +109,17 @@ def _blocks() -> dict[str, dict]:
     """Every block as it is, and made as large as adaLN-Zero; that one also without its zero."""
     here = [block for block in BLOCKS if not block.startswith("modern")]  # see `modern`
     names = {block: NAMES.get(block, block) for block in here}
-    variants = {name: _four(block=block) for block, name in names.items()}
+    variants = {name: {"model": {"block": block}} for block, name in names.items()}
     for block, name in names.items():
         if block != "adaln_zero":
-            wider = _four(block=block, mlp_ratio=_matched_ratio(block))
-            variants[f"{name}, as many parameters"] = wider
-    return variants | {"adaLN-Zero without its zero": _four() | {"surgery": {"unzero": {}}}}
+            model = {"block": block, "mlp_ratio": _matched_ratio(block)}
+            variants[f"{name}, as many parameters"] = {"model": model}
+    return variants | {"adaLN-Zero without its zero": {"surgery": {"unzero": {}}}}
 
 
-def _by_adamw() -> dict[str, dict]:
-    """The same trained by AdamW alone, as the paper's; without the matched ones."""
-    adamw = {"recipe": {"optimizer": "adamw"}}
-    return {name: s | adamw for name, s in _blocks().items() if not name.endswith("parameters")}
-
-
-for _name, _way, _variants in (
-    ("dit-blocks", "", _blocks),
-    ("dit-blocks-adamw", ", trained by AdamW", _by_adamw),
-):
-    EXPERIMENTS[_name] = training.trained(
-        f"How should a block get its condition{_way}?",
-        _variants,
-        columns=COLUMNS,
-        base="adaLN-Zero",
-    )
+EXPERIMENTS["dit-blocks"] = training.trained(
+    "How should a block get its condition?", _blocks, columns=COLUMNS, base="adaLN-Zero"
+)
 
 
 @torch.no_grad()
@@ -188,18 +170,20 @@ EXPERIMENTS["caption-blocks"] = Experiment(
 
 
 def _claim(temperature: str = "none", mask: str = "none", **changes) -> dict:
-    """A small network on DDPM's linear schedule, since the claims speak of its β."""
+    """The demo's network on DDPM's linear schedule, since the claims speak of its β.
+
+    What is predicted is the image, weighed as the velocity, which learns soonest there.
+    """
     if (temperature, mask) != ("none", "none"):
         changes = {"surgery": {"aware": {"temperature": temperature, "mask": mask}}}
-    return _four() | changes
+    process = {"schedule": "linear", "predict": "x0", "weight": "v", "max_weight": 400.0}
+    return {"diffusion": process, **changes}
 
 
 _CLAIMS = {
     "baseline": _claim(),
     "temperature as stated: logits · √(β k)": _claim("stated"),
     "temperature as summed up: logits / √β": _claim("summary"),
-    "temperature as stated, its mean taken out": _claim("stated_centred"),
-    "temperature as summed up, its mean taken out": _claim("summary_centred"),
     "noise mask as stated": _claim(mask="stated"),
     "noise mask as corrected": _claim(mask="corrected"),
     "temperature and mask, both as stated": _claim("stated", "stated"),

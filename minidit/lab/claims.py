@@ -21,7 +21,7 @@ from minidit.embed import TimestepEmbedder, timestep_embedding
 from minidit.patches import linear_layer, patchify
 from minidit.sampling import Denoiser
 
-TEMPERATURES = ("none", "stated", "summary", "stated_centred", "summary_centred")
+TEMPERATURES = ("none", "stated", "summary")
 MASKS = ("none", "stated", "corrected")
 LEAST = 2.0  # patches: the corrected window always has a patch's eight neighbours
 
@@ -54,7 +54,6 @@ class Awareness(nn.Module):
 
     `temperature`: "stated" divides logits by √k·Temp, Temp(t) = 1/√(β_t·k), k the head's width:
     they are sharper where steps are large. "summary", of the same note, divides them by √k·√β_t.
-    Multiplied are all logits, by 0.3 and 12 in the mean; "…_centred" takes that mean out.
     `mask`: "stated" multiplies logits by M_ij = σ(MLP(E(t)))·1[|i - j| < k(t)], k(t) = ⌈√ᾱ_t·n⌉, i
     and j in raster order; a masked logit is then 0, not -∞, so it keeps its share of the softmax,
     and the window is narrow where noise is much. "corrected" forbids what is outside a window in
@@ -87,12 +86,8 @@ class Awareness(nn.Module):
         factor = torch.ones_like(like)
         step = t.round().long()  # solvers may ask between two steps
         beta = self.schedule.at("betas", step, like)  # (b, 1, 1, 1)
-        kind, _, centred = self.temperature.partition("_")
-        if kind != "none":
-            factor = (beta * self.width).sqrt() if kind == "stated" else beta.rsqrt()
-        if centred:  # by the geometric mean over all t
-            typical = self.schedule.betas.log().mean().exp()
-            factor = (beta / typical) ** (0.5 if kind == "stated" else -0.5)
+        if self.temperature != "none":
+            factor = (beta * self.width).sqrt() if self.temperature == "stated" else beta.rsqrt()
         if self.mask == "none":
             return factor, None
         kept = self.schedule.at("alphas_cumprod", step, like)  # (b, 1, 1, 1)
