@@ -33,6 +33,7 @@ class Comparison(NamedTuple):
     error: float  # the standard error of the difference …
     dof: float  # … and its degrees of freedom
     comparisons: int  # in the whole table
+    pair: tuple[Sequence[float], Sequence[float]]  # what was compared, a value for each seed
 
     @property
     def told(self) -> bool:
@@ -72,8 +73,9 @@ def compare(
     for k, label in enumerate(sorted(found, key=lambda label: found[label][0])):
         largest = max(largest, min(1.0, (len(found) - k) * found[label][0]))
         adjusted[label] = largest
+    both = {label: (values[one], values[other]) for label, (one, other) in pairs.items()}
     return {
-        label: Comparison(gap, adjusted[label], len(values[pairs[label][0]]), *rest, len(found))
+        label: Comparison(gap, adjusted[label], len(both[label][0]), *rest, len(found), both[label])
         for label, (_, gap, *rest) in found.items()
     }
 
@@ -125,36 +127,29 @@ def verdicts(
     return compare(sound, pairs, paired)
 
 
-def draw(
-    results: dict,
-    measure: str = "frechet",
-    pairs: dict[str, tuple[str, str]] | None = None,
-    scale: str = "cpu",
-    paired: bool = False,
-) -> None:
-    """`verdicts` as a picture: the seeds of each pair, and its factor with an interval.
+def draw(found: dict[str, Comparison], measure: str = "Fréchet distance") -> None:
+    """Verdicts on logarithms as a picture: what was measured, and factors with their intervals.
 
-    Left: a dot for each seed, hollow for the one that the other is held against. Right: the factor,
-    and where it may lie by chance: all intervals of the table are right at once in 1 - `ALPHA` of
-    all cases. The grey stroke is as wide as the smallest factor that would be found. What is told
-    from chance has a colour.
+    Left: a dot for each seed, hollow for what the other is held against. Right: the factor, and how
+    far chance may have moved it: in 1 - `ALPHA` of all tables no interval misses the truth. The
+    grey stroke is as wide as the smallest factor that would be found in `POWER` of all cases. What
+    is told from chance is red.
     """
-    runs = measures(results, scale)[measure]
-    pairs = pairs or {name: (name, next(iter(runs))) for name in [*runs][1:]}
-    found = verdicts(results, measure, pairs, scale, paired)
     with plot.figure(1, 2, height=0.9 + 0.32 * len(found), widths=(3, 4)) as (seeds, factors):
-        for row, (label, one) in enumerate(found.items()):
+        for row, one in enumerate(found.values()):
             hue = plot.COLORS[5 if one.told else 0]
-            for name, face, shift in zip(pairs[label], (hue, "none"), (-0.12, 0.12)):
-                at = [row + shift] * len(runs[name])
-                seeds.plot(runs[name], at, "o", mec=hue, mfc=face, alpha=0.7, markersize=4)
+            for logs, face, up in zip(one.pair, (hue, "none"), (-0.12, 0.12)):
+                values, at = [math.exp(log) for log in logs], [row + up] * len(logs)
+                seeds.plot(values, at, "o", mec=hue, mfc=face, alpha=0.7, markersize=4)
             reach = one.error * quantile(ALPHA / one.comparisons, one.dof)
-            for far, color, width in ((one.smallest, "#D0D0D0", 7), (reach, hue, 2)):
-                middle = one.difference * (color == hue)
+            for middle, far, how in (
+                (0.0, one.smallest, dict(color="#D0D0D0", lw=7)),
+                (one.difference, reach, dict(color=hue, lw=2)),
+            ):
                 ends = [math.exp(middle - far), math.exp(middle + far)]
-                factors.plot(ends, [row, row], color=color, lw=width, solid_capstyle="butt")
+                factors.plot(ends, [row, row], solid_capstyle="butt", **how)
             factors.plot([math.exp(one.difference)], [row], "o", color=hue, markersize=6)
-        for ax, text in ((seeds, "Fréchet distance"), (factors, "better ← factor")):
+        for ax, text in ((seeds, measure), (factors, "better ← factor")):
             plot.by_factors(ax)
             ax.set(xlabel=text, yticks=range(len(found)))
             ax.set(ylim=(len(found) - 0.4, -0.6), yticklabels=found if ax is seeds else [])
