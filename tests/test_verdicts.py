@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from minidit import weights
+from minidit.lab import verdicts as pictures
 from minidit.lab.verdicts import ALPHA, POWER, compare, quantile, table, tails, verdicts
 
 SIMULATIONS = 2000
@@ -87,6 +88,29 @@ def test_results_are_compared_by_their_logarithms_and_diverged_runs_left_out():
     text = table(found)
     assert "| twice | 3 | ×2.00 | +" in text and "| larger |" in text
     assert text.startswith("| of 1 comparisons |")
+
+
+def test_the_picture_has_seeds_factors_and_a_colour_for_what_is_told(monkeypatch):
+    import matplotlib.pyplot as plt
+
+    seen = []
+    monkeypatch.setattr(plt, "show", lambda: seen.append(plt.gcf().axes))
+    logs = {"plain": [0.0, 0.01, 0.02], "twice": [0.7, 0.71, 0.72], "same": [0.0, 0.02, 0.04]}
+    pictures.draw(found := compare(logs), "loss")
+    ((left, right),) = seen
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["twice", "same"]
+    assert left.get_xlabel() == "loss" and right.get_xlabel() == "better ← factor"
+    dots = [line for line in left.lines if line.get_marker() == "o"]
+    assert [len(line.get_xdata()) for line in dots] == [3] * 4
+    assert list(dots[0].get_xdata()) == pytest.approx([math.exp(z) for z in logs["twice"]])
+    factors = [line for line in right.lines if line.get_marker() == "o"]
+    for line, one in zip(factors, found.values()):
+        assert line.get_xdata()[0] == pytest.approx(math.exp(one.difference))
+    told, open_ = (line.get_color() for line in factors)
+    assert told != open_ and found["twice"].told and not found["same"].told
+    strokes = [line for line in right.lines if line not in factors]
+    low, high = strokes[3].get_xdata()  # of two rows, each a grey one and the interval
+    assert low < 1 < high, "an interval of what is open holds a factor of 1"
 
 
 def test_differences_seed_by_seed_are_told_where_seeds_differ_more():

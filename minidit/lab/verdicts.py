@@ -133,7 +133,7 @@ def draw(found: dict[str, Comparison], measure: str = "Fréchet distance") -> No
     Left: a dot for each seed, hollow for what the other is held against. Right: the factor, and how
     far chance may have moved it: in 1 - `ALPHA` of all tables no interval misses the truth. The
     grey stroke is as wide as the smallest factor that would be found in `POWER` of all cases. What
-    is told from chance is red.
+    is told from chance is red: Holm's correction tells a little more than intervals show.
     """
     with plot.figure(1, 2, height=0.9 + 0.32 * len(found), widths=(3, 4)) as (seeds, factors):
         for row, one in enumerate(found.values()):
