@@ -547,6 +547,7 @@ def test_the_demo_trains_and_writes_its_picture(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert str(out) in done.stdout and "recognises" in done.stdout
+    assert "of 600 steps fitted into --seconds 6: more draw better" in done.stdout
     assert "tasks.py lab" in done.stdout
     picture = imread(out)
     assert picture.shape[0] > 500 and picture.std() > 0.1
