@@ -44,7 +44,7 @@ def add(subparsers) -> None:
 def add_sampling(option: Callable, count: int | None, each: str) -> None:
     """The options of what to sample and how, which `evaluate` has, too."""
     names = "ddim, ddpm, dpm_solver or euler_maruyama (%(default)s)"
-    option("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
+    option("--weights", default="dit-mnist", help="a name, a file, a run's folder (%(default)s)")
     option("--per-class", type=int, default=count, help=each)
     option("--guidance", type=float, default=2, help="1 is none (%(default)g)")
     option("--sampler", default="ddim", help=names)
