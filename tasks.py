@@ -118,7 +118,7 @@ def set_up():
             if subprocess.call(step, cwd=ROOT, env=environment, close_fds=False):
                 told = "the set-up failed, as is said above; the next call starts over."
                 raise Stop(told + reason)
-        silence_jupyterlab()
+        settle_jupyter()
         write_stamp("\n".join([fingerprint()] + installed()))
         print("Set up in {:.0f} s.".format(time.time() - start), flush=True)
 
@@ -146,15 +146,28 @@ def steps():
     return [make + [VENV], install + quiet + ["-c", "constraints.txt", "-e", ".[dev]"]]
 
 
-def silence_jupyterlab():
-    """Let it not ask, at its first start, whether it may fetch news; its version is pinned."""
-    folder = os.path.join(VENV, "share", "jupyter", "lab", "settings")
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "overrides.json"), "w") as handle:
-        handle.write(
-            '{"@jupyterlab/apputils-extension:notification":'
-            ' {"fetchNews": "false", "checkForUpdates": false}}\n'
-        )
+SETTINGS = {
+    # JupyterLab's version is pinned: it needn't ask whether it may fetch news.
+    "share/jupyter/lab/settings/overrides.json": (
+        '{"@jupyterlab/apputils-extension:notification":'
+        ' {"fetchNews": "false", "checkForUpdates": false}}\n'
+    ),
+    # It writes what the kernel says of itself into a notebook that is opened. Python's version
+    # isn't stored, for it differs; a kernel that leaves it out, too, leaves the notebook unchanged.
+    "etc/ipython/ipython_kernel_config.py": (
+        "from ipykernel.ipkernel import IPythonKernel\n\n"
+        'IPythonKernel.language_info.pop("version", None)\n'
+    ),
+}
+
+
+def settle_jupyter():
+    """Write the environment's own settings for JupyterLab and its kernel."""
+    for name, text in SETTINGS.items():
+        path = os.path.join(VENV, *name.split("/"))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as handle:
+            handle.write(text)
 
 
 def check_version(version):

@@ -17,15 +17,7 @@ from minidit.dit import DIT_SIZES, DiT
 from minidit.uvit import UVIT_SIZES, UViT
 from minidit.schedule import SCHEDULES, Schedule, cosine, linear, scaled_linear, straight
 from minidit.diffusion import Diffusion
-from minidit.sampling import (
-    SAMPLERS,
-    ddim,
-    ddpm,
-    guided,
-    sample,
-    select_steps,
-    space_timesteps,
-)
+from minidit.sampling import SAMPLERS, ddim, ddpm, guided, sample, select_steps, space_timesteps
 from minidit.train import EMA, Recipe, fit
 
 # The folders; what they add to the core's registries is then known to everyone.

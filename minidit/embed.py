@@ -88,6 +88,12 @@ class TimestepEmbedder(nn.Module):
 TIME_EMBEDDERS: dict[str, Callable[[int], nn.Module]] = {"sinusoidal": TimestepEmbedder}
 
 
+def check_start(dropout: float, std: float, name: str = "std") -> None:
+    """Raise ValueError for a `dropout` that is no probability, or a scale `std`, so `name`d."""
+    if not (0 <= dropout < 1 and 0 <= std < math.inf):
+        raise ValueError(f"dropout={dropout} must be in [0, 1), {name}={std} finite and ≥ 0")
+
+
 class LabelEmbedder(nn.Module):
     """A table of label vectors; with dropout, one more row: the null label of guidance.
 
@@ -100,8 +106,7 @@ class LabelEmbedder(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(num_classes=num_classes, hidden_size=hidden_size)
-        if not (0 <= dropout < 1 and 0 <= std < math.inf):
-            raise ValueError(f"dropout={dropout} must be in [0, 1), std={std} finite and ≥ 0")
+        check_start(dropout, std)
         self.num_classes, self.dropout = num_classes, dropout
         self.null_label = num_classes if dropout > 0 else None
         self.table = nn.Embedding(num_classes + (dropout > 0), hidden_size)

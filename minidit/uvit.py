@@ -8,6 +8,7 @@ from minidit._validate import check_choice, check_grid, check_inputs, check_posi
 from minidit.blocks import BLOCKS, FinalLayer, LongSkip, checkpointed
 from minidit.embed import (
     TimestepEmbedder,
+    check_start,
     condition_tokens,
     make_condition,
     sincos_2d,
@@ -73,6 +74,7 @@ class UViT(nn.Module):
         check_choice("conv", conv, CONVS)
         check_choice("patch_embed", patch_embed, PATCH_EMBEDS)
         check_choice("pos_embed", pos_embed, POSITIONS)
+        check_start(class_dropout_prob, pos_std, "pos_std")
         check_positive(depth=depth, in_channels=in_channels, hidden_size=hidden_size)
         self.size, self.grid = check_grid(input_size, patch_size)
         self.in_channels, self.patch_size = in_channels, patch_size

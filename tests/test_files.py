@@ -49,6 +49,12 @@ def test_a_folder_in_use_is_refused_and_a_killed_holder_s_is_free(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("write", [locked, replacing])
+def test_a_path_that_can_t_be_is_named(write, tmp_path):
+    with pytest.raises(OSError, match="x00/run' has the character NUL"), write(tmp_path / "\0/run"):
+        pass
+
+
 @needs_locks
 def test_what_a_killed_writer_left_is_cleared_and_a_living_one_s_is_not(tmp_path):
     path = tmp_path / "x.bin"

@@ -547,6 +547,7 @@ def test_the_demo_trains_and_writes_its_picture(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert str(out) in done.stdout and "recognises" in done.stdout
+    assert "of 600 steps fitted into --seconds 6: more draw better" in done.stdout
     assert "tasks.py lab" in done.stdout
     picture = imread(out)
     assert picture.shape[0] > 500 and picture.std() > 0.1
@@ -578,12 +579,25 @@ def test_the_shipped_weights_draw_what_they_are_told():
     ("options", "sentence"),
     [
         (["--film=--"], "--film is empty"),
+        (["--out", "a\0.png"], "--out 'a\\x00.png' has the character NUL"),
         (["--out", "~nobody-here/a.png"], "--out ~nobody-here/a.png: there is no such home"),
     ],
 )
 def test_odd_paths_are_named(options, sentence, capsys):
     assert main(["sample", *options]) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pictured", [["--out", "x.png"], ["--film", "x.png"]])
+def test_what_no_picture_can_show_is_told_before_it_is_drawn(pictured, tiny_dit, tmp_path, capsys):
+    path, arrays = tmp_path / "two.safetensors", ["--out", str(tmp_path / "x.npz")]
+    weights.save(tiny_dit(in_channels=2), path, Diffusion(straight(), "x0"))
+    draw = ["sample", "--weights", str(path), "--steps", "2", "--per-class", "1"]
+    assert main([*draw, *arrays, *pictured]) == 2
+    (told,) = capsys.readouterr().err.splitlines()  # no bar
+    assert "draw 2 channels, pictures have 1 or 3; write --out FILE.npz" in told
+    assert main([*draw, *arrays]) == 0
+    assert np.load(tmp_path / "x.npz")["images"].shape[3] == 2
 
 
 def test_weights_without_labels_are_named(tiny_dit, tmp_path, capsys):

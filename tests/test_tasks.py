@@ -110,15 +110,30 @@ def test_only_what_is_written_for_the_caller_runs_in_the_callers_folder(tasks, m
 def test_first_call_sets_up_and_the_next_starts_at_once(tasks):
     assert tasks.main(["test", "-k", "patches"]) == 5, "the command's exit code is handed on"
     assert tasks.steps_taken == ["venv", "pip"]
-    overrides = Path(tasks.VENV, "share", "jupyter", "lab", "settings", "overrides.json")
-    (settings,) = json.loads(overrides.read_text()).values()
-    assert settings == {"fetchNews": "false", "checkForUpdates": False}
     assert tasks.main(["test", "--", "-q"]) == 5
     assert tasks.steps_taken == ["venv", "pip"]
     assert [call[1:] for call in tasks.calls] == [
         [*tasks.COMMANDS["test"], "-k", "patches"],
         [*tasks.COMMANDS["test"], "-q"],
     ]
+
+
+def test_jupyterlab_neither_asks_nor_changes_what_it_opens(tasks, monkeypatch):
+    """It writes what the kernel and its specification say into a notebook's metadata."""
+    from ipykernel.ipkernel import IPythonKernel
+    from ipykernel.kernelspec import get_kernel_dict
+
+    tasks.main(["lab"])
+    overrides = Path(tasks.VENV, "share", "jupyter", "lab", "settings", "overrides.json")
+    (settings,) = json.loads(overrides.read_text()).values()
+    assert settings == {"fetchNews": "false", "checkForUpdates": False}
+    monkeypatch.setattr(IPythonKernel, "language_info", dict(IPythonKernel.language_info))
+    exec(Path(tasks.VENV, "etc", "ipython", "ipython_kernel_config.py").read_text())
+    spec = {name: get_kernel_dict()[name] for name in ("display_name", "language")}
+    metadata = {"kernelspec": spec | {"name": "python3"}}
+    metadata["language_info"] = IPythonKernel.language_info
+    for path in sorted((SOURCE.parent / "notebooks").glob("*.ipynb")):
+        assert json.loads(path.read_text(encoding="utf-8"))["metadata"] == metadata, path.name
 
 
 @pytest.mark.parametrize("step", ["venv", "pip"])

@@ -18,11 +18,13 @@ from minidit import (
     DiT,
     KLAutoencoder,
     LabelEmbedder,
+    LayoutEncoder,
     Mlp,
     PatchEmbed,
     Recipe,
     SceneDetector,
     Schedule,
+    TextEncoder,
     UViT,
     VQAutoencoder,
     bits_per_dim,
@@ -37,6 +39,7 @@ from minidit import (
     timestep_embedding,
     unpatchify,
 )
+from minidit.conditions import InpaintEncoder
 from minidit.evaluate import accuracy, frechet_to_real
 from minidit.evaluate.classifier import Classifier
 from minidit.latents import latent
@@ -477,6 +480,10 @@ CASES = {
         lambda: UViT(8, 4, 1, 16, 1, 2, num_classes=3, label_std=math.nan),
         "std=nan",
     ),
+    "pos_std": (lambda: UViT(8, 4, 1, 16, 1, 2, pos_std=math.nan), "pos_std=nan finite and ≥ 0"),
+    "std of words": (lambda: TextEncoder(16, ["a"], std=math.nan), "std=nan finite"),
+    "std of boxes": (lambda: LayoutEncoder(16, ["a"], ["b"], std=-1.0), "std=-1.0 finite"),
+    "std of images": (lambda: InpaintEncoder(16, (1, 8, 8), 4, std=-1.0), "std=-1.0 finite"),
     "average of another": (
         lambda: EMA(dit()).update(dit(hidden_size=32), 0),
         "isn't the network that is averaged",

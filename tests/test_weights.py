@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minidit import Diffusion, evaluate, linear, load, sample, save, straight, weights
+from minidit import Diffusion, evaluate, linear, load, official, sample, save, straight, weights
 from minidit.evaluate.classifier import Classifier
 from minidit.training.generate import generate
 
@@ -61,6 +61,15 @@ def test_a_wrapped_network_is_saved_as_the_network(wrap, saved, tmp_path):
 
 def test_a_string_is_a_path_too(saved):
     assert load(str(saved[2])).model.config == saved[0].config
+
+
+def test_a_run_s_folder_means_its_weights_and_a_shipped_name_itself(saved, tmp_path, monkeypatch):
+    for folder in ("run", "dit-mnist"):
+        save(saved[0], tmp_path / folder / "weights.safetensors", saved[1])
+    assert load(tmp_path / "run").model.config == saved[0].config
+    assert official.open_weights(str(tmp_path / "run")).diffusion.config == saved[1].config
+    monkeypatch.chdir(tmp_path)
+    assert weights.find("dit-mnist").parent == weights.shipped_folder()
 
 
 def test_a_classifier_keeps_its_statistics(tmp_path):

@@ -44,7 +44,7 @@ def add(subparsers) -> None:
 def add_sampling(option: Callable, count: int | None, each: str) -> None:
     """The options of what to sample and how, which `evaluate` has, too."""
     names = "ddim, ddpm, dpm_solver or euler_maruyama (%(default)s)"
-    option("--weights", default="dit-mnist", help="a shipped name or a file (%(default)s)")
+    option("--weights", default="dit-mnist", help="a name, a file, a run's folder (%(default)s)")
     option("--per-class", type=int, default=count, help=each)
     option("--guidance", type=float, default=2, help="1 is none (%(default)g)")
     option("--sampler", default="ddim", help=names)
@@ -74,6 +74,7 @@ class Painter:
         self.model.to(args.device)
         if self.stage is not None and args.clip:
             raise ValueError("--clip is for pixels; these weights draw latents, so leave it out")
+        self.channels = self.stage.model.in_channels if self.stage else mine  # of what is drawn
         self.how = {key: getattr(args, key) for key in HOW}
 
     def _settle(self, device: torch.device) -> None:
@@ -113,6 +114,9 @@ def sample(args: Namespace) -> None:
     film = args.film and writable(args.film, ".png", option="--film")
     strip = args.strip and writable(args.strip, ".png", option="--strip")
     painter = Painter(args)
+    if (film or strip or out.suffix == ".png") and painter.channels not in (1, 3):
+        told = f"--weights {args.weights} draw {painter.channels} channels, pictures have 1 or 3"
+        raise ValueError(f"{told}; write --out FILE.npz, without --film and --strip")
     y, columns = _conditions(args, painter.model)
     began, frames = time.perf_counter(), []
     with bar(len(select_steps(painter.diffusion.schedule, painter.how["steps"]))) as progress:

@@ -66,6 +66,8 @@ def settle(args: Namespace) -> None:
         if isinstance(value, int | float) and not -(2**31) < value <= most:
             raise ValueError(f"{option} {value} must be a number of at most {most}")
         if name in PATHS and isinstance(value, str):
+            if "\0" in value:
+                raise ValueError(f"{option} {value!r} has the character NUL, which no path can")
             try:
                 setattr(args, name, str(Path(value).expanduser()))
             except RuntimeError:  # of another user, whom nobody knows

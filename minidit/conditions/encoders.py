@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from minidit._validate import check_labels, check_positive, check_tensor, readable
 from minidit.blocks import InContextBlock
 from minidit.conditions.tokenizer import Tokenizer
-from minidit.embed import LabelEmbedder, timestep_embedding
+from minidit.embed import LabelEmbedder, check_start, timestep_embedding
 from minidit.patches import linear_layer
 
 
@@ -34,14 +34,19 @@ class ConditionEncoder(nn.Module):
     drop = LabelEmbedder.drop  # whole conditions of (b, m, …)
 
     def __init__(
-        self, hidden_size: int, length: int, depth: int, num_heads: int, dropout: float
+        self,
+        hidden_size: int,
+        length: int,
+        depth: int,
+        num_heads: int,
+        dropout: float,
+        std: float = 1.0,
     ) -> None:
         super().__init__()
         check_positive(length=length, hidden_size=hidden_size)
         if not isinstance(depth, int) or depth < 0:
             raise ValueError(f"depth={depth!r} must be a number of blocks, 0 for none")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout} is not a probability in [0, 1)")
+        check_start(dropout, std)
         self.length, self.num_tokens, self.dropout = length, 1 + length, dropout
         self.null_label = 0 if dropout > 0 else None
         self.blocks = nn.ModuleList(InContextBlock(hidden_size, num_heads) for _ in range(depth))
@@ -99,7 +104,7 @@ class TextEncoder(ConditionEncoder):
         dropout: float = 0.1,
         std: float = 1.0,
     ) -> None:
-        super().__init__(hidden_size, length, depth, num_heads, dropout)
+        super().__init__(hidden_size, length, depth, num_heads, dropout, std)
         self.tokenizer = Tokenizer(words, length)
         self.table = nn.Embedding(1 + len(words), hidden_size)
         self.positions = nn.Parameter(torch.randn(1 + length, hidden_size) * std)
@@ -136,7 +141,7 @@ class LayoutEncoder(ConditionEncoder):
         dropout: float = 0.1,
         std: float = 1.0,
     ) -> None:
-        super().__init__(hidden_size, length, depth, num_heads, dropout)
+        super().__init__(hidden_size, length, depth, num_heads, dropout, std)
         self.kinds, self.colours = tuple(kinds), tuple(colours)
         self.kind_table = nn.Embedding(1 + len(kinds), hidden_size)
         self.colour_table = nn.Embedding(1 + len(colours), hidden_size)

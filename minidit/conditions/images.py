@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from minidit._validate import check_images, check_tensor
 from minidit.diffusion import Diffusion
-from minidit.embed import LabelEmbedder
+from minidit.embed import LabelEmbedder, check_start
 from minidit.patches import PatchEmbed, as_unit
 
 
@@ -41,8 +41,7 @@ class ImageEncoder(nn.Module):
         std: float = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout} is not a probability in [0, 1)")
+        check_start(dropout, std)
         self.shape, self.dropout = tuple(shape), dropout
         self.null_label = 0 if dropout > 0 else None
         self.embed = PatchEmbed(self.shape[0] + 1, patch_size, hidden_size)

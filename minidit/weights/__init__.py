@@ -233,7 +233,7 @@ def is_ours(path: Path) -> bool:
 
 
 def find(name: str | Path) -> Path:
-    """The path of shipped weights, or of a file; ValueError if there is none."""
+    """The path of shipped weights, of a file, or of a run's folder; ValueError if there is none."""
     if not known(name):
         told = f"weights {str(name)!r} are unknown; shipped are {shipped()}"
         raise ValueError(f"{told}, or give the path of a .safetensors file, or of official weights")
@@ -241,8 +241,11 @@ def find(name: str | Path) -> Path:
 
 
 def _path(name: str | Path) -> Path:
-    file = Path(name).suffix == ".safetensors" and Path(name).is_file()
-    return Path(name) if file else shipped_folder() / f"{name}.safetensors"
+    path, ours = Path(name), shipped_folder() / f"{name}.safetensors"
+    if path.suffix == ".safetensors" and path.is_file():
+        return path
+    inside = path / "weights.safetensors"  # of a run's folder
+    return inside if inside.is_file() and not ours.is_file() else ours
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:

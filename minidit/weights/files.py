@@ -46,6 +46,8 @@ def _lock_on_windows(file: IO, wait: bool) -> bool:
 
 def check_plain(path: Path) -> None:
     """Raise OSError for what is there and no file: a pipe would be waited for."""
+    if "\0" in str(path):
+        raise OSError(f"{str(path)!r} has the character NUL, which no path can; leave it out")
     plain = True
     with suppress(OSError):  # one look, for a lock may vanish between two
         plain = stat.S_ISREG(path.stat().st_mode)
@@ -56,8 +58,8 @@ def check_plain(path: Path) -> None:
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold the file `path` as a lock; OSError, or with `wait` patience, while another does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     check_plain(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     held = False
     while not held:
         with open(path, "a+") as file:
@@ -81,6 +83,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     So nobody ever finds half a file under that name, whatever interrupts the writer.
     """
+    check_plain(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(path.name + ".*part"):  # by a process that was killed
         with suppress(OSError), open(left, "r+b") as file:  # a pipe would be waited for by "wb"
