@@ -1,4 +1,4 @@
-"""What came after DiT, each at the size of the speedrun, with half its steps.
+"""What came after DiT, each at the size of the speedrun, with a quarter or half of its steps.
 
 Paths, times and pairs of flow matching (SiT, arXiv 2401.08740; SD3, 2403.03206; 2302.00482); what
 is predicted for large patches (JiT, 2511.13720); losses (min-SNR, 2303.09556; REPA, 2410.06940);
@@ -19,7 +19,7 @@ from minidit.diffusion import Diffusion
 from minidit.lab import trials
 from minidit.lab.claims import SURGERY, Objective
 from minidit.lab.modern import PARTS
-from minidit.lab.runner import EXPERIMENTS, Experiment, merge
+from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale, merge
 from minidit.lab.training import speedrun
 from minidit.patches import linear_layer
 from minidit.sampling import Denoiser, guided
@@ -190,7 +190,8 @@ def _shift(n: int) -> list[int]:
     return [round(999 * 3 * k / (n - 1 + 2 * k)) for k in range(n)]
 
 
-_short = partial(speedrun, 0.5)
+_short = partial(speedrun, 0.25)  # 400 steps; twice as many for what is only sampled otherwise
+_longer = {"recipe": {"steps": 800}}
 _BLOCKS = {part.replace("_", " "): f"modern_{part}" for part in PARTS} | {"all of them": "modern"}
 _MODERN = {"adaLN-Zero": {}} | {name: {"model": {"block": kind}} for name, kind in _BLOCKS.items()}
 _LINE = {"schedule": "straight", "predict": "v"}
@@ -222,7 +223,8 @@ _PIXELS = {
 _WAYS = {"ODE": {}, "ODE, second order": dict(sampler="dpm_solver", spacing="time")}
 _WAYS |= {"SDE": {"eta": 1.0}, "ODE, shifted": {}}
 _WALKS = {
-    f"{name}, {n} steps": _SIT | _drawn(_shift(n) if "shifted" in name else n, **how)
+    f"{name}, {n} steps": merge(_SIT, _longer)
+    | _drawn(_shift(n) if "shifted" in name else n, **how)
     for n in (10, 40)
     for name, how in _WAYS.items()
 }
@@ -251,6 +253,7 @@ AFTER = {
     "few-steps": ("How few evaluations does a student need?", _FEW),
 }
 for _name, (_question, _variants) in AFTER.items():
-    _all = {name: _short() | settings for name, settings in _variants.items()}
-    _scales = EXPERIMENTS["speedrun"].scales
+    _own = merge(_short(), _longer if _name in ("guides", "few-steps") else {})
+    _all = {name: _own | settings for name, settings in _variants.items()}
+    _scales = by_scale(steps=(5, None, None), per_class=(7, 30, 500))
     EXPERIMENTS[_name] = Experiment(_question, _all, _scales, train_and_draw, _COLUMNS, "")
