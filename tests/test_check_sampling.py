@@ -38,8 +38,18 @@ def fitted(d0, d1, d2, r0, r1):
     return torch.stack([found[1], 2 * found[2]])
 
 
+def from_the_top(answer, noises, steps, alphas_cumprod):
+    """Above the noisiest level there is no image; each level makes its own x of the one above."""
+    image, signals = 0.0, [*alphas_cumprod[steps[:-1]].sqrt(), torch.tensor(0.0)]
+    for noise, step, signal in reversed(list(zip(noises, steps, signals))):
+        x = signal * image + (1 - signal.square()).sqrt() * noise
+        image = answer(x, torch.tensor([step] * len(noise)))
+    return image
+
+
 RIGHT = [
     ("ddim_sampler", by_the_package),
+    ("consistency_sampler", from_the_top),
     ("respaced_betas", stride_by_stride),
     ("derivatives", fitted),
 ]
@@ -87,5 +97,41 @@ RESPACED_BETAS = {
 }
 
 
+def consistency(mix):
+    """A walk in which mix(image, x, ᾱ here, ᾱ below, fresh noise) is the next x."""
+
+    def walk(answer, noises, steps, bar):
+        x = noises[-1]
+        for k in range(len(steps) - 1, 0, -1):
+            image = answer(x, torch.full((len(x),), steps[k]))
+            x = mix(image, x, bar[steps[k]], bar[steps[k - 1]], noises[k - 1])
+        return answer(x, torch.full((len(x),), steps[0]))
+
+    return walk
+
+
+def noised(image, level, noise):
+    return level.sqrt() * image + (1 - level).sqrt() * noise
+
+
+CONSISTENCY_SAMPLER = {
+    "as in DDIM": consistency(
+        lambda image, x, here, below, z: noised(
+            image, below, (x - here.sqrt() * image) / (1 - here).sqrt()
+        )
+    ),
+    "where x comes from; the next": consistency(
+        lambda image, x, here, below, z: noised(image, here, z)
+    ),
+    "comes on top": consistency(lambda image, x, here, below, z: image + (1 - below).sqrt() * z),
+    "asked again": consistency(lambda image, *_: image),
+    "the same noise": lambda answer, noises, *rest: consistency(
+        lambda image, x, here, below, z: noised(image, below, noises[-1])
+    )(answer, noises, *rest),
+}
+
+
 test_right_ones_pass = students.right(RIGHT)
-test_each_mistake_gets_its_hint = students.wrong({"respaced_betas": RESPACED_BETAS})
+test_each_mistake_gets_its_hint = students.wrong(
+    {"respaced_betas": RESPACED_BETAS, "consistency_sampler": CONSISTENCY_SAMPLER}
+)

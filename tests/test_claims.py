@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from minidit.lab.claims import (
     SURGERY,
     AwareAttention,
     Awareness,
-    SequenceDiffusion,
+    Objective,
     SequencePrior,
     grow_frequencies,
     make_aware,
+    sequence_loss,
     unzero,
 )
 
@@ -225,7 +227,8 @@ def test_the_sequence_loss_is_added(predict, schedule):
     images = data.to_unit(data.load("digits").images[:300])
     plain = Diffusion(schedule(), predict)
     prior = SequencePrior(images, 14)
-    added = SequenceDiffusion(**vars(plain), prior=prior, sequence_weight=0.25)
+    more = partial(sequence_loss, prior=prior, weight=0.25)
+    added = Objective(**vars(plain), objective=more)
     torch.manual_seed(0)
     model = DiT(28, 14, 1, 16, 1, 2, num_classes=10, learn_sigma=False)
     torch.nn.init.normal_(model.final.proj.weight, std=0.1)
@@ -235,5 +238,5 @@ def test_the_sequence_loss_is_added(predict, schedule):
     pred_x0 = plain.to_x0(x_t, t, model(x_t, t, y))
     expected = plain.loss(model, x0, t, noise, y) + 0.25 * prior.terms(pred_x0).mean(dim=1)
     assert torch.allclose(added.loss(model, x0, t, noise, y), expected, rtol=1e-5)
-    assert added.config == plain.config | {"sequence_weight": 0.25}
+    assert added.config == plain.config
     assert len(added.respace([0, 500])) == 2

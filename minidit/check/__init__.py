@@ -19,7 +19,13 @@ from minidit.check.latents import finest_patch, latent_sampler, latent_scale, qu
 from minidit.check.network import block_parameters, final_layer, parallel_block, unused_parameters
 from minidit.check.official import first_difference, sizes, split_qkv
 from minidit.check.property import property_test
-from minidit.check.sampling import ancestral_sampler, ddim_sampler, derivatives, respaced_betas
+from minidit.check.sampling import (
+    ancestral_sampler,
+    consistency_sampler,
+    ddim_sampler,
+    derivatives,
+    respaced_betas,
+)
 from minidit.check.skips import as_concat, inner_width, uvit_forward
 from minidit.check.tokens import clock, patchify, positions, timestep_embedding, unpatchify
 from minidit.check.training import accumulated_step, corrected_average, repaired_loop

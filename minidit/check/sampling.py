@@ -188,3 +188,59 @@ def ddim_sampler(
         v = eta**2 * (1 - to) / (1 - a) * (1 - a / to)
         x = to.sqrt() * x0 + (1 - to - v).sqrt() * eps + v.sqrt() * noises[k]
     return x
+
+
+def _by_ddim(answer: Callable, noises: Tensor, steps: list, alphas_cumprod: Tensor) -> Tensor:
+    x, levels = noises[-1], alphas_cumprod[list(steps)]
+    for k in reversed(range(len(steps))):
+        image = answer(x, torch.full((len(x),), steps[k]))
+        eps = (x - levels[k].sqrt() * image) / (1 - levels[k]).sqrt()
+        x = levels[k - 1].sqrt() * image + (1 - levels[k - 1]).sqrt() * eps if k else image
+    return x
+
+
+@against(
+    ("three levels", _predict, waves(3, 3, 2), [20, 45, 99], _TABLE),
+    ("two levels", _predict, waves(2, 3, 2), [30, 80], _TABLE),
+    ("a single answer", _predict, waves(1, 1, 2), [99], _TABLE),
+    "the noise that the answer leaves in x is kept, as in DDIM; mix in fresh noise",
+    _by_ddim,
+    "the same noise at every level; noises[k] belongs to steps[k]",
+    {"noises[k - 1]": "noises[-1]"},
+    "the noise of the level where x comes from; mix in that of the level below",
+    {"noises[k - 1]": "noises[k]"},
+    "the answer is mixed with noise at the level where x comes from; the next one is steps[k - 1]",
+    {"[steps[k - 1]]": "[steps[k]]"},
+    "the last answer is mixed with noise once more; it is the image",
+    {"if k:": "if True:"},
+    "noise comes on top; where it is mixed in, the image keeps the factor √ᾱ",
+    {"bar.sqrt() * x": "x"},
+    "the image's factor lacks its root: √ᾱ",
+    {"bar.sqrt() * x": "bar * x"},
+    "the noise's factor lacks its root: √(1 - ᾱ)",
+    {"(1 - bar).sqrt()": "(1 - bar)"},
+    "the table is squared once more; it holds ᾱ = α²",
+    {"alphas_cumprod[steps[k - 1]]": "alphas_cumprod[steps[k - 1]] ** 2"},
+    "the levels are walked from the image up; start with the noisiest, the last",
+    {"reversed(": "iter(", "noises[-1]": "noises[0]"},
+    "the walk starts with noises[0]; the noisiest level is the last",
+    {"noises[-1]": "noises[0]"},
+    "no noise is mixed in; the network is asked again at the level below, so x must be one of it",
+    {"if k:": "if False:"},
+    "the network is told the index k; tell it the number of the step, steps[k]",
+    {", steps[k])": ", k)"},
+)
+def consistency_sampler(
+    answer: Callable, noises: Tensor, steps: list, alphas_cumprod: Tensor
+) -> Tensor:
+    """An image at once, then noise again at the level below; (k, b, d), k rising steps → (b, d).
+
+    `answer(x, t)` gives the image for t (b,); it starts with noises[-1], noises[k] is of steps[k].
+    """
+    x = noises[-1]
+    for k in reversed(range(len(steps))):
+        x = answer(x, torch.full((len(x),), steps[k]))
+        if k:
+            bar = alphas_cumprod[steps[k - 1]]
+            x = bar.sqrt() * x + (1 - bar).sqrt() * noises[k - 1]
+    return x

@@ -1,7 +1,7 @@
 """The named experiments: python -m minidit experiment NAME; results lie in data/results."""
 
-from minidit.lab import architecture, autoencoders, samplers, training
+from minidit.lab import after, architecture, autoencoders, samplers, training
 from minidit.lab.runner import EXPERIMENTS, Experiment
 
 __all__ = ["EXPERIMENTS", "Experiment"]
-__all__ += ["architecture", "autoencoders", "samplers", "training"]  # which fill it
+__all__ += ["after", "architecture", "autoencoders", "samplers", "training"]  # which fill it

@@ -7,6 +7,7 @@ them; the experiment "claims" holds each against a baseline of the same budget.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -164,7 +165,8 @@ def unzero(model: nn.Module, diffusion: Diffusion) -> None:
         nn.init.xavier_uniform_(layer.weight)
 
 
-# Changes of a fresh network, called with it, its process and what the settings say.
+# Changes of a fresh network, called with it, its process and what the settings say; what they give,
+# if anything, is the process that trains it.
 SURGERY = {"aware": make_aware, "grow_frequencies": grow_frequencies, "unzero": unzero}
 
 
@@ -198,24 +200,25 @@ class SequencePrior:
 
 
 @dataclass(frozen=True, eq=False)
-class SequenceDiffusion(Diffusion):
-    """A process whose training loss has `sequence_weight` times the mean of the prior's terms."""
+class Objective(Diffusion):
+    """A process with another training loss: objective(process, model, x0, t, noise, y) → (b,)."""
 
     _: KW_ONLY
-    prior: SequencePrior
-    sequence_weight: float
-
-    @property
-    def config(self) -> dict:
-        """As of a plain process, and the weight; the prior is fitted to the training images."""
-        return super().config | {"sequence_weight": self.sequence_weight}
+    objective: Callable[..., Tensor]
 
     def loss(
         self, model: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None = None
     ) -> Tensor:
         """The training loss of every image, (b,)."""
-        x_t = self.q_sample(x0, t, noise)  # (b, c, h, w)
-        output = model(x_t, self.schedule.at("steps", t, t), y).to(x0.dtype)
-        plain = super().loss(lambda x, t, y: output, x0, t, noise, y)  # (b,)
-        pred_x0 = self.pred_x0(output, x_t, t, clip=False)
-        return plain + self.sequence_weight * self.prior.terms(pred_x0).mean(dim=1)
+        return self.objective(self, model, x0, t, noise, y)
+
+
+def sequence_loss(
+    process: Diffusion, model: Denoiser, *inputs: Tensor, prior: SequencePrior, weight: float
+) -> Tensor:
+    """The plain loss of x0, t, noise, y, and `weight` times the mean of the prior's terms, (b,)."""
+    x0, t, noise, y = inputs
+    x_t = process.q_sample(x0, t, noise)  # (b, c, h, w)
+    output = model(x_t, process.schedule.at("steps", t, t), y).to(x0.dtype)
+    plain = Diffusion.loss(process, lambda x, t, y: output, *inputs)  # (b,)
+    return plain + weight * prior.terms(process.pred_x0(output, x_t, t)).mean(dim=1)

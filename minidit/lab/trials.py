@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from minidit import data, evaluate
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.evaluate.flops import count
-from minidit.lab.claims import SURGERY, SequenceDiffusion, SequencePrior
+from minidit.lab.claims import SURGERY, Objective, SequencePrior, sequence_loss
 from minidit.lab.runner import merge
 from minidit.sampling import SAMPLERS, Denoiser, guided, sample
 from minidit.train import Loop, Run
@@ -47,8 +48,8 @@ def prepare(settings: dict, seed: int, examples: tuple[Tensor, Tensor | None] | 
 
     Settings: `model` and `recipe` are changes of the preset `preset` (default: "demo"), `diffusion`
     and `network` ("DiT" or "UViT") replace its own; `rate` multiplies the recipe's; `surgery`:
-    {name in `SURGERY`: arguments}; `sequence_weight`: of the loss of `SequenceDiffusion`; `budget`,
-    in place of a number of steps: billions of multiply-accumulates in forward passes. `examples`:
+    {name in `SURGERY`: arguments}; `sequence_weight`: of `sequence_loss`'s terms; `budget`, in
+    place of a number of steps: billions of multiply-accumulates in forward passes. `examples`:
     images (n, c, h, w), as `fit` takes them, and labels (n,) in 0 … 9; by default MNIST's, but for
     what is held out.
     """
@@ -63,10 +64,11 @@ def prepare(settings: dict, seed: int, examples: tuple[Tensor, Tensor | None] | 
     model, diffusion, parts = presets.build(preset, tuple(examples[0].shape[1:]), 10, seed)
     with seeded(seed):
         for change, arguments in settings.get("surgery", {}).items():
-            SURGERY[change](model, diffusion, **arguments)
+            diffusion = SURGERY[change](model, diffusion, **arguments) or diffusion
     if (weight := settings.get("sequence_weight")) is not None:
         prior = SequencePrior(data.to_unit(examples[0]), model.patch_size)
-        diffusion = SequenceDiffusion(**vars(diffusion), prior=prior, sequence_weight=weight)
+        added = partial(sequence_loss, prior=prior, weight=weight)
+        diffusion = Objective(**vars(diffusion), objective=added)
     recipe, factor = presets.recipe_of(parts, seed=seed), settings.get("rate", 1.0)
     recipe = replace(recipe, lr=recipe.lr * factor, muon_lr=recipe.muon_lr * factor)
     if "budget" in settings:
