@@ -80,7 +80,7 @@ class TimestepEmbedder(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         """(b,) → (b, d)."""
         embedding = _sinusoids(t, self.frequencies)  # (b, frequencies), float32
-        dtype = next(self.parameters(), embedding).dtype  # layers in int8 have no parameters
+        dtype = [*self.parameters(), embedding][0].dtype  # layers in int8 have no parameters
         return self.mlp(embedding.to(dtype))
 
 

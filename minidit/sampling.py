@@ -42,7 +42,8 @@ def walk(schedule: Schedule, x: Tensor) -> Iterator[tuple[float, Tensor, Tensor]
 def draw_noise(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of the shape of x, drawn where the generator lives (or on the CPU)."""
     device = generator.device if generator is not None else "cpu"
-    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
+    dtype = torch.promote_types(x.dtype, torch.float32)  # the same noise in half precision
+    return torch.randn(x.shape, generator=generator, device=device, dtype=dtype).to(x)
 
 
 def space_timesteps(T: int, counts: int | str | Sequence[int]) -> list[int]:

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from packaging.version import Version
 
 from minidit import (
     EMA,
@@ -92,6 +93,7 @@ def test_a_compiled_network_is_saved_counted_exported_and_sampled(network, tmp_p
     assert torch.allclose(*drawn, atol=1e-5)
 
 
+@pytest.mark.skipif(Version(torch.__version__) < Version("2.8"), reason="PyTorch 2.6 keeps a batch")
 @pytest.mark.parametrize("kind", KINDS)
 def test_export_with_a_batch_of_any_size(kind, network):
     model, y = network(kind)

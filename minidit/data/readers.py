@@ -86,8 +86,10 @@ def read_csv(path: Path, split: str) -> tuple[Tensor, Tensor]:
             "trained on; move it away, and the next call downloads the official files"
         )
     try:
-        rows = torch.from_numpy(np.loadtxt(path, np.uint8, delimiter=",", skiprows=1, ndmin=2))
-        images, labels = rows[:, 1:].reshape(len(rows), 1, 28, 28), rows[:, 0]
+        rows = torch.from_numpy(np.loadtxt(path, np.float32, delimiter=",", skiprows=1, ndmin=2))
+        if (rows.round().clamp(0, 255) != rows).any():  # numpy 1 would read 256 as 0
+            raise ValueError("a number isn't in 0 … 255")
+        images, labels = rows[:, 1:].byte().reshape(len(rows), 1, 28, 28), rows[:, 0].byte()
     except (ValueError, RuntimeError) as error:
         raise _damaged(path, f"it isn't a label and 784 bytes a row ({error})") from error
     _check_labels(labels, path)
