@@ -33,6 +33,7 @@ FIGURES = {
     "15": ("index of t", "whole"),
     "16": ('label="a lenient test"', "whole"),
     "17": ("back = there_and_back_wrongly(colour, 4)", "whole"),
+    "18": ("student, hundred = lesson.go()", "whole"),
 }
 
 
