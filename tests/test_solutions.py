@@ -84,6 +84,8 @@ def names(statement):
             binds.add(symbol.get_name())
         if symbol.is_referenced():
             now.add(symbol.get_name())
+    if isinstance(statement, ast.AugAssign):  # which symtable takes for an assignment alone
+        now.add(ast.unparse(statement.target).split("[")[0].split(".")[0])
     inner = [*table.get_children()]
     while inner:
         scope = inner.pop()
