@@ -578,7 +578,8 @@ def test_the_shipped_weights_draw_what_they_are_told():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--film=--"], "--film is empty"),
+        # from Python 3.13 on, argparse leaves the two dashes
+        (["--film=--"], "--film " + ("--" if sys.version_info >= (3, 13) else "is empty")),
         (["--out", "a\0.png"], "--out 'a\\x00.png' has the character NUL"),
         (["--out", "~nobody-here/a.png"], "--out ~nobody-here/a.png: there is no such home"),
     ],

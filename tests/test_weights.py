@@ -329,7 +329,7 @@ def test_a_full_disk_keeps_weights_and_note(saved):
     assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
 
 
-@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 brings sympy along")
+@pytest.mark.skipif(torch.__version__ < "2.9", reason='older ones load it for the device "meta"')
 def test_loading_imports_no_compiler():
     program = "import sys, minidit; minidit.load('dit-mnist'); print('sympy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
