@@ -52,7 +52,7 @@ SUBMISSIONS = {  # by name: the file, or None for the example's own, and options
     "leaving": ("raise SystemExit(0)", []),
     "vanishing": ("import os\nos._exit(0)", []),
     "vanishing late": (RIGHT + "def patchify(*_): import os; os._exit(0)", []),
-    "endless": (RIGHT + "def q_sample(*_):\n    while True: pass", ["--seconds", "15"]),
+    "endless": (RIGHT + "def q_sample(*_):\n    while True: pass", ["--seconds", "25"]),
 }
 
 
@@ -126,7 +126,7 @@ def test_the_system_closes_the_network_or_it_is_said(graded):
     [
         ("vanishing", 0, "ended before its tests did"),
         ("vanishing late", 0, "ended before its tests did"),
-        ("endless", 5, "took more than 15 seconds"),
+        ("endless", 5, "took more than 25 seconds"),
     ],
 )
 def test_tests_that_did_not_report_count_zero(graded, name, score, said):
