@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from minidit import SCHEDULES, Diffusion, Schedule, cosine, linear, scaled_linear, straight, vp_sde
 from minidit.solvers.spacing import continuous
 
-EVERY_SCHEDULE = pytest.mark.parametrize("name", SCHEDULES)
+# Those of the lab have tests of their own.
+OWN = [name for name in SCHEDULES if name not in ("shifted", "sine")]
+EVERY_SCHEDULE = pytest.mark.parametrize("name", OWN)
 close = torch.testing.assert_close
 
 
@@ -21,7 +23,7 @@ close = torch.testing.assert_close
 def schedules(draw):
     """Any schedule, whole or respaced to at least two steps."""
     T = draw(st.sampled_from([21, 100, 1000]))
-    schedule = SCHEDULES[draw(st.sampled_from(list(SCHEDULES)))](T)
+    schedule = SCHEDULES[draw(st.sampled_from(OWN))](T)
     if draw(st.booleans()):
         steps = draw(st.sets(st.integers(0, T - 1), min_size=2, max_size=30))
         schedule = schedule.respace(sorted(steps))
@@ -196,7 +198,7 @@ def test_the_first_log_variance_is_borrowed_from_the_second(schedule):
 
 @given(st.data())
 def test_respacing_keeps_signal_noise_and_numbers_and_composes(data):
-    schedule = SCHEDULES[data.draw(st.sampled_from(list(SCHEDULES)))](100)
+    schedule = SCHEDULES[data.draw(st.sampled_from(OWN))](100)
     outer = sorted(data.draw(st.sets(st.integers(0, 99), min_size=1)))
     inner = sorted(data.draw(st.sets(st.integers(0, len(outer) - 1), min_size=1)))
     picked = [outer[i] for i in inner]

@@ -63,7 +63,7 @@ def grid_angles(grid: tuple[int, int], k: int) -> Tensor:
         raise ValueError(f"heads are {k} wide; rotary positions need a multiple of 4: change heads")
     row, column = torch.meshgrid(*(torch.arange(side) for side in grid), indexing="ij")
     omega = frequencies(k // 4, max_period=100.0)
-    return torch.cat([z.reshape(-1, 1) * omega for z in (column, row)], dim=1)
+    return torch.cat([z.reshape(-1, 1) * omega.to(z.device) for z in (column, row)], dim=1)
 
 
 class SwiGLU(nn.Module):

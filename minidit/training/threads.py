@@ -28,7 +28,7 @@ def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
 
 
 def side_by_side(call: Callable[..., Result], parts: Sequence[tuple[Tensor, ...]]) -> list[Result]:
-    """[call(*part) for part in parts], on a processor some of them at a time.
+    """[call(*part) for part in parts], on a processor some of them at a time; a part: (b, …) each.
 
     What `call` reads must stay as it is meanwhile. A thread's gradient mode is this one's.
     """

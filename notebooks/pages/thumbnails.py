@@ -29,7 +29,7 @@ FIGURES = {
     "11": ("plot.show(torch.cat([x[:10], *channels", "corner"),
     "12": ("plot.strip(guesses", "corner"),
     "13": ('draw("text", encode(prompts)', "corner"),
-    "14": ('title=blocks["question"]', "whole"),
+    "14": ('against(blocks, "adaLN-Zero")', "whole"),
     "15": ("index of t", "whole"),
     "16": ('label="a lenient test"', "whole"),
     "17": ("back = there_and_back_wrongly(colour, 4)", "whole"),
