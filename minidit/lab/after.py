@@ -127,7 +127,8 @@ def consistency_loss(
 def student_of(run: Run, levels: int, scale: float) -> Run:
     """A run in which what `run` has learnt, guided, learns to draw with 1 … `levels` evaluations.
 
-    It is half as long, at a tenth of the rates: at full ones the answers flow together.
+    It is half as long, at a tenth of the rates: at full ones the answers flow together. It trains
+    `run.model` in place; the teacher is the average that `run` has now.
     """
     process = run.diffusion.respace(_even(levels, len(run.diffusion)))
     loss = partial(consistency_loss, teacher=guided(run.ema.model, scale))
