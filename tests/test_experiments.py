@@ -295,6 +295,20 @@ def test_runs_at_another_rate_are_made_again(tmp_path):
 def test_what_measures_no_distance_cannot_be_tuned(tmp_path):
     with pytest.raises(ValueError, match="experiment='sum' compares no distances"):
         tuned("sum", counting([]), tmp_path)
+    with pytest.raises(ValueError, match="experiment='shared' compares no distances"):
+        tuned("shared", replace(RATED, paired=True), tmp_path)
+
+
+def test_a_page_compares_seed_by_seed_what_shares_a_network(tmp_path, monkeypatch):
+    def trial(settings, seed):  # seeds differ far more than variants
+        return {"frechet": 10.0**seed * settings["part"]["a"] * (1 + seed / 100)}
+
+    told = replace(counting([]), trial=trial, columns={"frechet": ".2f"}, base="one")
+    for paired, word in ((False, "open"), (True, "larger")):
+        monkeypatch.setitem(EXPERIMENTS, "told", replace(told, paired=paired))
+        assert main(["experiment", "told", "--seeds", "3", "--out", str(tmp_path)]) == 0
+        page = (tmp_path / "told.md").read_text()
+        assert ("“one”, seed by seed." in page) == paired and f"| {word} |" in page
 
 
 def test_a_run_without_a_new_column_is_made_again(tmp_path):

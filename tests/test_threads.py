@@ -9,7 +9,7 @@ from minidit import Diffusion, DiT, Recipe, UViT, linear, sample
 from minidit.train import Run
 from minidit.training.distributed import DistributedRun
 from minidit.training.generate import generate
-from minidit.training.threads import MOST, side_by_side
+from minidit.training.threads import MOST, in_threads
 
 SMALL = dict(patch_size=4, in_channels=1, hidden_size=16, num_heads=2, num_classes=10)
 
@@ -95,7 +95,7 @@ def test_parts_keep_their_order_the_mode_and_the_number_of_threads(threads):
 
     found = []
     with torch.no_grad():
-        found += side_by_side(call, [(torch.ones(k),) for k in range(threads)])
+        found += in_threads(call, [(torch.ones(k),) for k in range(threads)])
     assert found == [(k, False, 1) for k in range(threads)]
     assert torch.get_num_threads() == threads
     seen = []
@@ -110,5 +110,5 @@ def test_an_error_in_a_part_is_the_caller_s(threads):
         raise ValueError(f"{len(x)} rows")
 
     with pytest.raises(ValueError, match="2 rows"):
-        side_by_side(fail, [(torch.ones(2),), (torch.ones(2),)])
+        in_threads(fail, [(torch.ones(2),), (torch.ones(2),)])
     assert torch.get_num_threads() == threads

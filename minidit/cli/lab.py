@@ -84,8 +84,9 @@ def experiment(args: Namespace) -> None:
         if base is not None and min(map(len, runs.values())) > 1:
             base = base or next(iter(runs))
             pairs = {name: (name, base) for name in runs if name != base}
-            found = verdicts.verdicts(results, pairs=pairs, scale=scale)
-            page += f"\nFréchet distance against “{base}”. {verdicts.RULE}\n\n"
+            found = verdicts.verdicts(results, pairs=pairs, scale=scale, paired=entry.paired)
+            how = ", seed by seed" * entry.paired
+            page += f"\nFréchet distance against “{base}”{how}. {verdicts.RULE}\n\n"
             page += f"{verdicts.table(found)}\n"
     if sweep.exists():
         tried = table(read_json(sweep, {"runs": [dict]}, "run it again with --tune"))

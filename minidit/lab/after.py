@@ -254,7 +254,10 @@ AFTER = {
     "few-steps": ("How few evaluations does a student need?", _FEW),
 }
 for _name, (_question, _variants) in AFTER.items():
-    _own = merge(_short(), _longer if _name in ("guides", "few-steps") else {})
+    _drawing = _name in ("walks", "guides", "few-steps")  # in several ways by one network
+    _own = merge(_short(), _longer if _drawing else {})
     _all = {name: _own | settings for name, settings in _variants.items()}
     _scales = by_scale(steps=(5, None, None), per_class=(7, 30, 500))
-    EXPERIMENTS[_name] = Experiment(_question, _all, _scales, train_and_draw, _COLUMNS, "")
+    EXPERIMENTS[_name] = Experiment(
+        _question, _all, _scales, train_and_draw, _COLUMNS, "", _drawing
+    )

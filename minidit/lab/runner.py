@@ -51,6 +51,7 @@ class Experiment:
     trial: Callable[[dict, int], dict]
     columns: dict[str, str]
     base: str | None = None  # what `verdicts` hold the others against, by "frechet"; "": the first
+    paired: bool = False  # variants of a seed share a network: differences count seed by seed
 
     def __post_init__(self) -> None:
         if isinstance(self.variants, dict):
@@ -134,9 +135,10 @@ def tuned(
     """The experiment with each variant at its own best rate, after a sweep over `RATES`.
 
     What is missing of the sweep is run as by `run_experiment`, and kept as out/NAME-rates.json; the
-    least mean logarithm of "frechet" wins. Raises ValueError for experiments that compare none.
+    least mean logarithm of "frechet" wins. Raises ValueError for experiments that compare none, or
+    whose variants share a network, and so its rate.
     """
-    if experiment.base is None:
+    if experiment.base is None or experiment.paired:
         raise ValueError(f"experiment={name!r} compares no distances that could tell a best rate")
     variants = experiment.variants()
     swept = {

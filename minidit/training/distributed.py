@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.train import Recipe, Run
-from minidit.training.threads import parts_at_a_time, side_by_side
+from minidit.training.threads import in_threads, parts_at_a_time
 
 MODES = ("default", "reduce-overhead")  # of torch.compile
 
@@ -130,7 +130,7 @@ class DistributedRun(Run):
             return loss.detach(), torch.autograd.grad(loss, weights, allow_unused=True)
 
         split = ([None] * self.parts if z is None else z.chunk(self.parts) for z in drawn)
-        losses, gradients = zip(*side_by_side(learn, list(zip(*split))))
+        losses, gradients = zip(*in_threads(learn, list(zip(*split))))
         for weight, *own in zip(weights, *gradients):
             for gradient in (g for g in own if g is not None):
                 weight.grad = gradient if weight.grad is None else weight.grad + gradient

@@ -10,7 +10,7 @@ from minidit._validate import check_choice, check_tensor, unwrapped
 from minidit.diffusion import Diffusion
 from minidit.sampling import SAMPLERS, State, guided
 from minidit.training.matmul import fast_matmul
-from minidit.training.threads import parts_at_a_time, side_by_side
+from minidit.training.threads import in_threads, parts_at_a_time
 
 AT_ONCE = 100  # images in a pass on a processor: memory stays, and time grows with their number
 
@@ -42,7 +42,7 @@ def generate(
         size = min(AT_ONCE, math.ceil(len(x) / parts_at_a_time())) if x.is_cpu else len(x)
         parts = list(zip(*(z.split(max(size, 1)) for z in (x, t, y))))
         with fast_matmul(model):
-            return torch.cat(side_by_side(network, parts))
+            return torch.cat(in_threads(network, parts))
 
     if hasattr(inner.label_embed, "process"):  # known pixels stay as they are
         diffusion = inner.label_embed.process(diffusion, labels.to(device))

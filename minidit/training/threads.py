@@ -27,7 +27,7 @@ def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, "minidit", torch.set_num_threads, (threads,))
 
 
-def side_by_side(call: Callable[..., Result], parts: Sequence[tuple[Tensor, ...]]) -> list[Result]:
+def in_threads(call: Callable[..., Result], parts: Sequence[tuple[Tensor, ...]]) -> list[Result]:
     """[call(*part) for part in parts], on a processor some of them at a time; a part: (b, …) each.
 
     What `call` reads must stay as it is meanwhile. A thread's gradient mode is this one's.
