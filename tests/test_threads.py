@@ -7,6 +7,7 @@ import torch
 
 from minidit import Diffusion, DiT, Recipe, UViT, linear, sample
 from minidit.train import Run
+from minidit.training import threads as module
 from minidit.training.distributed import DistributedRun
 from minidit.training.generate import generate
 from minidit.training.threads import MOST, in_threads
@@ -85,9 +86,8 @@ def test_samples_in_parts_are_the_samples(threads, n):
 
 
 def test_parts_keep_their_order_the_mode_and_the_number_of_threads(threads):
-    barrier = threading.Barrier(
-        min(threads, MOST), timeout=20
-    )  # only side by side they get past it
+    # only side by side they get past it
+    barrier = threading.Barrier(min(threads, MOST), timeout=20)
 
     def call(x):
         barrier.wait()
@@ -103,6 +103,29 @@ def test_parts_keep_their_order_the_mode_and_the_number_of_threads(threads):
     other.start()
     other.join()
     assert seen == [threads]
+
+
+def test_a_worker_that_had_no_work_yet_keeps_its_number():
+    """What another thread has set meanwhile is not taken over at the first question."""
+    told = []
+
+    def worker():
+        module._settle(1)
+        settled.set()
+        changed.wait(20)
+        told.append(torch.get_num_threads())
+
+    settled, changed, before = threading.Event(), threading.Event(), torch.get_num_threads()
+    thread = threading.Thread(target=worker)
+    thread.start()
+    settled.wait(20)
+    try:
+        torch.set_num_threads(3)
+        changed.set()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert told == [1]
 
 
 def test_an_error_in_a_part_is_the_caller_s(threads):

@@ -21,10 +21,15 @@ def parts_at_a_time() -> int:
     return min(MOST, torch.get_num_threads())
 
 
+def _settle(threads: int) -> None:
+    torch.get_num_threads()  # a new thread's first question resets its number: ask before it is set
+    torch.set_num_threads(threads)
+
+
 @cache
 def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
     """Threads that stay: their memory is used again."""
-    return ThreadPoolExecutor(workers, "minidit", torch.set_num_threads, (threads,))
+    return ThreadPoolExecutor(workers, "minidit", _settle, (threads,))
 
 
 def in_threads(call: Callable[..., Result], parts: Sequence[tuple[Tensor, ...]]) -> list[Result]:
