@@ -108,8 +108,8 @@ def run_experiment(
             key = {"variant": variant, "seed": seed, "scale": scale}
             settings = merge(variants[variant], experiment.scales[scale])
             run = _find(path, key, experiment)
-            # After another sweep, see `tuned`, it is another run.
-            if run is None or run.get("settings", {}).get("rate") != settings.get("rate"):
+            rates = [told.get("rate", 1.0) for told in (settings, (run or {}).get("settings", {}))]
+            if run is None or rates[0] != rates[1]:  # after another sweep, see `tuned`
                 told = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
                 _check_architecture(path, settings)
                 if (run := _made_elsewhere(out, told, experiment)) is None:
