@@ -70,6 +70,34 @@ def test_the_cell_is_there(number, short, title, name, fragment, line):
     assert below[0].count(line) == 1, f"below {title!r} begin: {below[0]}"
 
 
+def words_of(link):
+    """What a notebook says and shows, or another page; without the pictures."""
+    text = (FOLDER / link).read_text(encoding="utf-8")
+    if not link.endswith(".ipynb"):
+        return text
+    cells = json.loads(text)["cells"]
+    shown = [output for cell in cells for output in cell.get("outputs", [])]
+    found = ["".join(cell["source"]) for cell in cells]
+    found += ["".join(output.get("text", "")) for output in shown]
+    found += ["".join(v) for out in shown for k, v in out.get("data", {}).items() if "text" in k]
+    return "\n".join(found)
+
+
+NUMBER = r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?"
+
+
+@pytest.mark.parametrize(("number", "body"), [(n, b) for n, _, b in sections()])
+def test_figures_are_those_of_the_linked_pages(number, body):
+    answer = re.split(r"^- ", body.strip(), flags=re.MULTILINE)[0]
+    links = dict.fromkeys(re.findall(r"\]\(([\w./-]+\.(?:ipynb|md))", body))
+    known = {float(n.replace(",", "")) for n in re.findall(NUMBER, "\n".join(map(words_of, links)))}
+    for figure in re.findall(NUMBER, re.sub(r"\]\(.*?\)", "", answer)):
+        if len(figure) > 2:  # shorter ones are found anywhere
+            decimals = len(figure.partition(".")[2])
+            rounded = [f"{x * unit:.{decimals}f}" for x in known for unit in (1, 100, 1e-6)]
+            assert figure.replace(",", "") in rounded, f"{figure} is nowhere in {[*links]}"
+
+
 def test_every_link_leads_somewhere():
     prose = re.sub(r"`[^`\n]+`", "", PAGE)  # code has brackets of its own
     for name, _, fragment in re.findall(r"\]\(([^)#]+)(#(\S+))?\)", prose):
