@@ -51,6 +51,8 @@ def test_a_step_in_parts_is_the_step(threads, batch, more, model):
     for _ in range(3):
         assert torch.allclose(whole.step(), shared.step(), atol=1e-6)
     for (name, p), q in zip(whole.model.named_parameters(), shared.model.parameters()):
+        if name.endswith("qkv.bias"):  # a bias of the keys changes nothing: its gradient is chance
+            p, q = (torch.cat(bias.chunk(3)[::2]) for bias in (p, q))
         assert torch.allclose(p, q, atol=2e-4), name
 
 
