@@ -10,7 +10,7 @@ from minidit import Diffusion, DiT, KLAutoencoder, Recipe, data, fit, linear, sa
 from minidit.data import scenes
 from minidit.data.captions import describe
 from minidit.evaluate.nll import bits_per_dim
-from minidit.lab import EXPERIMENTS, architecture, autoencoders, samplers, training, trials
+from minidit.lab import EXPERIMENTS, architecture, autoencoders, recipes, samplers, trials
 from minidit.lab.runner import merge
 from minidit.latents import latent
 from minidit.train import step_generator
@@ -45,7 +45,7 @@ def trained(seed=0, **changes):
     """A run of two steps, measured by 70 samples of two steps each."""
     sampling = {"per_class": 7, "options": {"steps": 2}}
     settings = {"model": TINY, "recipe": {"steps": 2, "lr": 1e-3}, "sampling": sampling}
-    return training.train_and_measure(merge(settings, changes), seed)
+    return recipes.train_and_measure(merge(settings, changes), seed)
 
 
 def test_a_training_trial_tells_what_it_did():
@@ -235,7 +235,7 @@ def test_every_variant_trains_and_is_measured(name):
 
 
 def test_surgery_and_the_sequence_loss_change_what_is_trained():
-    trial = training.train_and_measure
+    trial = recipes.train_and_measure
     plain = trial(SMALL, 0)["validation loss"]
     for more in (
         {"surgery": {"unzero": {}}},
@@ -271,7 +271,7 @@ def test_blocks_matched_in_parameters_are():
 
 def test_scaling_measures_every_number_of_sampling_steps():
     settings = {**SMALL, "sampling": {"per_class": 7}, "sampling_steps": [2, 3]}
-    run = training.train_and_measure(settings, 0)
+    run = recipes.train_and_measure(settings, 0)
     by_steps = run["by sampling steps"]
     assert {k: v["evaluations"] for k, v in by_steps.items()} == {"2": 2, "3": 3}
     assert by_steps["3"]["frechet"] == run["frechet"] != by_steps["2"]["frechet"]
@@ -420,7 +420,7 @@ def watched(seed=0, **changes):
         "looks": [2, 4],
         "sampling": {"per_class": 7, "options": {"steps": 2}},
     }
-    return training.watch_training(merge(settings, changes), seed)
+    return recipes.watch_training(merge(settings, changes), seed)
 
 
 def test_looking_does_not_change_the_run(few):

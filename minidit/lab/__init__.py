@@ -1,7 +1,7 @@
 """The named experiments: python -m minidit experiment NAME; results lie in data/results."""
 
-from minidit.lab import after, architecture, autoencoders, samplers, training
+from minidit.lab import after, architecture, autoencoders, recipes, samplers
 from minidit.lab.runner import EXPERIMENTS, Experiment
 
 __all__ = ["EXPERIMENTS", "Experiment"]
-__all__ += ["after", "architecture", "autoencoders", "samplers", "training"]  # which fill it
+__all__ += ["after", "architecture", "autoencoders", "recipes", "samplers"]  # which fill it

@@ -19,8 +19,8 @@ from minidit.diffusion import Diffusion
 from minidit.lab import trials
 from minidit.lab.claims import SURGERY, Objective
 from minidit.lab.modern import PARTS
+from minidit.lab.recipes import speedrun
 from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale, merge
-from minidit.lab.training import speedrun
 from minidit.patches import linear_layer
 from minidit.sampling import Denoiser, guided
 from minidit.schedule import SCHEDULES, Schedule, straight

@@ -14,7 +14,7 @@ from minidit.blocks import BLOCKS
 from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.evaluate.flops import count
-from minidit.lab import training, trials
+from minidit.lab import recipes, trials
 from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale
 from minidit.train import Run
 from minidit.training.presets import PRESETS, ratio_of, without_skips
@@ -76,7 +76,7 @@ CHOICES = {
     ),
 }
 for _name, (_question, _variants) in CHOICES.items():
-    EXPERIMENTS[_name] = training.trained(
+    EXPERIMENTS[_name] = recipes.trained(
         _question, _variants, scales=SCALES, columns=COLUMNS, base=""
     )
 
@@ -117,7 +117,7 @@ def _blocks() -> dict[str, dict]:
     return variants | {"adaLN-Zero without its zero": {"surgery": {"unzero": {}}}}
 
 
-EXPERIMENTS["dit-blocks"] = training.trained(
+EXPERIMENTS["dit-blocks"] = recipes.trained(
     "How should a block get its condition?", _blocks, columns=COLUMNS, base="adaLN-Zero"
 )
 
@@ -194,6 +194,6 @@ _CLAIMS = {
 }
 # no losses: those of the sequence variants hold a term more
 _NO_LOSSES = {key: form for key, form in COLUMNS.items() if "loss" not in key}
-EXPERIMENTS["claims"] = training.trained(
+EXPERIMENTS["claims"] = recipes.trained(
     "Do the parts that notes on DiT describe help?", _CLAIMS, columns=_NO_LOSSES, base="baseline"
 )

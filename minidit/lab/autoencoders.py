@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minidit import data, evaluate
 from minidit.evaluate.flops import count
-from minidit.lab import training, trials
+from minidit.lab import recipes, trials
 from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale
 from minidit.latents import latent
 from minidit.latents.autoencoder import Autoencoder, VQAutoencoder
@@ -176,5 +176,5 @@ EXPERIMENTS["latent-or-pixel"] = Experiment(
     },
     by_scale(budget=(20, 2000, 1_000_000), per_class=(7, 30, 500)),
     train_on_photographs,
-    {"tokens": ".0f", "steps": ".0f"} | training.COLUMNS,
+    {"tokens": ".0f", "steps": ".0f"} | recipes.COLUMNS,
 )

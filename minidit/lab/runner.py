@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from minidit._validate import check_choice, check_positive
-from minidit.lab.jobs import side_by_side
+from minidit.lab.processes import side_by_side
 from minidit.weights.files import locked, read_json, write_json
 
 _CPUINFO = Path("/proc/cpuinfo")
