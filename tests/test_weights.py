@@ -357,6 +357,7 @@ def test_shipped_weights_load_and_are_small(name):
     path = weights.shipped_folder() / f"{name}.safetensors"
     assert path.stat().st_size < 12e6
     assert weights.info(name)["sha256"] and load(name).model is not None
+    assert " /" not in weights.info(name)["command"], "a path that is on one machine alone"
 
 
 def test_a_start_from_other_weights_takes_what_fits(tiny_dit, awaken, tmp_path):
