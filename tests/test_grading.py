@@ -53,7 +53,7 @@ SUBMISSIONS = {  # by name: the file, or None for the example's own, and options
     "leaving": ("raise SystemExit(0)", []),
     "vanishing": ("import os\nos._exit(0)", []),
     "vanishing late": (RIGHT + "def patchify(*_): import os; os._exit(0)", []),
-    "endless": (RIGHT + "def q_sample(*_):\n    while True: pass", ["--seconds"]),
+    "endless": (RIGHT + "def q_sample(*_): import time; time.sleep(1e6)", ["--seconds"]),
 }
 
 
