@@ -146,3 +146,11 @@ def test_a_submission_that_cannot_be_imported_gets_none(graded, name):
     code, printed, results = graded[name]
     assert (code, results["score"]) == (1, 0), printed
     assert "homework.py can't be imported" in printed
+
+
+def test_a_limit_that_ends_before_the_tests_are_known_is_named(tmp_path, capfd):
+    grade = EXAMPLE / "grade.py"
+    command = [sys.executable, str(grade), str(EXAMPLE / "submission.py"), "--seconds", "0.01"]
+    assert subprocess.run(command, cwd=tmp_path).returncode == 2
+    told = capfd.readouterr().err
+    assert "can't be collected: the submission took more than 0.01 seconds" in told

@@ -37,7 +37,8 @@ def main(arguments=None):
         with tempfile.TemporaryDirectory() as folder:
             tests, ending = run(Path(folder), source, args)
         if not tests:
-            raise OSError(f"the tests in {HERE} can't be collected, as is said above")
+            why = ending.strip() or "what is wrong is said above"
+            raise OSError(f"the tests in {HERE} can't be collected: {why}")
         score, most = (sum(test[key] for test in tests) for key in ("score", "max_score"))
         print(f"{ending}points: {score} of {most}")
         if args.results is not None:
