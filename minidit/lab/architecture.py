@@ -97,11 +97,16 @@ def as_large_as(config: dict, other: dict) -> dict:
     return config | {"mlp_ratio": ratio_of(max(1, inner), d)}
 
 
+def _four(**changes) -> dict:
+    """The speedrun's network with four blocks in place of two, and changes of its arguments."""
+    return {"preset": "speedrun", "model": {"depth": 4} | changes}
+
+
 @cache
 def _matched_ratio(block: str) -> float:
-    """The `mlp_ratio` with which a demo's network of such blocks is as large as adaLN-Zero's."""
+    """The `mlp_ratio` with which a network of such blocks is as large as adaLN-Zero's."""
     size = dict(input_size=28, in_channels=1, num_classes=10, learn_sigma=False)
-    size |= PRESETS["demo"]["model"]
+    size |= PRESETS["speedrun"]["model"] | _four()["model"]
     return as_large_as(size | {"block": block}, size | {"block": "adaln_zero"})["mlp_ratio"]
 
 
@@ -109,16 +114,20 @@ def _blocks() -> dict[str, dict]:
     """Every block as it is, and made as large as adaLN-Zero; that one also without its zero."""
     here = [block for block in BLOCKS if not block.startswith("modern")]  # see `modern`
     names = {block: NAMES.get(block, block) for block in here}
-    variants = {name: {"model": {"block": block}} for block, name in names.items()}
+    variants = {name: _four(block=block) for block, name in names.items()}
     for block, name in names.items():
         if block != "adaln_zero":
-            model = {"block": block, "mlp_ratio": _matched_ratio(block)}
-            variants[f"{name}, as many parameters"] = {"model": model}
-    return variants | {"adaLN-Zero without its zero": {"surgery": {"unzero": {}}}}
+            wider = _four(block=block, mlp_ratio=_matched_ratio(block))
+            variants[f"{name}, as many parameters"] = wider
+    return variants | {"adaLN-Zero without its zero": _four() | {"surgery": {"unzero": {}}}}
 
 
 EXPERIMENTS["dit-blocks"] = recipes.trained(
-    "How should a block get its condition?", _blocks, columns=COLUMNS, base="adaLN-Zero"
+    "How should a block get its condition?",
+    _blocks,
+    scales=by_scale(steps=(5, 400, 6000), batch_size=(None, None, 128), per_class=(7, 30, 500)),
+    columns=COLUMNS,
+    base="adaLN-Zero",
 )
 
 
