@@ -429,6 +429,8 @@ def test_stored_runs_are_recognised(name, tmp_path):
         settings = merge(variants[run["variant"]], experiment.scales[scale])
         settings = json.loads(json.dumps(settings))
         told = run.get("settings", settings)  # the first runs did not store them
+        if settings.get("rate") == 1.0:  # as of a run that names none
+            settings, told = ({k: v for k, v in s.items() if k != "rate"} for s in (settings, told))
         if told.get("architecture") == "former":
             assert settings.pop("architecture") == "ldm"
             settings["architecture"] = "former"
