@@ -9,12 +9,13 @@ from minidit.schedule import straight
 from minidit.training import matmul
 
 SETTINGS = getattr(torch.backends.mkldnn, "matmul", None)
+is_faster = matmul.onednn_is_faster.__wrapped__  # not what was found before
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch):
-    """All of this as on a processor with AVX-512, whatever this one is."""
-    monkeypatch.setattr(matmul, "WIDE", True)
+    """All of this as on a processor where oneDNN is faster, whatever this one is."""
+    monkeypatch.setattr(matmul, "onednn_is_faster", lambda: True)
 
 
 needs_settings = pytest.mark.skipif(SETTINGS is None, reason="PyTorch before 2.9")
@@ -37,12 +38,28 @@ def test_products_stay_float32_and_the_setting_is_put_back(tiny_dit):
 
 
 @needs_settings
-def test_a_processor_without_avx_512_is_left_alone(tiny_dit, monkeypatch):
+def test_a_processor_where_it_is_no_faster_is_left_alone(tiny_dit, monkeypatch):
     monkeypatch.setattr(matmul, "onednn_is_exact", lambda: True)
-    monkeypatch.setattr(matmul, "WIDE", False)
+    monkeypatch.setattr(matmul, "onednn_is_faster", lambda: False)
     before = SETTINGS.fp32_precision
     with matmul.fast_matmul(tiny_dit()):
         assert SETTINGS.fp32_precision == before != "bf16"
+
+
+@needs_settings
+@pytest.mark.parametrize(
+    "vectors, mkl, pays", [("AVX512", 1.5, True), ("AVX512", 1.2, False), ("AVX2", 1.5, False)]
+)
+def test_onednn_must_be_much_faster(monkeypatch, vectors, mkl, pays):
+    now = [0.0]
+
+    def clock():
+        now[0] += 1.0 if SETTINGS.fp32_precision == "bf16" else mkl
+        return now[0]
+
+    monkeypatch.setattr(matmul.time, "perf_counter", clock)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
+    assert is_faster() == pays
 
 
 @needs_settings

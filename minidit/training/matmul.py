@@ -1,15 +1,16 @@
 """Float32 matrix products on a processor: by the faster of PyTorch's two libraries, if as exact.
 
 Nearly all of a step's time goes into matrix products. PyTorch leaves those of float32 to MKL, which
-on AMD's processors uses half the width of the vector units where that is 512 bits. oneDNN, the
+on some of AMD's processors uses half the width of vector units of 512 bits (AVX-512). oneDNN, the
 library of the convolutions, uses all of it, but only where factors may be rounded to bfloat16: with
-matrix units (AMX) it then does, without them it doesn't. It is tried, once, and permitted if
-nothing is rounded. Where the width is 256 bits (AVX2), there is nothing to be gained.
+matrix units (AMX) it then does, without them it doesn't. Both are tried, once, and oneDNN's
+products are permitted if nothing is rounded and they are much faster: attention is slower then.
 """
 
 import math
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -21,8 +22,8 @@ from minidit._validate import unwrapped
 # More tokens than these are attended to piece by piece, as always: whole tables of n² weights
 # would need more memory than they save time.
 MOST_TOKENS = 256
-WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
 ROUNDING = 1e-5  # relative: float32 makes errors of about 3e-7, factors in bfloat16 of 2e-3
+FASTER = 1.25  # times: half the width makes 1.5 and more, chance or a busy machine less than 1.1
 
 
 @contextmanager
@@ -49,6 +50,21 @@ def onednn_is_exact() -> bool:
     return all((error.norm() / exact.norm()).item() < ROUNDING for error in errors)
 
 
+@cache
+def onednn_is_faster() -> bool:
+    """Whether oneDNN's products take less time, by a factor of `FASTER` and more."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False  # both libraries use the whole width
+    a, b = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0))
+    spent: dict[str, list[float]] = {"MKL": [], "oneDNN": []}
+    for name, products in [("MKL", nullcontext), ("oneDNN", onednn)] * 10:
+        with products():
+            began = time.perf_counter()
+            a @ b
+            spent[name].append(time.perf_counter() - began)
+    return min(spent["MKL"]) > FASTER * min(spent["oneDNN"])
+
+
 @contextmanager
 def fast_matmul(model: nn.Module) -> Iterator[None]:
     """Inside, `model` computes with the faster float32 products, where they are as exact.
@@ -60,7 +76,8 @@ def fast_matmul(model: nn.Module) -> Iterator[None]:
     """
     grid, weight = getattr(unwrapped(model), "grid", None), next(model.parameters(), None)
     fits = grid is not None and math.prod(grid) <= MOST_TOKENS
-    fits = fits and WIDE and weight is not None and weight.is_cpu and onednn_is_exact()
+    fits = fits and weight is not None and weight.is_cpu
+    fits = fits and onednn_is_exact() and onednn_is_faster()
     with ExitStack() as stack:
         if fits and torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee"):
             stack.enter_context(onednn())
