@@ -128,7 +128,7 @@ def dots(
             if measure in log:
                 by_factors(ax)
             else:
-                ax.locator_params(axis="x", nbins=few, steps=[1, 2, 5, 10])
+                ax.locator_params(axis="x", nbins=few, steps=[1, 2, 4, 5, 10])
         ax.figure.suptitle(title, x=0.01, ha="left")
 
 
