@@ -65,6 +65,8 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them; `approximate="tanh"` is the DiT's variant."""
 
+    gelu = staticmethod(F.gelu)
+
     def __init__(
         self,
         hidden_size: int,
@@ -83,4 +85,4 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, n, d) → (b, n, d)."""
-        return self.down(F.gelu(self.up(x), approximate=self.approximate))
+        return self.down(self.gelu(self.up(x), approximate=self.approximate))

@@ -1,12 +1,16 @@
-"""The faster float32 products: on only where they are exact, and gone again afterwards."""
+"""Faster float32 products and GELU: on only where they are exact, and gone again afterwards."""
+
+import pickle
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minidit import Diffusion, Recipe, fit
 from minidit.schedule import straight
 from minidit.training import matmul
+from minidit.training.gelu import gelu
 
 SETTINGS = getattr(torch.backends.mkldnn, "matmul", None)
 is_faster = matmul.onednn_is_faster.__wrapped__  # not what was found before
@@ -139,3 +143,34 @@ def test_training_uses_them_and_leaves_no_trace(tiny_dit):
     )
     assert [precision == "bf16" for precision in seen] == [matmul.onednn_is_exact()] * 2
     assert SETTINGS.fp32_precision == before
+
+
+def test_gelu_by_a_sigmoid_is_the_tanh_form_and_so_is_its_gradient():
+    x = torch.cat([torch.linspace(-12, 12, 2001), torch.tensor([-1e4, -0.0, 1e4])])
+    exact = x.double().requires_grad_()
+    F.gelu(exact, approximate="tanh").sum().backward()
+    mine = x.clone().requires_grad_()
+    gelu(mine, "tanh").sum().backward()
+    with torch.no_grad():
+        alone = gelu(x, "tanh")
+    assert torch.equal(x, mine) and torch.equal(alone, gelu(mine, "tanh"))
+    assert torch.allclose(alone.double(), F.gelu(exact, approximate="tanh"), rtol=1e-6, atol=1e-6)
+    assert torch.allclose(mine.grad.double(), exact.grad, rtol=1e-6, atol=2e-6)
+
+
+def test_other_forms_and_precisions_are_pytorchs_own():
+    x = torch.randn(100)
+    assert torch.equal(gelu(x), F.gelu(x))
+    for z in (x.double(), x.bfloat16()):
+        assert torch.equal(gelu(z, "tanh"), F.gelu(z, approximate="tanh"))
+
+
+def test_mlps_have_the_quick_gelu_inside_only(tiny_dit):
+    model = tiny_dit()
+    before, layers = pickle.dumps(model.state_dict()), [block.mlp for block in model.blocks]
+    with pytest.raises(KeyError), matmul.fast_matmul(model):
+        assert all(layer.gelu is gelu for layer in layers)
+        assert pickle.dumps(model.state_dict()) == before
+        raise KeyError("stop")
+    assert all(layer.gelu is F.gelu for layer in layers)
+    pickle.dumps(model)

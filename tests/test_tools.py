@@ -89,8 +89,8 @@ def test_a_compiled_network_is_saved_counted_exported_and_sampled(network, tmp_p
     assert export_official(compiled).keys() == export_official(model).keys()
     x, t = inputs()
     assert torch.equal(attention_maps(compiled, x, t, y), attention_maps(model, x, t, y))
-    drawn = [sample(generate(net, process, y[:2], steps=2)) for net in (compiled, model)]
-    assert torch.allclose(*drawn, atol=1e-5)
+    ours, theirs = (sample(generate(net, process, y[:2], steps=2)) for net in (compiled, model))
+    assert (ours - theirs).norm() < 1e-5 * theirs.norm()  # another GELU, see `quick_gelu`
 
 
 @pytest.mark.skipif(Version(torch.__version__) < Version("2.8"), reason="PyTorch 2.6 keeps a batch")

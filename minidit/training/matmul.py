@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minidit._validate import unwrapped
+from minidit.training.gelu import quick_gelu
 
 # More tokens than these are attended to piece by piece, as always: whole tables of n² weights
 # would need more memory than they save time.
@@ -67,18 +68,20 @@ def onednn_is_faster() -> bool:
 
 @contextmanager
 def fast_matmul(model: nn.Module) -> Iterator[None]:
-    """Inside, `model` computes with the faster float32 products, where they are as exact.
+    """Inside, `model` computes with the faster float32 products and GELU, where they are as exact.
 
     Sums are added up in another order: results differ in the last places, as between processors.
-    On a GPU, on other processors, and where torch's precision was changed (or one is inside
-    already), nothing happens. Attention is computed in whole products then, since oneDNN is slow at
-    small pieces; a network of more than `MOST_TOKENS` patches is left as it is.
+    On a GPU nothing happens; where torch's precision was changed (or one is inside already), and on
+    other processors, products stay as they are. Attention is computed in whole products with
+    oneDNN's, since it is slow at small pieces, and a network of more than `MOST_TOKENS` patches
+    keeps its own.
     """
     grid, weight = getattr(unwrapped(model), "grid", None), next(model.parameters(), None)
     fits = grid is not None and math.prod(grid) <= MOST_TOKENS
     fits = fits and weight is not None and weight.is_cpu
     fits = fits and onednn_is_exact() and onednn_is_faster()
     with ExitStack() as stack:
+        stack.enter_context(quick_gelu(model))
         if fits and torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee"):
             stack.enter_context(onednn())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
