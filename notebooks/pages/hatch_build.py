@@ -1,4 +1,4 @@
-"""What hatchling calls when it builds a wheel: weights in half the bytes, README with full links.
+"""What hatchling calls when it builds a wheel: smaller weights and results, README with full links.
 
 A clone and its notebooks have the weights as they were trained, in float32; wheels, and the page
 that draws digits, have them halved. Needs nothing but Python, and takes what weights there are.
@@ -59,16 +59,29 @@ def halves() -> dict[str, bytes]:
     return content | {f"{Path(name).stem}.json": text.encode() for name, text in notes.items()}
 
 
+def results() -> dict[str, bytes]:
+    """What notebooks read of data/results, without spaces; sweeps of rates and benchmarks stay."""
+    paths = (ROOT / "data" / "results").glob("*.json")
+    read = (path for path in paths if not re.match(r"bench|growth|.*-rates", path.stem))
+    short = {"ensure_ascii": False, "separators": (",", ":")}
+    return {
+        path.name: json.dumps(json.loads(path.read_text("utf-8")), **short).encode()
+        for path in read
+    }
+
+
 class Halves(BuildHookInterface):
-    """Puts the halved weights into a wheel, where `minidit.weights.shipped_folder` looks."""
+    """Puts weights, halved, and results into a wheel, where `shipped_folder` and `results` look."""
 
     def initialize(self, version: str, build_data: dict) -> None:
         """Called by hatchling before it builds; an editable installation reads the clone's."""
         self.folder = tempfile.TemporaryDirectory()
-        for name, content in halves().items() if version != "editable" else ():
-            path = Path(self.folder.name, name)
-            path.write_bytes(content)
-            build_data["force_include"][str(path)] = f"minidit/_shipped/weights/{name}"
+        shipped = {"weights": halves, "results": results} if version != "editable" else {}
+        for kind, found in shipped.items():
+            for name, content in found().items():
+                path = Path(self.folder.name, f"{kind}-{name}")
+                path.write_bytes(content)
+                build_data["force_include"][str(path)] = f"minidit/_shipped/{kind}/{name}"
 
     def finalize(self, version: str, build_data: dict, artifact_path: str) -> None:
         """Called after it; the wheel has what it needs."""
