@@ -76,6 +76,15 @@ def test_the_temperatures_are_opposites(temperature, sign):
     assert (factor.flatten().diff() * sign > 0).all()
 
 
+@pytest.mark.parametrize("temperature", ["stated", "summary"])
+def test_a_centred_temperature_follows_t_and_leaves_the_whole_alone(temperature):
+    every = torch.arange(1000)
+    plain, _ = Awareness(PROCESS, (4, 4), 8, 16, temperature)(every)
+    centred, _ = Awareness(PROCESS, (4, 4), 8, 16, temperature, centred=True)(every)
+    assert plain.log().mean().abs() > 0.5 and centred.log().mean().abs() < 1e-5
+    assert torch.allclose(plain / centred, (plain / centred)[0], rtol=1e-5), "but for one factor"
+
+
 def test_the_stated_mask_is_a_band_in_raster_order():
     awareness = Awareness(PROCESS, (4, 4), 8, 16, mask="stated")
     factor, window = awareness(T)

@@ -55,6 +55,8 @@ class Awareness(nn.Module):
 
     `temperature`: "stated" divides logits by √k·Temp, Temp(t) = 1/√(β_t·k), k the head's width:
     they are sharper where steps are large. "summary", of the same note, divides them by √k·√β_t.
+    Either also changes how sharp they are on the whole: with DDPM's linear β and k = 16, by ×0.35
+    and ×11.5 in the geometric mean over t. `centred` takes this mean out: what is left follows t.
     `mask`: "stated" multiplies logits by M_ij = σ(MLP(E(t)))·1[|i - j| < k(t)], k(t) = ⌈√ᾱ_t·n⌉, i
     and j in raster order; a masked logit is then 0, not -∞, so it keeps its share of the softmax,
     and the window is narrow where noise is much. "corrected" forbids what is outside a window in
@@ -70,12 +72,15 @@ class Awareness(nn.Module):
         hidden_size: int,
         temperature: str = "none",
         mask: str = "none",
+        centred: bool = False,
     ) -> None:
         super().__init__()
         check_choice("temperature", temperature, TEMPERATURES)
         check_choice("mask", mask, MASKS)
         self.schedule, self.grid, self.width = diffusion.schedule, grid, head_width
         self.temperature, self.mask, self.frequencies = temperature, mask, hidden_size
+        logs = self.sharpness(diffusion.schedule.betas).log()  # (T,)
+        self.level = logs.mean().exp().item() if centred else 1.0
         self.gate = None
         if mask == "stated":
             first = linear_layer(hidden_size, hidden_size, std=0.02)
@@ -84,11 +89,8 @@ class Awareness(nn.Module):
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor | None]:
         """(b,) steps → factor (b, 1, 1, 1) or (b, 1, n, n), window (b, 1, n, n) or None."""
         like = torch.empty(len(t), 1, 1, 1, device=t.device)
-        factor = torch.ones_like(like)
         step = t.round().long()  # solvers may ask between two steps
-        beta = self.schedule.at("betas", step, like)  # (b, 1, 1, 1)
-        if self.temperature != "none":
-            factor = (beta * self.width).sqrt() if self.temperature == "stated" else beta.rsqrt()
+        factor = self.sharpness(self.schedule.at("betas", step, like)) / self.level  # (b, 1, 1, 1)
         if self.mask == "none":
             return factor, None
         kept = self.schedule.at("alphas_cumprod", step, like)  # (b, 1, 1, 1)
@@ -101,6 +103,12 @@ class Awareness(nn.Module):
         radius = ((1 - kept).sqrt() * max(self.grid)).clamp(min=LEAST)
         return factor, self.distance(t.device) < radius
 
+    def sharpness(self, beta: Tensor) -> Tensor:
+        """By what logits are multiplied at steps of variance β, in β's shape."""
+        if self.temperature == "none":
+            return torch.ones_like(beta)
+        return (beta * self.width).sqrt() if self.temperature == "stated" else beta.rsqrt()
+
     def distance(self, device: torch.device) -> Tensor:
         """Rows or columns between two patches, whichever are more, (n, n)."""
         rows, columns = (torch.arange(side, device=device) for side in self.grid)
@@ -109,7 +117,11 @@ class Awareness(nn.Module):
 
 
 def make_aware(
-    model: DiT, diffusion: Diffusion, temperature: str = "none", mask: str = "none"
+    model: DiT,
+    diffusion: Diffusion,
+    temperature: str = "none",
+    mask: str = "none",
+    centred: bool = False,
 ) -> None:
     """Replace every attention of a DiT by an `AwareAttention`, with the weights it had.
 
@@ -119,7 +131,8 @@ def make_aware(
     if model.blocks[0].in_context:
         raise ValueError("block='in_context' has tokens that are no patches; use another block")
     width, heads = model.config["hidden_size"], model.config["num_heads"]
-    model.awareness = Awareness(diffusion, model.grid, width // heads, width, temperature, mask)
+    told = (width // heads, width, temperature, mask, centred)
+    model.awareness = Awareness(diffusion, model.grid, *told)
     for block in model.blocks:
         weights, block.attn = block.attn.state_dict(), AwareAttention(width, heads)
         block.attn.load_state_dict(weights)
