@@ -22,8 +22,8 @@ from minidit.training.presets import PRESETS, ratio_of, without_skips
 COLUMNS = {"parameters": ",.0f", "processor seconds": ".0f", "validation loss": ".3f"}
 COLUMNS |= {"loss, t ≥ 100": ".3f", "recognised": ".1%", "frechet": ".2f"}
 
-# The paper's choices, nine blocks at the speedrun's width. Labels and positions start larger than in
-# the official code, to have an effect in so short a run.
+# The paper's choices, nine blocks at the speedrun's width. Labels and positions start larger than
+# in the official code, to have an effect in so short a run.
 UVIT = dict(skip="concat", time="token", conv="after", patch_embed="linear", pos_embed="learned_1d")
 UVIT |= PRESETS["speedrun"]["model"] | dict(depth=8, pos_std=0.7)
 SCENES_HELD_OUT = 500  # training scenes, the last ones, that networks don't see
@@ -183,9 +183,9 @@ def _aware(**arguments) -> dict:
 _CLAIMS = {
     "baseline": _four(),
     "temperature as stated: logits · √(β k)": _aware(temperature="stated"),
-    "temperature as stated, its mean over t taken out": _aware(temperature="stated", centred=True),
+    "temperature as stated, mean over t taken out": _aware(temperature="stated", centred=True),
     "temperature as summed up: logits / √β": _aware(temperature="summary"),
-    "temperature as summed up, its mean over t taken out": _aware(temperature="summary", centred=True),
+    "temperature as summed up, mean over t taken out": _aware(temperature="summary", centred=True),
     "noise mask as stated": _aware(mask="stated"),
     "noise mask as corrected": _aware(mask="corrected"),
     "temperature and mask, both as stated": _aware(temperature="stated", mask="stated"),
