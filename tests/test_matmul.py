@@ -61,9 +61,11 @@ def test_onednn_must_be_much_faster(monkeypatch, vectors, mkl, pays):
         now[0] += 1.0 if SETTINGS.fp32_precision == "bf16" else mkl
         return now[0]
 
-    monkeypatch.setattr(matmul.time, "perf_counter", clock)
+    monkeypatch.setattr(matmul.time, "thread_time", clock)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
+    threads = torch.get_num_threads()
     assert is_faster() == pays
+    assert torch.get_num_threads() == threads
 
 
 @needs_settings
