@@ -137,3 +137,16 @@ def test_an_error_in_a_part_is_the_caller_s(threads):
     with pytest.raises(ValueError, match="2 rows"):
         in_threads(fail, [(torch.ones(2),), (torch.ones(2),)])
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_threads_have_the_callers_autocast(mixed):
+    layer, parts = torch.nn.Linear(4, 4), [(torch.randn(2, 4),), (torch.randn(2, 4),)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            found = {out.dtype for out in in_threads(layer, parts)}
+    finally:
+        torch.set_num_threads(before)
+    assert found == {torch.bfloat16 if mixed else torch.float32}

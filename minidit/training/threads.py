@@ -35,15 +35,16 @@ def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
 def in_threads(call: Callable[..., Result], parts: Sequence[tuple[Tensor, ...]]) -> list[Result]:
     """[call(*part) for part in parts], on a processor some of them at a time; a part: (b, …) each.
 
-    What `call` reads must stay as it is meanwhile. A thread's gradient mode is this one's.
+    What `call` reads must stay as it is. Threads have this one's gradient mode and autocast.
     """
     threads, workers = torch.get_num_threads(), parts_at_a_time()
     if workers == 1 or len(parts) == 1 or not parts[0][0].is_cpu:
         return [call(*part) for part in parts]
-    learning = torch.is_grad_enabled()
+    learning, mixed = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu")
 
     def work(part: tuple[Tensor, ...]) -> Result:
-        with torch.set_grad_enabled(learning):
+        with torch.set_grad_enabled(learning), torch.autocast("cpu", dtype, enabled=mixed):
             return call(*part)
 
     try:
