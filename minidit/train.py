@@ -20,6 +20,7 @@ from minidit.diffusion import Diffusion
 from minidit.patches import as_unit
 
 TIMES = ("uniform", "logit_normal", "half")
+CHANGEABLE = ("steps", "batch_size", "lr")  # of a recipe, where `Loop.changing` says so
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ class Loop:
         self.optimizers = OPTIMIZERS[recipe.optimizer](model, recipe)
         self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.done = 0  # steps taken
+        self.changing: Callable[[dict], None] | None = None  # hears what a resumed run changes
+        self.changes: list[dict] = []  # {"step": the last of the older plan, name: [old, new], …}
 
     def loss(self, rng: torch.Generator) -> Tensor:
         """The loss of the next step, a scalar; all that is random in it comes from `rng`."""
@@ -237,18 +240,28 @@ class Loop:
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "changes": self.changes,
         }
 
     def restore(self, state: dict) -> None:
-        """Continue where `state` was taken. Raises ValueError if it is of another run."""
+        """Continue where `state` was taken. Raises ValueError if it is of another run.
+
+        If there is a `changing`, what is `CHANGEABLE` may differ.
+        """
+        changed, done = {}, state["done"]
         for part, own in self.settings().items():
             other = {k: v for k, v in state.get(part, {}).items() if own.get(k) != v}
+            if part == "recipe" and self.changing is not None:
+                changed = {k: [other.pop(k), own[k]] for k in CHANGEABLE if k in other}
             if other:
                 now = {k: own.get(k) for k in other}
                 raise ValueError(
                     f"the checkpoint is of another run: its {part} has {other}, this run {now}; "
                     "use the same settings, or another folder"
                 )
+        if "steps" in changed and self.recipe.steps < done:
+            told = f"steps={self.recipe.steps} are fewer than the {done} that were taken"
+            raise ValueError(f"{told}; choose more, or another folder")
         self.model.load_state_dict(state["model"])
         self.ema.model.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -257,9 +270,12 @@ class Loop:
             for weight, memory in optimizer.state.items():
                 if {z.shape for z in memory.values() if z.ndim} - {weight.shape}:
                     raise KeyError("an optimiser's memory is of another shape than its weight")
-        self.done = state["done"]
+        self.done, self.changes = done, state.get("changes", [])
         if not (0 <= self.done <= self.recipe.steps and finite(state["ema"].values())):
-            raise KeyError(f"done={self.done}, or its average is not finite")
+            raise KeyError(f"done={done}, or its average is not finite")
+        if changed:
+            self.changes = [*self.changes, {"step": done} | changed]
+            self.changing(self.changes[-1])
 
     def go(
         self,

@@ -15,9 +15,6 @@ from minidit.cli.terminal import command, command_of, log, writable
 from minidit.latents.training import AUTOENCODERS, AutoencoderRun, build_autoencoder
 from minidit.train import Loop, Recipe
 from minidit.training import distributed, presets
-from minidit.weights.files import checkpoint_in, read_json, write_json
-
-CHANGES = "changes.json"  # in a run's folder: which step was the last of an older plan
 
 
 def add(subparsers) -> None:
@@ -64,49 +61,31 @@ def train(args: Namespace) -> None:
 
 def _go(run: Loop, args: Namespace) -> nn.Module:
     """Take the steps that are left and return the average; one process of all shows them."""
+
+    def tell(changed: dict) -> None:
+        after, *plan = changed.items()
+        told = ", ".join(f"{name} {old} → {new}" for name, (old, new) in plan)
+        if run.writes:
+            print(f"changed after step {after[1]}: {told}")
+
+    run.changing = tell if args.change else None
     if not run.writes:
         return run.go(args.out, args.save_every)
     with log(Path(args.out) / "log.csv", run.recipe.steps) as report:
         return run.go(args.out, args.save_every, report=report)
 
 
-def _begin(args: Namespace, recipe: Recipe) -> data.Dataset:
-    """Change the plan if asked, and give the images; what was done to a folder's is said once."""
-    _change(args, recipe)
+def _load(args: Namespace) -> data.Dataset:
+    """The images; what was done to a folder's is said once."""
     train = data.load(args.data)
     if train.told and distributed.rank() == 0:
         print(train.told)
     return train
 
 
-def _change(args: Namespace, recipe: Recipe) -> None:
-    """Give the run's checkpoint another plan if --change asks for it; print and note down which."""
-    folder, new = Path(args.out), asdict(recipe)
-
-    def change(state: dict) -> None:
-        done, old = state["done"], state["recipe"]
-        other = {k: [old[k], new[k]] for k in ("steps", "batch_size", "lr") if old[k] != new[k]}
-        if new["steps"] < done:
-            raise ValueError(f"steps={new['steps']} are fewer than the {done} that were taken")
-        if other:
-            write_json(folder / CHANGES, {"changes": [*_changes(args), {"step": done} | other]})
-            checkpoint.write(state | {"recipe": old | {k: new[k] for k in other}})
-            told = ", ".join(f"{k} {was} → {now}" for k, (was, now) in other.items())
-            print(f"changed after step {done}: {told}")
-
-    if args.change and distributed.rank() == 0:
-        with checkpoint_in(folder, True) as checkpoint:
-            checkpoint.resume(change)
-
-
-def _changes(args: Namespace) -> list[dict]:
-    path, shape = Path(args.out) / CHANGES, {"changes": [dict]}
-    return read_json(path, shape, "move it away")["changes"] if path.is_file() else []
-
-
-def _facts(args: Namespace, recipe: Recipe, train: data.Dataset) -> dict:
-    facts = {"data": args.data, "classes": train.classes, "recipe": asdict(recipe)}
-    facts |= {"changes": changes} if (changes := _changes(args)) else {}
+def _facts(args: Namespace, run: Loop, train: data.Dataset) -> dict:
+    facts = {"data": args.data, "classes": train.classes, "recipe": asdict(run.recipe)}
+    facts |= {"changes": run.changes} if run.changes else {}
     return facts | {"command": command_of(args)}
 
 
@@ -116,7 +95,7 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
     args.start = args.start or preset.get("start")
     args.device, stage = distributed.join(args.device), None
     with distributed.first_process_first():
-        train = _begin(args, recipe)
+        train = _load(args)
         images = train.images
         if args.autoencoder is not None:
             stage, images, _ = encoded(args, args.autoencoder, "train", images)
@@ -133,7 +112,7 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
     average = _go(run, args)
     if run.writes:
         link = stage.link if stage is not None else None
-        weights.save(average, path, diffusion, _facts(args, recipe, train), link)
+        weights.save(average, path, diffusion, _facts(args, run, train), link)
         print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
     distributed.leave()
 
@@ -148,7 +127,7 @@ def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path)
             "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "
             "out, an autoencoder trains from nothing in one process"
         )
-    classifier, train = evaluate.classifier(preset["classifier"]), _begin(args, recipe)
+    classifier, train = evaluate.classifier(preset["classifier"]), _load(args)
     images = train.images
     model, terms = build_autoencoder(args.preset, images.shape[1], args.seed)
     flips = data.find(args.data).photographs
@@ -156,6 +135,6 @@ def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path)
     average = _go(run, args)
     average.set_scale(images)
     facts = {"terms": asdict(terms), "judge": f"classifier-{preset['classifier']}"}
-    weights.save(average, path, info=_facts(args, recipe, train) | facts)
+    weights.save(average, path, info=_facts(args, run, train) | facts)
     print(f"wrote {path}, scale {average.scale.item():.4f}; look at it:", end=" ")
     print(f"python -m minidit reconstruct --weights {path} --data {args.data}")
