@@ -252,7 +252,9 @@ def test_a_page_says_which_differences_are_told_from_chance(tmp_path, monkeypatc
 def rated(settings, seed):
     """A distance that is least at rate 1 for "low", and at three times that for "high"."""
     best = {"low": 1.0, "high": runner.RATES[-1]}[settings["name"]]
-    far = math.inf if settings["name"] == "high" and settings["rate"] < 1 else 1.0  # diverged
+    far = (
+        math.inf if settings["name"] == "high" and settings.get("rate", 1) < 1 else 1.0
+    )  # diverged
     return {"frechet": far * (1 + abs(math.log(settings.get("rate", 1.0) / best))) + seed / 1000}
 
 
@@ -290,6 +292,24 @@ def test_only_runs_at_another_rate_are_made_again(tmp_path):
     assert high["frechet"] == 1.0 and high["settings"]["rate"] == runner.RATES[-1]
 
 
+def test_runs_at_two_rates_or_with_other_columns_are_never_in_one_table(tmp_path):
+    run_experiment("rated", RATED, tmp_path, seeds=3)
+    best = tuned("rated", RATED, tmp_path)  # "high" learns best at another rate
+    with pytest.raises(
+        ValueError, match=r"holds a run \('high', seed 2, scale cpu\) at another rate"
+    ):
+        run_experiment("rated", best, tmp_path, seeds=2)
+    more = replace(RATED, trial=lambda settings, seed: {"frechet": 1.0, "new": 2.0})
+    more = replace(more, columns={"frechet": ".2f", "new": ".0f"})
+    with pytest.raises(ValueError, match="without a column.*ask for more seeds"):
+        run_experiment("rated", more, tmp_path, seeds=2)
+    runs = run_experiment("rated", best, tmp_path, seeds=3)["runs"]
+    assert len(runs) == 6 and {run["settings"].get("rate", 1.0) for run in runs} == {
+        1.0,
+        runner.RATES[-1],
+    }
+
+
 def test_what_measures_no_distance_cannot_be_tuned(tmp_path):
     with pytest.raises(ValueError, match="experiment='sum' compares no distances"):
         tuned("sum", counting([]), tmp_path)
@@ -307,6 +327,22 @@ def test_a_page_compares_seed_by_seed_what_shares_a_network(tmp_path, monkeypatc
         assert main(["experiment", "told", "--seeds", "3", "--out", str(tmp_path)]) == 0
         page = (tmp_path / "told.md").read_text()
         assert ("“one”, seed by seed." in page) == paired and f"| {word} |" in page
+    path = tmp_path / "told.json"  # as a run leaves it that was killed in its fourth seed
+    results = json.loads(path.read_text())
+    extra = next(run for run in results["runs"] if run["variant"] == "one") | {"seed": 3}
+    path.write_text(json.dumps(results | {"runs": [*results["runs"], extra]}))
+    assert main(["experiment", "told", "--seeds", "3", "--out", str(tmp_path)]) == 0
+    assert "| 3 |" in (tmp_path / "told.md").read_text()
+
+
+def test_a_sweep_is_heeded_at_its_own_scale(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, "rated", RATED)
+    command = ["experiment", "rated", "--out", str(tmp_path)]
+    assert main([*command, "--tune"]) == 0
+    assert main([*command, "--scale", "smoke"]) == 0
+    swept = json.loads((tmp_path / "rated-rates.json").read_text())["runs"]
+    assert {run["scale"] for run in swept} == {"cpu"}
+    assert (tmp_path / "rated.md").read_text().count("The sweep that found") == 1
 
 
 def test_a_run_without_a_new_column_is_made_again(tmp_path):

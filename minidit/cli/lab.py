@@ -59,7 +59,7 @@ def add(subparsers) -> None:
 def experiment(args: Namespace) -> None:
     """List the experiments, or run one."""
     from minidit.lab import EXPERIMENTS, verdicts
-    from minidit.lab.runner import measures, optimisers, rows, run_experiment, table, tuned
+    from minidit.lab.runner import measures, optimisers, rows, run_experiment, stored, table, tuned
 
     if args.name is None:
         alone(args, "the list of experiments", "scale", "seeds", "out", "tune", "jobs")
@@ -74,23 +74,24 @@ def experiment(args: Namespace) -> None:
     jobs = 1 if args.jobs is None else args.jobs
     how = {"scale": args.scale, "jobs": jobs, "report": print}
     sweep = path.with_name(f"{args.name}-rates.json")
-    if args.tune or sweep.exists():
+    if args.tune or rows(stored(sweep), args.scale):
         entry = tuned(args.name, entry, path.parent, **how)
     results = run_experiment(args.name, entry, path.parent, seeds=seeds, **how)
     page = f"# {results['question']}\n"
     for scale in dict.fromkeys(run["scale"] for run in results["runs"]):
         page += f"\nScale: {scale}{optimisers(results, scale)}\n\n{table(results, scale)}\n"
         base, runs = entry.base, rows(results, scale)
-        if base is not None and min(map(len, runs.values())) > 1:
+        common = set.intersection(*({run["seed"] for run in of} for of in runs.values()))
+        if base is not None and len(common) > 1:
             base = base or next(iter(runs))
             pairs = {name: (name, base) for name in runs if name != base}
             found = verdicts.verdicts(results, pairs=pairs, scale=scale, paired=entry.paired)
             how = ", seed by seed" * entry.paired
             page += f"\nFréchet distance against “{base}”{how}. {verdicts.RULE}\n\n"
             page += f"{verdicts.table(found)}\n"
-    if sweep.exists():
-        tried = table(read_json(sweep, {"runs": [dict]}, "run it again with --tune"))
-        page += f"\nThe sweep that found each variant's rate, with seeds of its own:\n\n{tried}\n"
+        if rows(tried := stored(sweep), scale):
+            page += "\nThe sweep that found each variant's rate, with seeds of its own:\n\n"
+            page += f"{table(tried, scale)}\n"
     with replacing(path.with_suffix(".md")) as file:
         file.write(page.encode())
     panels = dict(list(measures(results, args.scale).items())[:4])  # more would be too narrow

@@ -76,18 +76,37 @@ def run_experiment(
     `seeds`: how many, from 0 on, or which. `jobs`: how many trials run at a time, see
     `side_by_side`; the results are the same. `report` hears a line for each run. A killed
     experiment goes on with its next run. A run that another experiment in `out` has made with the
-    same trial, settings and seed isn't made again, whatever the revision; a run that lacks one of
-    the columns is. Raises ValueError where new runs would join some of another architecture.
+    same trial, settings and seed isn't made again, whatever the revision; one that lacks a column,
+    or had another rate, is. Raises ValueError where new runs would join some of another
+    architecture, or some of these that aren't asked for.
     """
     check_choice("scale", scale, experiment.scales)
     check_positive(seeds=seeds if isinstance(seeds, int) else len(seeds), jobs=jobs)
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     path, variants = out / f"{name}.json", experiment.variants()
 
+    def outdated(run: dict) -> bool:
+        """Whether it lacks a column, or was made at another rate than now, see `tuned`."""
+        told = run.get("settings", {})
+        rates = [told.get("rate", 1.0), variants.get(run["variant"], told).get("rate", 1.0)]
+        mixes = run["scale"] == scale and rates[0] != rates[1]
+        return mixes or not experiment.columns.keys() <= run.keys()
+
+    def asked(run: dict) -> bool:
+        return run["scale"] == scale and run["variant"] in variants and run["seed"] in seeds
+
+    for run in filter(outdated, stored(path)["runs"]):
+        if not asked(run):
+            which = f"{run['variant']!r}, seed {run['seed']}, scale {run['scale']}"
+            raise ValueError(
+                f"{path} holds a run ({which}) at another rate or without a column, and it isn't "
+                "among those that would be made again; ask for more seeds, or move the file away"
+            )
+
     def keep(*more: dict) -> dict:
         """Add runs to the file as it is now: another process may have added to it meanwhile."""
         with locked(path.with_suffix(".lock"), wait=True):
-            results = _read(path) | {"experiment": name, "question": experiment.question}
+            results = stored(path) | {"experiment": name, "question": experiment.question}
             found = [*results["runs"], *more]
             names = list(dict.fromkeys([*variants, *(run["variant"] for run in found)]))
             by_place = {
@@ -108,8 +127,7 @@ def run_experiment(
             key = {"variant": variant, "seed": seed, "scale": scale}
             settings = merge(variants[variant], experiment.scales[scale])
             run = _find(path, key, experiment)
-            rates = [told.get("rate", 1.0) for told in (settings, (run or {}).get("settings", {}))]
-            if run is None or rates[0] != rates[1]:  # after another sweep, see `tuned`
+            if run is None or outdated(run):
                 told = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
                 _check_architecture(path, settings)
                 if (run := _made_elsewhere(out, told, experiment)) is None:
@@ -168,7 +186,7 @@ def _measure(trial: Callable[[dict, int], dict], told: dict) -> dict:
 
 def _check_architecture(path: Path, settings: dict) -> None:
     own = settings.get("architecture")
-    if own is not None and (others := architectures(_read(path)) - {own}):
+    if own is not None and (others := architectures(stored(path)) - {own}):
         raise ValueError(
             f"{path} holds runs of the architecture {' and '.join(others)}, and new ones would be "
             f"of {own!r}; move it away, or choose another folder"
@@ -186,7 +204,7 @@ def _find(path: Path, told: dict, experiment: Experiment) -> dict | None:
 
     A newer version of an experiment may measure more; then its runs are made again.
     """
-    runs = (run for run in _read(path)["runs"] if experiment.columns.keys() <= run.keys())
+    runs = (run for run in stored(path)["runs"] if experiment.columns.keys() <= run.keys())
     return next((run for run in runs if told.items() <= run.items()), None)
 
 
@@ -220,7 +238,7 @@ def by_scale(**values: tuple) -> dict[str, dict]:
     return found
 
 
-def _read(path: Path) -> dict:
+def stored(path: Path) -> dict:
     """What the file holds; no runs if there is none yet."""
     if not path.exists():
         return {"runs": []}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from minidit import plot
-from minidit.lab.runner import markdown, measures
+from minidit.lab.runner import markdown, measures, rows
 
 ALPHA = 0.05
 POWER = 0.8  # how often the smallest difference that can be found is found
@@ -117,8 +117,13 @@ def verdicts(
 ) -> dict[str, Comparison]:
     """`compare` the logarithms of a measure in the results of an experiment.
 
-    Variants with a value that isn't finite and above zero, as after divergence, are left out.
+    Variants with a value that isn't finite and above zero, as after divergence, are left out;
+    if `paired`, so are seeds that not all variants have.
     """
+    if paired:
+        seeds = [{run["seed"] for run in runs} for runs in rows(results, scale).values()]
+        common = set.intersection(*seeds)
+        results = results | {"runs": [run for run in results["runs"] if run["seed"] in common]}
     runs = measures(results, scale)[measure].items()
     logs = {name: [math.log(x) if 0 < x < math.inf else math.nan for x in v] for name, v in runs}
     sound = {name: v for name, v in logs.items() if not any(map(math.isnan, v))}
