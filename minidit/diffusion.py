@@ -62,6 +62,8 @@ def clip_image(x0: Tensor, clip: bool | float) -> Tensor:
         return x0.clamp(-1, 1) if clip else x0
     if not 0 < clip < 1:
         raise ValueError(f"clip={clip} is out of range: True, False, or a quantile like 0.995")
+    if len(x0) == 0:
+        return x0
     s = x0.abs().flatten(1).quantile(clip, dim=1).clamp(min=1)  # (b,)
     s = s.reshape(-1, *[1] * (x0.ndim - 1))  # (b, 1, 1, …)
     return x0.clamp(-s, s) / s

@@ -62,6 +62,8 @@ def unpatchify(tokens: Tensor, patch: int, grid: int | tuple[int, int]) -> Tenso
     """
     check_positive(patch=patch)
     h, w = (grid, grid) if isinstance(grid, int) else grid
+    for side in (h, w):
+        check_positive(grid=side)
     if tokens.ndim != 3 or tokens.shape[1] != h * w:
         shape = tuple(tokens.shape)
         raise ValueError(f"tokens have shape {shape}; grid={grid} needs (b, {h * w}, p·p·c)")

@@ -87,6 +87,8 @@ def select_steps(schedule: Schedule, rule: int | str | Sequence[int]) -> list[in
 
     Raises ValueError for an unknown rule, or for more steps than the schedule has.
     """
+    if not isinstance(rule, Integral | str | Iterable):
+        raise TypeError(f"steps={rule!r} must be a number of steps, a rule or a list")
     if not isinstance(rule, Integral | str):
         return list(rule)
     rule = str(rule)

@@ -153,7 +153,7 @@ class Schedule:
         if key not in self._on_device:
             columns = [getattr(self, name).double() for name in tables.split()]
             self._on_device[key] = torch.stack(columns).to(like.device, dtype)  # (tables, T)
-        entries = self._on_device[key][:, t]  # (tables, b)
+        entries = self._on_device[key][:, t.long()]  # (tables, b)
         entries = entries.reshape(*entries.shape, *[1] * (like.ndim - 1))
         return entries[0] if " " not in tables else entries
 
@@ -174,6 +174,7 @@ def _check_steps(t: Tensor, batch: int, T: int) -> None:
         check_times(t, batch)  # says what is wrong
     if t.is_floating_point() or t.dtype == torch.bool:
         raise TypeError(f"t has dtype {t.dtype}; schedule steps are integers 0 … {T - 1}")
+    t = t.long()  # of eight bits, T may be too large to be compared with
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
     if t.is_cpu and not traced and ((t < 0) | (t >= T)).any():  # a GPU would have to be awaited
         check_range("t", t, T, "is a step of the schedule")  # says what is wrong

@@ -58,6 +58,7 @@ class Recipe:
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
             "warmup": (0 <= self.warmup < math.inf, "a number of steps, 0 for none"),
             "cooldown": (0 <= self.cooldown <= 1, "the part of the run to cool: 0 … 1"),
+            "ema_decay": (0 <= self.ema_decay < 1, "in [0, 1), e.g. 0.999"),
             "clip": (self.clip > 0, "above 0; math.inf leaves gradients alone"),
             "seed": (isinstance(self.seed, int) and abs(self.seed) < 2**43, "an integer below 2⁴³"),
         }
@@ -89,8 +90,8 @@ def learning_rate(step: float, steps: int, peak: float, warmup: int, cooldown: f
     `cooldown` is the part of the run that the cosine takes: 1 for all after the warm-up, 0 for a
     constant rate, as in the papers.
     """
-    if step < warmup:
-        return peak * (step + 1) / warmup
+    if step < warmup:  # which may be a part of a step, where time is the limit
+        return peak * min(1.0, (step + 1) / warmup)
     length = cooldown * (steps - warmup)
     left = steps - step
     return peak if left >= length else peak * 0.5 * (1 - math.cos(math.pi * left / length))
@@ -286,6 +287,8 @@ class Loop:
     ) -> nn.Module:
         """Take all steps that are left and return the average; the arguments are those of `fit`."""
         check_positive(save_every=save_every)
+        if out == "":
+            raise ValueError("out='' names no folder; give one, or None to keep no checkpoint")
         if seconds is not None and (out is not None or not seconds > 0):
             raise ValueError(f"seconds={seconds} must be above 0, and without a folder out")
         kept = checkpoint_in(Path(out), self.writes) if out is not None else nullcontext()

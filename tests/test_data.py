@@ -498,8 +498,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = body + b"more" if kind == "long" else body
         start = self.headers.get("Range", "")
         if kind == "part" and start:
-            assert start == "bytes=2500-"
-            body, kind = body[2500:], "rest"
+            first = int(start.removeprefix("bytes=").removesuffix("-"))
+            if first >= len(body):
+                return self.send_error(416)
+            body, kind = body[first:], "rest"
         self.send_response(206 if kind == "rest" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -566,6 +568,28 @@ def test_a_transfer_that_broke_off_goes_on(tmp_path, server, monkeypatch, kind, 
     path = fetch(source, tmp_path, lambda done, size: heard.append((done, size)))
     assert path.read_bytes() == _Handler.content and heard[-1] == (5000, 5000)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("kind", ["part", "whole"])
+def test_a_transfer_whose_end_was_killed_is_finished(tmp_path, server, monkeypatch, kind, known):
+    """All bytes have come, but the file hasn't got its name."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    source, part = published(f"{server}/{kind}/"), tmp_path / "file.bin.partial"
+    source = source if known else Source(source.name, None, None, source.mirrors)
+    part.write_bytes(_Handler.content)
+    assert fetch(source, tmp_path).read_bytes() == _Handler.content
+    assert list(tmp_path.iterdir()) == [tmp_path / "file.bin"]
+
+
+def test_what_is_longer_than_the_file_is_dropped(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    part = tmp_path / "file.bin.partial"
+    part.write_bytes(_Handler.content + b"older")
+    with pytest.raises(data.DownloadError, match="was no part of it; try again"):
+        fetch(published(f"{server}/part/"), tmp_path)
+    assert not part.exists()
+    assert fetch(published(f"{server}/whole/"), tmp_path).read_bytes() == _Handler.content
 
 
 def test_mnist_is_fetched_file_by_file(tmp_path, monkeypatch):

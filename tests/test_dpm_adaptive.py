@@ -92,6 +92,11 @@ def test_refusals(how, sentence):
         run(Diffusion(linear()), **how)
 
 
+def test_a_batch_of_nothing_stays_one():
+    walk = dpm_adaptive(lambda x, t, y: x, Diffusion(linear()), START[:0], clip=0.9)
+    assert sample(walk).shape == START[:0].shape
+
+
 def test_an_answer_that_is_not_finite_ends_the_walk():
     broken = dpm_adaptive(lambda x, t, y: x * float("nan"), Diffusion(linear()), START)
     with pytest.raises(FloatingPointError, match="from t = 999 is nan: the network's answer"):

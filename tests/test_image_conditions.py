@@ -18,6 +18,7 @@ from minidit import (
     data,
     fit,
     guided,
+    linear,
     load,
     sample,
     save,
@@ -223,6 +224,18 @@ def test_known_pixels_stay_exactly(sampler, predict, guidance, awaken):
     assert not torch.equal(free[known], images[known])  # without it the network must be perfect
 
 
+def test_known_pixels_stay_exactly_where_the_noise_is_solved_for(awaken):
+    model, images = awaken(network("inpaint"), 0.2), pictures()
+    y = told(model, images)
+    known, process = y[:, 1:] > 0, model.label_embed.process(Diffusion(linear(100), "eps"), y)
+    start = model, process, torch.randn_like(images), y
+    states = [*SAMPLERS["dpm_solver"](*start, solve="eps", steps=5)]
+    assert torch.equal(states[-1].x[known], images[known])
+    walk = [*SAMPLERS["euler_maruyama"](*start, eta=0, steps=20)]
+    assert all(torch.equal(state.x0[known], images[known]) for state in [*states, *walk])
+    assert (walk[-1].x - images)[known].abs().max() < 0.1  # the last step leaves a trace of noise
+
+
 def test_the_process_is_what_it_was_but_for_known_pixels():
     encoder, y = network("inpaint").label_embed, told(network("inpaint"), pictures())
     kept = encoder.process(PROCESS, y)
@@ -313,6 +326,9 @@ def test_training_and_evaluation(kind, files, tmp_path, monkeypatch, capsys):
     assert main([*train, "--batch-size", "4", "--out", str(tmp_path / "run")]) == 0
     path = tmp_path / "run" / "weights.safetensors"
     how = ["--per-class", "7", "--steps", "2", "--guidance", "1", "--store"]
+    for few in ("-1", "0", "1"):
+        assert main(["evaluate", "--weights", str(path), "--per-class", few]) == 2
+        assert f"--per-class {few} is too few to measure" in capsys.readouterr().err
     assert main(["evaluate", "--weights", str(path), *how]) == 0
     (found,) = weights.info(path)["evaluations"]
     baseline = {"inpaint": "mean of training", "upscale": "bicubic"}[kind]

@@ -228,6 +228,12 @@ def test_at_gives_float32_entries_that_multiply_images():
     close(entries.flatten(), schedule.alpha[[5, 0, 999]].float())
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_steps_of_few_bits_are_steps(dtype):
+    schedule, x, t = linear(), torch.zeros(3, 1), torch.tensor([5, 0, 99])
+    assert torch.equal(schedule.at("alpha", t.to(dtype), x), schedule.at("alpha", t, x))
+
+
 def test_a_schedule_can_have_one_step():
     schedule = straight(1)
     assert len(schedule) == 1 and schedule.posterior_log_variance.isfinite().all()

@@ -77,3 +77,8 @@ def test_samplers_take_the_rules():
 def test_refusals(rule, sentence):
     with pytest.raises(ValueError, match=sentence):
         select_steps(linear(), rule)
+
+
+def test_a_number_of_steps_is_whole():
+    with pytest.raises(TypeError, match="steps=2.0 must be a number of steps, a rule or a list"):
+        select_steps(linear(), 2.0)

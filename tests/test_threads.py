@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from minidit import Diffusion, DiT, Recipe, UViT, linear, sample
 from minidit.train import Run
@@ -105,6 +106,19 @@ def test_parts_keep_their_order_the_mode_and_the_number_of_threads(threads):
     other.start()
     other.join()
     assert seen == [threads]
+
+
+def test_parts_have_the_caller_s_modes(threads):
+    def call(x):
+        return (x @ x).dtype, torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    parts = [(torch.ones(4, 4),)] * threads
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert in_threads(call, parts) == [(torch.bfloat16, True, False)] * threads
+    assert in_threads(call, parts) == [(torch.float32, False, True)] * threads
+    with FlopCounterMode(display=False) as counter:
+        in_threads(call, parts)
+    assert counter.get_total_flops() == threads * 2 * 4**3
 
 
 def test_a_worker_that_had_no_work_yet_keeps_its_number():

@@ -99,6 +99,10 @@ def test_learning_rate_of_a_run_shorter_than_its_warmup():
     assert rates == pytest.approx([0.1, 0.2, 0.3])
 
 
+def test_learning_rate_between_two_steps_is_at_most_its_peak():
+    assert learning_rate(9.7, 100, 2.0, warmup=10, cooldown=0.5) == 2.0
+
+
 def test_uniform_times_are_uniform():
     t = draw_times("uniform", 10, 20_000, torch.Generator().manual_seed(0))
     counts = t.bincount(minlength=10)

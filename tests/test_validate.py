@@ -85,11 +85,11 @@ def run(sampler=ddpm, model=lambda x, t, y: x, T=50, **options):
     return sample(sampler(model, Diffusion(linear(T)), images(2, 1, 4, 4), **options))
 
 
-def train(pictures=None, labels=(0, 1), model=None, save_every=1, seconds=None, **recipe):
+def train(pictures=None, labels=(0, 1), model=None, save_every=1, seconds=None, out=None, **recipe):
     pictures = images(2, 1, 8, 8) if pictures is None else pictures
     labels = torch.tensor(labels) if isinstance(labels, tuple) else labels
     recipe = Recipe(**{"steps": 1, "batch_size": 2} | recipe)
-    how = {"recipe": recipe, "save_every": save_every, "seconds": seconds}
+    how = {"recipe": recipe, "save_every": save_every, "seconds": seconds, "out": out}
     fit(model or dit(), Diffusion(linear()), pictures, labels, **how)
 
 
@@ -268,6 +268,8 @@ CASES = {
     "weight": (lambda: Diffusion(linear(), weight="snr"), "weight='snr' is unknown", "'x0'"),
     "interval": (lambda: guided(dit(), 2.0, interval=(5, 2)), "interval=(5, 2)", "low ≤ high"),
     "one beta": (lambda: Recipe(3, betas=(0.9,)), "betas=(0.9,) must be two"),
+    "grid": (lambda: unpatchify(torch.zeros(1, 16, 4), 2, (-4, -4)), "grid=-4 must be at least 1"),
+    "no folder": (lambda: train(out=""), "out='' names no folder"),
     "seed float": (lambda: Recipe(3, seed=1.5), "seed=1.5 must be an integer"),
     "max_weight": (lambda: Diffusion(linear(), max_weight=-1), "max_weight=-1", "above 0"),
     "max_weight nan": (lambda: Diffusion(linear(), max_weight=math.nan), "max_weight=nan"),
@@ -384,7 +386,7 @@ CASES = {
     "clip": (lambda: Recipe(steps=1, clip=0.0), "clip=0.0 must be above 0", "math.inf"),
     "warmup": (lambda: Recipe(steps=1, warmup=-5), "warmup=-5", "0 for none"),
     "cooldown": (lambda: Recipe(steps=1, cooldown=2), "cooldown=2", "0 … 1"),
-    "ema_decay": (lambda: train(ema_decay=1.0), "decay=1.0", "[0, 1)", "0.9999"),
+    "ema_decay": (lambda: train(ema_decay=1.0), "ema_decay=1.0", "[0, 1)", "0.999"),
     "decay": (lambda: EMA(dit(), decay=-1), "decay=-1 is out of range"),
     "kind of times": (lambda: draw_times("no", 5, 5, torch.Generator()), "times='no' is unknown"),
     "no images": (lambda: train(images(0, 1, 8, 8), ()), "images is empty", "at least one"),

@@ -61,7 +61,7 @@ def evaluate(args: Namespace) -> None:
     if args.inception is not None and not data.find(args.data).photographs:
         raise ValueError(f"--inception is for photographs, not for {args.data}; leave it out")
     network = inception(args.inception) if args.inception is not None else None
-    if num_classes and args.per_class * num_classes <= 64:
+    if args.per_class * (num_classes or len(data.find(args.data).classes)) <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to measure; try 100")
     judging.classifier(args.data)
     if isinstance(encoder, ImageEncoder):

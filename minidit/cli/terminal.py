@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -132,7 +133,7 @@ def writable(out: str | Path, *suffixes: str, option: str = "--out") -> Path:
 def command_of(args: Namespace) -> str:
     """The command that these arguments are, for the record of what it made."""
     given = {name: getattr(args, name, None) for name in RECORDED}
-    words = [f"--{k.replace('_', '-')} {v}" for k, v in given.items() if v is not None]
+    words = [f"--{k.replace('_', '-')} {quote(str(v))}" for k, v in given.items() if v is not None]
     return " ".join(["python -m minidit", args.command, *words])
 
 

@@ -112,7 +112,8 @@ class UpscaleEncoder(ImageEncoder):
 class KnownPixels(Diffusion):
     """A process that knows some pixels: they replace what is predicted, in every step and at last.
 
-    All samplers walk by the predicted image, so this holds for each of them.
+    All samplers walk by the predicted image, so this holds for each of them; at last it holds for
+    those that end with that image: not for `euler_maruyama`, nor for DPM-Solver's trace of noise.
     """
 
     _: KW_ONLY

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 from minidit.weights.files import locked
 
@@ -52,12 +53,20 @@ def _download(url: str, source: Source, target: Path, report: Report) -> Path:
     """One attempt; OSError if the answer is not exactly the file."""
     part = target.with_name(target.name + ".partial")
     with locked(target.with_name(target.name + ".lock")):
-        done = part.stat().st_size if part.exists() else 0
+        # the last byte once more, for nothing can't be asked for where all has come
+        done = max(part.stat().st_size - 1, 0) if part.exists() else 0
         rest = {"Range": f"bytes={done}-"} if done else {}
         request = urllib.request.Request(url, headers=rest)
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, open(part, "ab") as file:
-            if done and answer.status != 206:  # it knows no parts
-                file.truncate(done := 0)
+        try:
+            answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+        except HTTPError as error:
+            if error.code == 416:  # it has become shorter
+                part.unlink()
+                raise OSError(f"{part.name} was no part of it; try again") from None
+            raise
+        with answer, open(part, "ab") as file:
+            done = done if answer.status == 206 else 0  # it may know no parts
+            file.truncate(done)
             length = answer.headers.get("Content-Length")
             size = source.size or (done + int(length) if length else None)
             while (size is None or done <= size) and (chunk := answer.read(CHUNK)):

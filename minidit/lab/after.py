@@ -58,8 +58,8 @@ def pairing(cost: Tensor) -> Tensor:
     while free:
         row = free.pop()
         offers = sorted(zip((gain - price for gain, price in zip(gains[row], prices)), range(n)))
-        (second, _), (best, column) = offers[-2:]
-        prices[column] += best - second + more
+        best, column = offers[-1]
+        prices[column] += best - offers[-2:][0][0] + more  # than the second, if there is one
         free += [owners[column]] if column in owners else []
         owners[column] = row
     return torch.tensor(sorted(owners, key=owners.get), device=cost.device)

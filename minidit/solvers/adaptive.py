@@ -55,7 +55,7 @@ def dpm_adaptive(
         low, high = walk.singlestep(x, 0, order, known)[-2:]
         allowed = (rtol * torch.maximum(low.abs(), before.abs())).clamp(min=atol)
         errors = ((high - low) / allowed).square().flatten(1).mean(dim=1).sqrt()  # (b,)
-        E = errors.max().item()
+        E = errors.max().item() if len(x) else 0.0
         if not math.isfinite(E):
             raise FloatingPointError(
                 f"the error of the step from t = {walk.numbers[0]:.4g} is {E}: the network's "

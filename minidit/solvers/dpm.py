@@ -65,8 +65,6 @@ class Walk:
         self.pred_x0 = clip_image(self.diffusion.to_x0(x, t, prediction), self.clip)
         if self.solve == "x0":
             return self.pred_x0
-        if self.diffusion.predict == "eps" and self.clip is False:
-            return prediction
         return self.diffusion.to_eps(x, t, self.pred_x0)
 
     def step(self, x: Tensor, j: int, k: int, *d: Tensor, half: bool = False) -> Tensor:

@@ -28,10 +28,10 @@ _IMAGE = dict(diffusion=_LINE, recipe=_LONG | {"steps": 4000, "batch_size": 32})
 
 # "demo": a minute or two on two cores. "speedrun": as soon as possible; experiment "speedrun"
 # undoes it part by part. "mnist": the shipped weights. "mnist-fine" and "uvit-mnist-fine": smaller
-# patches, half the rate, half as many steps again. "mnist-sigma": noise and variance predicted on
-# DDPM's schedule, as in the paper, but with a recipe for one core: errors of the noise weigh more
-# where there is much of it. "uvit-mnist": "mnist" for a U-ViT whose positions start as large
-# as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in an autoencoder's latents.
+# patches, half the rate and batch, half as many steps again. "mnist-sigma": noise and variance
+# predicted on DDPM's schedule, as in the paper, but with a recipe for one core: errors of the noise
+# weigh more where there is much of it. "uvit-mnist": "mnist" for a U-ViT whose positions start as
+# large as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in an autoencoder's latents.
 # "scenes-text", "scenes-layout": "mnist" for networks that attend to a caption's words, or to
 # boxes; about an hour. The first starts from what the second has learnt about drawing (from nothing
 # words hardly mattered in twice as many steps), and errors made where noise is little weigh less:

@@ -35,17 +35,20 @@ def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
 def in_threads(call: Callable[..., Result], parts: Sequence[tuple[Tensor, ...]]) -> list[Result]:
     """[call(*part) for part in parts], on a processor some of them at a time; a part: (b, …) each.
 
-    What `call` reads must stay as it is. Threads have this one's gradient mode and autocast.
+    What `call` reads must stay as it is. Threads have this one's gradient mode and autocast; where
+    a mode hears every operation, as that of a counter of FLOPs, all are in this thread.
     """
     threads, workers = torch.get_num_threads(), parts_at_a_time()
-    if workers == 1 or len(parts) == 1 or not parts[0][0].is_cpu:
+    heard = torch._C._len_torch_dispatch_stack() > 0  # a mode is its thread's own
+    if workers == 1 or len(parts) == 1 or not parts[0][0].is_cpu or heard:
         return [call(*part) for part in parts]
-    learning, mixed = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
-    dtype = torch.get_autocast_dtype("cpu")
+    learning, inferring = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    mixed, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
     def work(part: tuple[Tensor, ...]) -> Result:
-        with torch.set_grad_enabled(learning), torch.autocast("cpu", dtype, enabled=mixed):
-            return call(*part)
+        with torch.inference_mode(inferring), torch.set_grad_enabled(learning):
+            with torch.autocast("cpu", dtype, enabled=mixed):
+                return call(*part)
 
     try:
         return list(_pool(workers, threads // workers).map(work, parts))
