@@ -12,7 +12,7 @@ from minidit.sampling import SAMPLERS, State, guided
 from minidit.training.matmul import fast_matmul
 from minidit.training.threads import in_threads, parts_at_a_time
 
-AT_ONCE = 100  # images in a pass on a processor: memory stays, and time grows with their number
+AT_ONCE = 50  # images in a pass on a processor: what is between two layers stays in the cache
 
 
 def generate(
