@@ -260,8 +260,8 @@ class Loop:
                     f"the checkpoint is of another run: its {part} has {other}, this run {now}; "
                     "use the same settings, or another folder"
                 )
-        if "steps" in changed and self.recipe.steps < done:
-            told = f"steps={self.recipe.steps} are fewer than the {done} that were taken"
+        if changed and self.recipe.steps <= done:
+            told = f"steps={self.recipe.steps} leave nothing to do after the {done} that were taken"
             raise ValueError(f"{told}; choose more, or another folder")
         self.model.load_state_dict(state["model"])
         self.ema.model.load_state_dict(state["ema"])
@@ -295,6 +295,8 @@ class Loop:
         with kept as checkpoint:
             if checkpoint is not None:
                 checkpoint.resume(self.restore)
+                if self.changing is not None and self.done and self.writes:
+                    checkpoint.write(self.state())  # with what was changed: there is no way back
             every, began = 1 if self.device.type == "cpu" else 20, time.perf_counter()
             losses: list[Tensor] = []
             position: float = self.done

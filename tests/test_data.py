@@ -296,6 +296,11 @@ def test_mnist_as_kaggles_table(tmp_path):
     assert dataset.labels.dtype == torch.int64 and torch.equal(dataset.labels, labels)
     with pytest.raises(ValueError, match="train.csv is Kaggle's.*no labels.*move it away"):
         data.load("mnist", "test", root=tmp_path)
+    named = {"train": table.with_name("mnist_train.csv"), "test": tmp_path / "mnist_test.csv"}
+    for split, path in named.items():  # with titles or without, of either split
+        path.write_text("\n".join(rows if split == "train" else ["label,pixel0", *rows]))
+        assert torch.equal(data.load("mnist", split, root=tmp_path).labels, labels)
+        path.unlink()
     for fault in (rows[0][:-4], rows[0] + ",1", "256" + rows[0], "ten" + rows[0], "1" + rows[0]):
         table.write_text("\n".join(["label,pixel0", fault]))
         with pytest.raises(ValueError, match="train.csv is damaged: it .*delete it"):

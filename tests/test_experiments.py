@@ -296,7 +296,7 @@ def test_runs_at_two_rates_or_with_other_columns_are_never_in_one_table(tmp_path
     run_experiment("rated", RATED, tmp_path, seeds=3)
     best = tuned("rated", RATED, tmp_path)  # "high" learns best at another rate
     with pytest.raises(
-        ValueError, match=r"holds a run \('high', seed 2, scale cpu\) at another rate"
+        ValueError, match=r"holds a run \('high', seed 2, scale cpu\) with other settings"
     ):
         run_experiment("rated", best, tmp_path, seeds=2)
     more = replace(RATED, trial=lambda settings, seed: {"frechet": 1.0, "new": 2.0})
@@ -308,6 +308,17 @@ def test_runs_at_two_rates_or_with_other_columns_are_never_in_one_table(tmp_path
         1.0,
         runner.RATES[-1],
     }
+
+
+def test_runs_with_other_settings_are_made_again(tmp_path):
+    def told(steps):
+        return replace(counting([]), variants=lambda: {"one": {"part": {"a": 1, "steps": steps}}})
+
+    run_experiment("sum", told(300), tmp_path, seeds=2)
+    with pytest.raises(ValueError, match="'one', seed 1, scale cpu. with other settings"):
+        run_experiment("sum", told(400), tmp_path, seeds=1)
+    runs = run_experiment("sum", told(400), tmp_path, seeds=2)["runs"]
+    assert [run["settings"]["part"]["steps"] for run in runs] == [400, 400]
 
 
 def test_what_measures_no_distance_cannot_be_tuned(tmp_path):

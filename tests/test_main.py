@@ -34,6 +34,7 @@ from minidit import (
 )
 from minidit.__main__ import main
 from minidit.cli import terminal
+from minidit.train import Loop
 
 TRAIN = ["train", "--data", "digits", "--preset", "demo", "--batch-size", "8", "--threads", "1"]
 
@@ -94,7 +95,7 @@ def test_other_settings_in_the_same_folder_are_refused(trained, capsys):
     assert "another run" in told and "lr" in told
 
 
-def test_a_run_may_go_on_longer_and_otherwise_if_asked(tmp_path, capsys):
+def test_a_run_may_go_on_longer_and_otherwise_if_asked(tmp_path, capsys, monkeypatch):
     start = [*TRAIN, "--save-every", "2", "--out", str(tmp_path)]
     assert main([*start, "--steps", "4"]) == 0
     longer = [*start, "--steps", "6", "--lr", "0.001", "--batch-size", "4"]
@@ -114,7 +115,8 @@ def test_a_run_may_go_on_longer_and_otherwise_if_asked(tmp_path, capsys):
         f"{step}," for step in range(1, 7)
     ]
     assert main([*start, "--steps", "3", "--change"]) == 2
-    assert "--steps 3 are fewer than the 6 that were taken" in capsys.readouterr().err
+    assert "--steps 3 leave nothing to do after the 6 that were taken" in capsys.readouterr().err
+    assert main([*longer, "--lr", "0.5", "--change"]) == 2  # no step would have it
     # a call that fails for another reason changes nothing: the run goes on as it was
     kept = (tmp_path / "checkpoint.pt").read_bytes()
     for fault, told in {
@@ -127,6 +129,14 @@ def test_a_run_may_go_on_longer_and_otherwise_if_asked(tmp_path, capsys):
         assert told in capsys.readouterr().err
         assert (tmp_path / "checkpoint.pt").read_bytes() == kept
     assert main(longer) == 0
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loop, "step", stop)  # once a run has changed, its older plan has ended
+    assert main([*longer, "--steps", "8", "--change"]) != 0
+    monkeypatch.undo()
+    assert main(longer) == 2 and main([*longer, "--steps", "8"]) == 0
 
 
 @pytest.mark.parametrize(

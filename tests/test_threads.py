@@ -119,6 +119,8 @@ def test_parts_have_the_caller_s_modes(threads):
     with FlopCounterMode(display=False) as counter:
         in_threads(call, parts)
     assert counter.get_total_flops() == threads * 2 * 4**3
+    slope = torch.func.grad(lambda x: sum(in_threads(lambda z: z.square().sum(), [(x,), (x,)])))
+    assert torch.equal(slope(torch.ones(3)), torch.full((3,), 4.0))
 
 
 def test_a_worker_that_had_no_work_yet_keeps_its_number():

@@ -121,6 +121,17 @@ def test_differences_seed_by_seed_are_told_where_seeds_differ_more():
     assert one.p == pytest.approx(tails(0.5 / (0.1 / 3**0.5), 2))
 
 
+def test_seeds_that_a_pair_lacks_are_left_out():
+    def runs(variant, *seeds):
+        return [{"variant": variant, "scale": "cpu", "seed": k, "frechet": k + 1.5} for k in seeds]
+
+    kept = [*runs("a", 0, 1, 2), *runs("b", 0, 1, 2, 3), *runs("stale", 7)]
+    results = {"columns": {"frechet": ".2f"}, "runs": kept}
+    (one,) = verdicts(results, pairs={"b": ("b", "a")}, paired=True).values()
+    assert one.seeds == 3
+    assert verdicts(results, scale="gpu", paired=True) == {}
+
+
 def test_one_run_is_no_verdict():
     with pytest.raises(ValueError, match="'b' has 1 seed; a verdict needs two"):
         compare({"a": [1.0, 2.0], "b": [1.0]})

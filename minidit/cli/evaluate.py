@@ -61,9 +61,9 @@ def evaluate(args: Namespace) -> None:
     if args.inception is not None and not data.find(args.data).photographs:
         raise ValueError(f"--inception is for photographs, not for {args.data}; leave it out")
     network = inception(args.inception) if args.inception is not None else None
+    judging.classifier(args.data)
     if args.per_class * (num_classes or len(data.find(args.data).classes)) <= 64:
         raise ValueError(f"--per-class {args.per_class} is too few to measure; try 100")
-    judging.classifier(args.data)
     if isinstance(encoder, ImageEncoder):
         return image_commands.evaluate(args, encoder, painter.draw)
     test = data.load(args.data, "test")  # what can't be had is said before the work begins

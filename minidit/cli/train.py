@@ -4,6 +4,7 @@ import os
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
 import torch
 from torch import nn
@@ -113,7 +114,7 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
     if run.writes:
         link = stage.link if stage is not None else None
         weights.save(average, path, diffusion, _facts(args, run, train), link)
-        print(f"wrote {path}; look at it: python -m minidit sample --weights {path}")
+        print(f"wrote {path}; look at it: python -m minidit sample --weights {quote(str(path))}")
     distributed.leave()
 
 
@@ -137,4 +138,4 @@ def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path)
     facts = {"terms": asdict(terms), "judge": f"classifier-{preset['classifier']}"}
     weights.save(average, path, info=_facts(args, run, train) | facts)
     print(f"wrote {path}, scale {average.scale.item():.4f}; look at it:", end=" ")
-    print(f"python -m minidit reconstruct --weights {path} --data {args.data}")
+    print(f"python -m minidit reconstruct --weights {quote(str(path))} --data {args.data}")

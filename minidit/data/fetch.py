@@ -68,7 +68,9 @@ def _download(url: str, source: Source, target: Path, report: Report) -> Path:
             done = done if answer.status == 206 else 0  # it may know no parts
             file.truncate(done)
             length = answer.headers.get("Content-Length")
-            size = source.size or (done + int(length) if length else None)
+            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            told = int(whole) if whole.isdecimal() else done + int(length) if length else None
+            size = source.size or told
             while (size is None or done <= size) and (chunk := answer.read(CHUNK)):
                 file.write(chunk)
                 done += len(chunk)

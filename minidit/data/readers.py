@@ -58,8 +58,10 @@ def load_mnist(folder: Path, split: str, seed: int = 0) -> tuple[Tensor, Tensor]
     places = [folder, folder / home / "raw", root / home / "raw", *([] if fashion else [root])]
     found = [[_find(place, source.name) for source in sources] for place in places]
     whole = [pair for pair in found if all(pair)]
-    if not whole and (table := folder / "train.csv").is_file():
-        return read_csv(table, split)
+    names = [f"{'fashion-' * fashion}mnist_{split}.csv", *([] if fashion else ["train.csv"])]
+    tables = [path for name in names for path in (folder / name, root / name) if path.is_file()]
+    if tables and not whole:
+        return read_csv(tables[0], split)
     pair = whole[0] if whole else found[0]
     image_file, label_file = (path or fetch(s, folder) for path, s in zip(pair, sources))
     images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
@@ -79,14 +81,17 @@ def _find(place: Path, name: str) -> Path | None:
 
 
 def read_csv(path: Path, split: str) -> tuple[Tensor, Tensor]:
-    """Kaggle's table, in a row a label and 784 pixels, as `load_mnist` gives them."""
-    if split == "test":
+    """A table, in a row a label and 784 pixels, as `load_mnist` gives them; titles may be above."""
+    if split == "test" and path.name == "train.csv":
         raise ValueError(
             f"{path} is Kaggle's, where the test images have no labels, and some of MNIST's are "
             "trained on; move it away, and the next call downloads the official files"
         )
     try:
-        rows = torch.from_numpy(np.loadtxt(path, np.float32, delimiter=",", skiprows=1, ndmin=2))
+        with open(path, encoding="utf-8", errors="replace") as file:
+            titles = not file.readline().split(",")[0].strip().isdecimal()
+        how = dict(delimiter=",", skiprows=int(titles), ndmin=2)
+        rows = torch.from_numpy(np.loadtxt(path, np.float32, **how))
         if (rows.round().clamp(0, 255) != rows).any():  # numpy 1 would read 256 as 0
             raise ValueError("a number isn't in 0 … 255")
         images, labels = rows[:, 1:].byte().reshape(len(rows), 1, 28, 28), rows[:, 0].byte()

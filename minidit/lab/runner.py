@@ -77,7 +77,7 @@ def run_experiment(
     `side_by_side`; the results are the same. `report` hears a line for each run. A killed
     experiment goes on with its next run. A run that another experiment in `out` has made with the
     same trial, settings and seed isn't made again, whatever the revision; one that lacks a column,
-    or had another rate, is. Raises ValueError where new runs would join some of another
+    or was told otherwise, is. Raises ValueError where new runs would join some of another
     architecture, or some of these that aren't asked for.
     """
     check_choice("scale", scale, experiment.scales)
@@ -85,12 +85,13 @@ def run_experiment(
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     path, variants = out / f"{name}.json", experiment.variants()
 
+    now = {name: merge(own, experiment.scales[scale]) for name, own in variants.items()}
+
     def outdated(run: dict) -> bool:
-        """Whether it lacks a column, or was made at another rate than now, see `tuned`."""
-        told = run.get("settings", {})
-        rates = [told.get("rate", 1.0), variants.get(run["variant"], told).get("rate", 1.0)]
-        mixes = run["scale"] == scale and rates[0] != rates[1]
-        return mixes or not experiment.columns.keys() <= run.keys()
+        """Whether it lacks a column, or was told something else than it would be now."""
+        told = now.get(run["variant"]) if run["scale"] == scale else None
+        same = told is None or _plain(run.get("settings", told)) == _plain(told)
+        return not same or not experiment.columns.keys() <= run.keys()
 
     def asked(run: dict) -> bool:
         return run["scale"] == scale and run["variant"] in variants and run["seed"] in seeds
@@ -99,8 +100,8 @@ def run_experiment(
         if not asked(run):
             which = f"{run['variant']!r}, seed {run['seed']}, scale {run['scale']}"
             raise ValueError(
-                f"{path} holds a run ({which}) at another rate or without a column, and it isn't "
-                "among those that would be made again; ask for more seeds, or move the file away"
+                f"{path} holds a run ({which}) with other settings or without a column, and it "
+                "isn't among those that would be made again; ask for more seeds, or move it away"
             )
 
     def keep(*more: dict) -> dict:
@@ -125,7 +126,7 @@ def run_experiment(
         """What is to be measured; what another experiment has measured is kept on the way."""
         for seed, variant in product(seeds, variants):
             key = {"variant": variant, "seed": seed, "scale": scale}
-            settings = merge(variants[variant], experiment.scales[scale])
+            settings = now[variant]
             run = _find(path, key, experiment)
             if run is None or outdated(run):
                 told = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
@@ -206,6 +207,15 @@ def _find(path: Path, told: dict, experiment: Experiment) -> dict | None:
     """
     runs = (run for run in stored(path)["runs"] if experiment.columns.keys() <= run.keys())
     return next((run for run in runs if told.items() <= run.items()), None)
+
+
+def _plain(settings: dict) -> dict:
+    """Settings as they are read from a file, where a rate of 1 may be left out.
+
+    Runs of another architecture have been refused before, see `_check_architecture`.
+    """
+    read = json.loads(json.dumps(settings | {"architecture": None}))
+    return read | {"rate": settings.get("rate", 1.0)}
 
 
 def _made_elsewhere(out: Path, told: dict, experiment: Experiment) -> dict | None:

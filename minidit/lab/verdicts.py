@@ -118,11 +118,13 @@ def verdicts(
     """`compare` the logarithms of a measure in the results of an experiment.
 
     Variants with a value that isn't finite and above zero, as after divergence, are left out;
-    if `paired`, so are seeds that not all variants have.
+    if `paired`, so are seeds that not all of the pairs' variants have.
     """
     if paired:
-        seeds = [{run["seed"] for run in runs} for runs in rows(results, scale).values()]
-        common = set.intersection(*seeds)
+        named = [*pairs.values()] if pairs is not None else [tuple(rows(results, scale))]
+        by_name = rows(results, scale).items()
+        seeds = [{run["seed"] for run in runs} for name, runs in by_name if name in sum(named, ())]
+        common = set.intersection(*seeds) if seeds else set()
         results = results | {"runs": [run for run in results["runs"] if run["seed"] in common]}
     runs = measures(results, scale)[measure].items()
     logs = {name: [math.log(x) if 0 < x < math.inf else math.nan for x in v] for name, v in runs}

@@ -36,10 +36,12 @@ def in_threads(call: Callable[..., Result], parts: Sequence[tuple[Tensor, ...]])
     """[call(*part) for part in parts], on a processor some of them at a time; a part: (b, …) each.
 
     What `call` reads must stay as it is. Threads have this one's gradient mode and autocast; where
-    a mode hears every operation, as that of a counter of FLOPs, all are in this thread.
+    a mode hears every operation, as that of a counter of FLOPs, all are in this thread, and so they
+    are inside torch.func's transforms.
     """
     threads, workers = torch.get_num_threads(), parts_at_a_time()
-    heard = torch._C._len_torch_dispatch_stack() > 0  # a mode is its thread's own
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    heard = modes > 0 or torch._C._functorch.peek_interpreter_stack() is not None
     if workers == 1 or len(parts) == 1 or not parts[0][0].is_cpu or heard:
         return [call(*part) for part in parts]
     learning, inferring = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
