@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from minidit import BLOCKS, Diffusion, DiT, Recipe, ddim, fit, load, sample, save, straight
-from minidit.lab.modern import PARTS, REGISTERS, RotaryAttention, SwiGLU, modern, rotate
+from minidit.training.modern import PARTS, REGISTERS, RotaryAttention, SwiGLU, modern, rotate
 
 NAMES = [name for name in BLOCKS if name.startswith("modern")]
 SMALL = dict(input_size=(8, 12), patch_size=4, in_channels=1, hidden_size=16, depth=3, num_heads=2)

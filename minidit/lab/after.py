@@ -18,13 +18,13 @@ from minidit import evaluate
 from minidit.diffusion import Diffusion
 from minidit.lab import trials
 from minidit.lab.claims import SURGERY, Objective
-from minidit.lab.modern import PARTS
 from minidit.lab.recipes import speedrun
 from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale, merge
 from minidit.patches import linear_layer
 from minidit.sampling import Denoiser, guided
 from minidit.schedule import SCHEDULES, Schedule, straight
 from minidit.train import Run
+from minidit.training.modern import PARTS
 
 
 def shifted(T: int = 1000, shift: float = 3.0) -> Schedule:

@@ -8,6 +8,7 @@ from minidit.blocks import LongSkip
 from minidit.data import captions, scenes
 from minidit.diffusion import Diffusion
 from minidit.train import Recipe
+from minidit.training import modern as modern  # makes its blocks known to the DiT
 from minidit.weights import NETWORKS
 
 _SMALL = dict(patch_size=7, hidden_size=128, depth=6, num_heads=4, label_std=1.0)
@@ -28,10 +29,11 @@ _IMAGE = dict(diffusion=_LINE, recipe=_LONG | {"steps": 4000, "batch_size": 32})
 
 # "demo": a minute or two on two cores. "speedrun": as soon as possible; experiment "speedrun"
 # undoes it part by part. "mnist": the shipped weights. "mnist-fine" and "uvit-mnist-fine": smaller
-# patches, half the rate and batch, half as many steps again. "mnist-sigma": noise and variance
-# predicted on DDPM's schedule, as in the paper, but with a recipe for one core: errors of the noise
-# weigh more where there is much of it. "uvit-mnist": "mnist" for a U-ViT whose positions start as
-# large as the DiT's sinusoids. "dit-cifar10", "uvit-cifar10": the same in an autoencoder's latents.
+# patches, half the rate and batch, half as many steps again. "mnist-modern": "mnist" with the block
+# of `modern`. "mnist-sigma": noise and variance predicted on DDPM's schedule, as in the paper, but
+# with a recipe for one core: errors of the noise weigh more where there is much of it.
+# "uvit-mnist": "mnist" for a U-ViT whose positions start as large as the DiT's sinusoids.
+# "dit-cifar10", "uvit-cifar10": the same in an autoencoder's latents.
 # "scenes-text", "scenes-layout": "mnist" for networks that attend to a caption's words, or to
 # boxes; about an hour. The first starts from what the second has learnt about drawing (from nothing
 # words hardly mattered in twice as many steps), and errors made where noise is little weigh less:
@@ -46,6 +48,7 @@ PRESETS: dict[str, dict] = {
     ),
     "mnist": dict(model=_SMALL, diffusion=_LINE, recipe=_LONG),
     "mnist-fine": dict(model=_SMALL | {"patch_size": 4}, diffusion=_LINE, recipe=_LONG | _FINE),
+    "mnist-modern": dict(model=_SMALL | {"block": "modern"}, diffusion=_LINE, recipe=_LONG),
     "mnist-sigma": dict(model=_SMALL, diffusion=_SIGMA, recipe=_LONG | {"times": "half"}),
     "dit-cifar10": dict(
         data="cifar10",

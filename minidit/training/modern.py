@@ -2,8 +2,8 @@
 
 RMSNorm (arXiv 1910.07467), rotary positions (2104.09864) of rows and columns, normalised queries
 and keys (2302.05442), SwiGLU (2002.05202), adaLN shared by all blocks (PixArt's adaLN-single,
-2310.00426) and registers (2309.16588). Importing this file makes them known to the DiT: "modern"
-has all parts, "modern_rope" has one; for another choice, BLOCKS["mine"] = modern("rope", "swiglu").
+2310.00426) and registers (2309.16588). Importing this file, or the presets, tells the DiT
+of them: "modern" has all parts, "modern_rope" one, BLOCKS["mine"] = modern("rope", "swiglu") two.
 """
 
 import torch
