@@ -4,7 +4,7 @@ What U-ViT chose (arXiv 2209.12152, section 3, figure 2), and how a DiT uses its
 label (arXiv 2212.09748, section 3.2, figure 5) or a caption.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ def _matched_ratio(block: str) -> float:
     return as_large_as(size | {"block": block}, size | {"block": "adaln_zero"})["mlp_ratio"]
 
 
-def _blocks() -> dict[str, dict]:
+def _blocks(**recipe: str) -> dict[str, dict]:
     """Every block as it is, and made as large as adaLN-Zero; that one also without its zero."""
     here = [block for block in BLOCKS if not block.startswith("modern")]  # see `modern`
     names = {block: NAMES.get(block, block) for block in here}
@@ -119,16 +119,17 @@ def _blocks() -> dict[str, dict]:
         if block != "adaln_zero":
             wider = _four(block=block, mlp_ratio=_matched_ratio(block))
             variants[f"{name}, as many parameters"] = wider
-    return variants | {"adaLN-Zero without its zero": _four() | {"surgery": {"unzero": {}}}}
+    variants["adaLN-Zero without its zero"] = _four() | {"surgery": {"unzero": {}}}
+    return {name: settings | {"recipe": recipe} for name, settings in variants.items()}
 
 
-EXPERIMENTS["dit-blocks"] = recipes.trained(
-    "How should a block get its condition?",
-    _blocks,
-    scales=by_scale(steps=(5, 400, 6000), batch_size=(None, None, 128), per_class=(7, 30, 500)),
-    columns=COLUMNS,
-    base="adaLN-Zero",
-)
+for _name, _recipe in {"dit-blocks": {}, "dit-blocks-adamw": {"optimizer": "adamw"}}.items():
+    EXPERIMENTS[_name] = recipes.trained(
+        f"How should a block get its condition{', if AdamW trains it' * bool(_recipe)}?",
+        partial(_blocks, **_recipe),
+        columns=COLUMNS,
+        base="adaLN-Zero",
+    )
 
 
 @torch.no_grad()
