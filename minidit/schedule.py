@@ -26,9 +26,9 @@ class Schedule:
     `log_alpha`: in continuous time, log α as a function of u = (t + 1)/T, float64 in [0, 1].
     """
 
-    alpha: Tensor
-    sigma: Tensor
-    steps: Tensor
+    alpha: Tensor = field(repr=False)  # tables would fill screens
+    sigma: Tensor = field(repr=False)
+    steps: Tensor = field(repr=False)
     path: str
     name: str = "custom"
     log_alpha: Callable[[Tensor], Tensor] | None = None

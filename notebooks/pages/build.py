@@ -149,7 +149,7 @@ def block(address: str | None) -> str:
     if address is None:
         return ""
     links = [f"[{path[10:12]}]({colab(path, address)})" for path in notebooks()]
-    first = f"Open in Colab, after a first cell with `%pip install git+{address}`:\n"
+    first = f"Open in Colab; its first cell then needs `%pip install git+{address}`:\n"
     return first + " ·\n".join(links) + "\n"
 
 
