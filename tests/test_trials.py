@@ -307,8 +307,10 @@ def test_speedrun_undoes_its_recipe_part_by_part():
         else:
             assert found != base, name
         if name.startswith("paper's recipe"):
-            assert ratio == int(name.split()[2])
-            assert found["recipe"]["lr"] == 1e-4 and found["diffusion"]["predict"] == "eps"
+            told = dict(reversed(part.split(" × ")) for part in name.split(", ")[1:])
+            assert ratio == int(told.get("the steps", 1))
+            assert found["recipe"]["lr"] == pytest.approx(1e-4 * int(told.get("its rate", 1)))
+            assert found["diffusion"]["predict"] == "eps"
     settings = merge(experiment.variants()["twice the steps"], SMALL)
     run = experiment.trial(settings, 0)
     assert all(format(run[column], form) for column, form in experiment.columns.items())
