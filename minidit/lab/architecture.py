@@ -4,7 +4,7 @@ What U-ViT chose (arXiv 2209.12152, section 3, figure 2), and how a DiT uses its
 label (arXiv 2212.09748, section 3.2, figure 5) or a caption.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,13 @@ from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale
 from minidit.train import Run
 from minidit.training.presets import PRESETS, ratio_of, without_skips
 
-SCALES = by_scale(steps=(5, 400, 6000), batch_size=(None, None, 128), per_class=(7, 30, 500))
 COLUMNS = {"parameters": ",.0f", "processor seconds": ".0f", "validation loss": ".3f"}
 COLUMNS |= {"loss, t ≥ 100": ".3f", "recognised": ".1%", "frechet": ".2f"}
 
-# The paper's choices, nine blocks on 49 patches of 4×4 pixels of MNIST. Labels and positions start
-# larger than in the official code, to have an effect in so short a run.
+# The paper's choices, nine blocks at the speedrun's width. Labels and positions start larger than
+# in the official code, to have an effect in so short a run.
 UVIT = dict(skip="concat", time="token", conv="after", patch_embed="linear", pos_embed="learned_1d")
-UVIT |= dict(patch_size=4, hidden_size=64, depth=8, num_heads=4, label_std=1.0, pos_std=0.7)
+UVIT |= PRESETS["speedrun"]["model"] | dict(depth=8, pos_std=0.7)
 SCENES_HELD_OUT = 500  # training scenes, the last ones, that networks don't see
 AT = (600, 750, 850, 950)  # steps at which the response to the condition is measured
 TIMES = {"token": "token", "adaln": "adaLN", "adaln_zero": "adaLN-Zero"}
@@ -35,7 +34,7 @@ NAMES = TIMES | {"in_context": "in-context", "cross_attention": "cross-attention
 
 
 def _uvit(**changes) -> dict:
-    return {"network": "UViT", "model": UVIT | changes}
+    return {"preset": "speedrun", "network": "UViT", "model": UVIT | changes}
 
 
 def _choice(argument: str, **names: str) -> dict[str, dict]:
@@ -47,8 +46,7 @@ def _skips() -> dict[str, dict]:
     """The five kinds of long skips, and none with as many parameters."""
     names = dict(concat="Linear(concat(x, skip))", add="x + skip", add_linear="x + Linear(skip)")
     names |= dict(linear_add="Linear(x + skip)", none="no skips")
-    wider = {"network": "UViT", "model": without_skips(UVIT)}
-    return _choice("skip", **names) | {"no skips, wider MLPs": wider}
+    return _choice("skip", **names) | {"no skips, wider MLPs": _uvit(**without_skips(UVIT))}
 
 
 _CONV = dict(after="after the linear layer", before="before it", none="none")
@@ -76,9 +74,7 @@ CHOICES = {
     ),
 }
 for _name, (_question, _variants) in CHOICES.items():
-    EXPERIMENTS[_name] = recipes.trained(
-        _question, _variants, scales=SCALES, columns=COLUMNS, base=""
-    )
+    EXPERIMENTS[_name] = recipes.trained(_question, _variants, columns=COLUMNS, base="")
 
 
 def as_large_as(config: dict, other: dict) -> dict:
@@ -110,7 +106,7 @@ def _matched_ratio(block: str) -> float:
     return as_large_as(size | {"block": block}, size | {"block": "adaln_zero"})["mlp_ratio"]
 
 
-def _blocks() -> dict[str, dict]:
+def _blocks(**recipe: str) -> dict[str, dict]:
     """Every block as it is, and made as large as adaLN-Zero; that one also without its zero."""
     here = [block for block in BLOCKS if not block.startswith("modern")]  # see `modern`
     names = {block: NAMES.get(block, block) for block in here}
@@ -119,16 +115,17 @@ def _blocks() -> dict[str, dict]:
         if block != "adaln_zero":
             wider = _four(block=block, mlp_ratio=_matched_ratio(block))
             variants[f"{name}, as many parameters"] = wider
-    return variants | {"adaLN-Zero without its zero": _four() | {"surgery": {"unzero": {}}}}
+    variants["adaLN-Zero without its zero"] = _four() | {"surgery": {"unzero": {}}}
+    return {name: settings | {"recipe": recipe} for name, settings in variants.items()}
 
 
-EXPERIMENTS["dit-blocks"] = recipes.trained(
-    "How should a block get its condition?",
-    _blocks,
-    scales=by_scale(steps=(5, 400, 6000), batch_size=(None, None, 128), per_class=(7, 30, 500)),
-    columns=COLUMNS,
-    base="adaLN-Zero",
-)
+for _name, _recipe in {"dit-blocks": {}, "dit-blocks-adamw": {"optimizer": "adamw"}}.items():
+    EXPERIMENTS[_name] = recipes.trained(
+        f"How should a block get its condition{', if AdamW trains it' * bool(_recipe)}?",
+        partial(_blocks, **_recipe),
+        columns=COLUMNS,
+        base="adaLN-Zero",
+    )
 
 
 @torch.no_grad()
@@ -200,9 +197,5 @@ _CLAIMS = {
 # no losses: those of the sequence variants hold a term more
 _NO_LOSSES = {key: form for key, form in COLUMNS.items() if "loss" not in key}
 EXPERIMENTS["claims"] = recipes.trained(
-    "Do the parts that notes on DiT describe help?",
-    _CLAIMS,
-    scales=SCALES,
-    columns=_NO_LOSSES,
-    base="baseline",
+    "Do the parts that notes on DiT describe help?", _CLAIMS, columns=_NO_LOSSES, base="baseline"
 )

@@ -17,7 +17,7 @@ from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale, merge
 from minidit.lab.trials import by_tenth
 from minidit.training.presets import PRESETS
 
-SCALES = by_scale(steps=(5, 300, 6000), batch_size=(None, None, 128), per_class=(7, 50, 500))
+SCALES = by_scale(steps=(5, 400, 6000), batch_size=(None, None, 128), per_class=(7, 30, 500))
 COLUMNS = {"processor seconds": ".0f", "recognised": ".1%", "frechet": ".2f"}
 _CLIP = {"options": {"clip": True}}  # or the first guess, x_t/α, runs away
 _CLIPPED = {"options": {"steps": 20, "clip": True}}
@@ -82,7 +82,8 @@ def _learned(predict: str, schedule: str, weight: str | None = None, **recipe: s
     if weight is not None:
         diffusion |= dict(weight=weight, max_weight=400.0)
     clip = schedule != "straight" and predict == "eps"
-    return {"diffusion": diffusion, "recipe": recipe, "sampling": _CLIPPED if clip else {}}
+    own = {"preset": "speedrun", "diffusion": diffusion, "recipe": recipe}
+    return own | {"sampling": _CLIPPED if clip else {}}
 
 
 _PREDICTION = {
@@ -102,6 +103,7 @@ EXPERIMENTS["prediction"] = trained(
     "What should the network predict, on which path, and which errors weigh how much?",
     _PREDICTION,
     columns=COLUMNS | {"precision": ".0%", "recall": ".0%"},
+    base="x0, linear β, weighed as v",  # the speedrun's own
 )
 
 
@@ -153,6 +155,7 @@ def _variants() -> dict[str, dict]:
         "half the steps": speedrun(0.5),
         "twice the steps": speedrun(2),
         **{f"paper's recipe, {n} × the steps": speedrun(n, **paper) for n in (1, 5, 10)},
+        **{f"paper's recipe, {n} × its rate": speedrun(rate=n, **paper) for n in (3, 10, 30)},
     }
 
 
