@@ -156,6 +156,7 @@ def _variants() -> dict[str, dict]:
         "twice the steps": speedrun(2),
         **{f"paper's recipe, {n} × the steps": speedrun(n, **paper) for n in (1, 5, 10)},
         **{f"paper's recipe, {n} × its rate": speedrun(rate=n, **paper) for n in (3, 10, 30)},
+        "paper's recipe, 10 × the steps, 30 × its rate": speedrun(10, rate=30, **paper),
     }
 
 
