@@ -19,7 +19,7 @@ class DiT(nn.Module):
     `learn_sigma`: 2c output channels, the second half for the variance.
     `condition`: a text, layout or image in place of labels, then with num_classes=0, plain values:
     {"encoder": "text", "words": [...], "length": 24} (see `make_condition` and its encoders).
-    `block`: "in_context", "cross_attention", "adaln" or "adaln_zero" (section 3.2).
+    `block`: "in_context", "cross_attention", "adaln" or "adaln_zero" (section 3.2), or a later one.
     `label_std`: scale of the label table at the start (see `LabelEmbedder`). `time_embed`: a key of
     `TIME_EMBEDDERS`.
     Set `checkpointing` to True to train with less memory and more computing (see `checkpointed`).
