@@ -41,7 +41,7 @@ def add(subparsers) -> None:
     told = "go on though --steps, --batch-size or --lr aren't those the run in --out began with"
     option("--change", action="store_true", help=told)
     option("--batch-size", type=int, help="instead of the preset's")
-    option("--lr", type=float, help="instead of the preset's")
+    option("--lr", type=float, help="AdamW's, instead of the preset's; Muon keeps its own")
     option("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
     option("--save-every", type=int, default=100, help="steps (%(default)s)")
     parts = "compute a batch in so many parts, for want of memory; same result (%(default)s)"
