@@ -19,7 +19,6 @@ from minidit.lab.runner import EXPERIMENTS, Experiment, by_scale
 from minidit.train import Run
 from minidit.training.presets import PRESETS, ratio_of, without_skips
 
-SCALES = by_scale(steps=(5, 400, 6000), batch_size=(None, None, 128), per_class=(7, 30, 500))
 COLUMNS = {"parameters": ",.0f", "processor seconds": ".0f", "validation loss": ".3f"}
 COLUMNS |= {"loss, t ≥ 100": ".3f", "recognised": ".1%", "frechet": ".2f"}
 
@@ -76,9 +75,7 @@ CHOICES = {
     ),
 }
 for _name, (_question, _variants) in CHOICES.items():
-    EXPERIMENTS[_name] = recipes.trained(
-        _question, _variants, scales=SCALES, columns=COLUMNS, base=""
-    )
+    EXPERIMENTS[_name] = recipes.trained(_question, _variants, columns=COLUMNS, base="")
 
 
 def as_large_as(config: dict, other: dict) -> dict:
@@ -201,9 +198,5 @@ _CLAIMS = {
 # no losses: those of the sequence variants hold a term more
 _NO_LOSSES = {key: form for key, form in COLUMNS.items() if "loss" not in key}
 EXPERIMENTS["claims"] = recipes.trained(
-    "Do the parts that notes on DiT describe help?",
-    _CLAIMS,
-    scales=SCALES,
-    columns=_NO_LOSSES,
-    base="baseline",
+    "Do the parts that notes on DiT describe help?", _CLAIMS, columns=_NO_LOSSES, base="baseline"
 )
