@@ -29,7 +29,8 @@ class Recipe:
 
     `optimizer`: "adamw", or "muon" for the blocks' matrices at `muon_lr`, with AdamW for the rest.
     `cooldown`: see `learning_rate`. `clip`: the largest norm of the gradient. `times`: see
-    `draw_times`. `mixed_precision`: bfloat16 where it is exact enough, on a GPU only.
+    `draw_times`. `mixed_precision`: bfloat16 where it is exact enough, on a GPU; "always": on a
+    processor too, which is faster where that has units for it (AVX512_BF16, AMX), else slower.
     """
 
     steps: int
@@ -44,7 +45,7 @@ class Recipe:
     clip: float = 1.0
     ema_decay: float = 0.999
     times: str = "uniform"
-    mixed_precision: bool = True
+    mixed_precision: bool | str = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +61,10 @@ class Recipe:
             "cooldown": (0 <= self.cooldown <= 1, "the part of the run to cool: 0 … 1"),
             "ema_decay": (0 <= self.ema_decay < 1, "in [0, 1), e.g. 0.999"),
             "clip": (self.clip > 0, "above 0; math.inf leaves gradients alone"),
+            "mixed_precision": (
+                self.mixed_precision in (True, False, "always"),
+                "True (on a GPU), False or 'always'",
+            ),
             "seed": (isinstance(self.seed, int) and abs(self.seed) < 2**43, "an integer below 2⁴³"),
         }
         for name, (fine, allowed) in rules.items():
@@ -383,9 +388,10 @@ class Run(Loop):
         return x0, t, torch.randn(x0.shape, generator=rng, device=self.device), y
 
     def mean_loss(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
-        """The mean of the images' losses, on a GPU in mixed precision if the recipe says so."""
-        half = self.recipe.mixed_precision and self.device.type == "cuda"
-        with torch.autocast("cuda", torch.bfloat16) if half else nullcontext():
+        """The mean of the images' losses, in mixed precision where the recipe says so."""
+        kind, mixed = self.device.type, self.recipe.mixed_precision
+        half = mixed == "always" or (mixed and kind == "cuda")
+        with torch.autocast(kind, torch.bfloat16) if half else nullcontext():
             return self.diffusion.loss(self.network, x0, t, noise, y).mean()
 
     def loss(self, rng: torch.Generator) -> Tensor:

@@ -193,6 +193,7 @@ def test_a_judge_of_photographs_is_of_the_deeper_kind(capsys):
         (["train", "--preset", "kl-mnist", "--steps", "0", "--out", "x"], ["--steps 0"]),
         (["train", "--preset", "kl-mnist", "--start", "kl-mnist", "--out", "x"], ["--start"]),
         (["train", "--preset", "kl-mnist", "--accumulate", "2", "--out", "x"], ["--accumulate"]),
+        (["train", "--preset", "kl-mnist", "--bfloat16", "--out", "x"], ["--bfloat16"]),
         (["train", "--preset", "kl-mnist", "--compile", "--out", "x"], ["--compile"]),
         (["train", "--preset", "dit-cifar10", "--autoencoder", "no", "--out", "x"], ["'no'"]),
         (["train", "--preset", "dit-cifar10", "--autoencoder", "dit-mnist", "--out", "x"],

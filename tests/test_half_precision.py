@@ -4,6 +4,7 @@ What is computed around the network stays float32: schedules, states, losses, bi
 """
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from minidit import (
     Classifier,
     Diffusion,
     KLAutoencoder,
+    Recipe,
     SceneDetector,
     UViT,
     VQAutoencoder,
@@ -24,6 +26,7 @@ from minidit import (
     ddim_invert,
     dpm_adaptive,
     evaluate,
+    fit,
     guided,
     linear,
     sample,
@@ -177,3 +180,29 @@ def test_autocast_gives_half_precision_and_leaves_the_loss_alone(tiny_dit, awake
         mixed = process.loss(model, x, T, noise, Y)
     assert mixed.dtype == torch.float32
     assert 0 < off(mixed, plain) < BOUNDS[torch.bfloat16]
+
+
+@pytest.mark.parametrize("block", ["adaln_zero", "modern"])
+def test_training_in_mixed_precision_on_a_processor(tiny_dit, block):
+    def losses(mixed):
+        torch.manual_seed(0)
+        told, recipe = [], Recipe(steps=6, batch_size=8, lr=1e-2, mixed_precision=mixed)
+        model = tiny_dit(block=block)
+        fit(
+            model,
+            Diffusion(linear()),
+            images(),
+            Y,
+            report=lambda step, loss: told.append(loss),
+            recipe=recipe,
+        )
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+        return torch.tensor(told)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exact, half = losses(True), losses("always")
+    assert torch.equal(exact, losses(False))  # True means on a GPU
+    assert 0 < off(half, exact) < BOUNDS[torch.bfloat16]
+    with pytest.raises(ValueError, match=r"mixed_precision=cpu must be True .*, False or 'always'"):
+        Recipe(steps=1, mixed_precision="cpu")

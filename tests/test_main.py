@@ -95,6 +95,15 @@ def test_other_settings_in_the_same_folder_are_refused(trained, capsys):
     assert "another run" in told and "lr" in told
 
 
+def test_a_run_in_bfloat16_is_another(tmp_path, capsys):
+    run = [*TRAIN, "--steps", "2", "--out", str(tmp_path)]
+    assert main([*run, "--bfloat16"]) == 0
+    note = json.loads((tmp_path / "weights.json").read_text())
+    assert note["recipe"]["mixed_precision"] == "always" and "--bfloat16" in note["command"]
+    assert main(run) == 2
+    assert "'mixed_precision': 'always'" in capsys.readouterr().err
+
+
 def test_a_run_may_go_on_longer_and_otherwise_if_asked(tmp_path, capsys, monkeypatch):
     start = [*TRAIN, "--save-every", "2", "--out", str(tmp_path)]
     assert main([*start, "--steps", "4"]) == 0

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from minidit import Diffusion, Recipe, fit
 from minidit.schedule import straight
 from minidit.training import matmul
-from minidit.training.gelu import gelu
+from minidit.training.quick import attend, gelu
 
 SETTINGS = getattr(torch.backends.mkldnn, "matmul", None)
 is_faster = matmul.onednn_is_faster.__wrapped__  # not what was found before
@@ -167,12 +167,31 @@ def test_other_forms_and_precisions_are_pytorchs_own():
         assert torch.equal(gelu(z, "tanh"), F.gelu(z, approximate="tanh"))
 
 
-def test_mlps_have_the_quick_gelu_inside_only(tiny_dit):
-    model = tiny_dit()
-    before, layers = pickle.dumps(model.state_dict()), [block.mlp for block in model.blocks]
+def test_attention_to_bfloat16_is_float32s_and_so_is_its_gradient():
+    q, k, v = torch.randn(3, 2, 4, 9, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    mask = torch.arange(9).expand(2, 1, 1, 9) < 7
+    exact, mine = [[z.clone().requires_grad_() for z in (q, k, v)] for _ in range(2)]
+    F.scaled_dot_product_attention(*[z.float() for z in exact], mask).sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):  # whose own attention would be to bfloat16 again
+        out = attend(*mine, mask)
+        out.sum().backward()
+    assert out.dtype == torch.bfloat16
+    whole = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask)
+    assert torch.equal(out, whole.bfloat16())
+    for one, other in zip(mine, exact, strict=True):
+        assert torch.equal(one.grad, other.grad)
+    other = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask)
+    assert torch.equal(attend(q.float(), k.float(), v.float(), mask), other)
+
+
+@pytest.mark.parametrize("block", ["adaln_zero", "modern"])
+def test_parts_are_quick_inside_only(tiny_dit, block):
+    model = tiny_dit(block=block)
+    parts = [p for b in model.blocks for p in ((b.attn, "attend"), (b.mlp, "gelu")) if hasattr(*p)]
+    usual, before = [getattr(*part) for part in parts], pickle.dumps(model.state_dict())
     with pytest.raises(KeyError), matmul.fast_matmul(model):
-        assert all(layer.gelu is gelu for layer in layers)
+        assert {getattr(*part) for part in parts} <= {attend, gelu}
         assert pickle.dumps(model.state_dict()) == before
         raise KeyError("stop")
-    assert all(layer.gelu is F.gelu for layer in layers)
+    assert [getattr(*part) for part in parts] == usual
     pickle.dumps(model)

@@ -43,7 +43,7 @@ UNTYPED = {
 }
 HEAD = "step,loss"  # of a run's log
 PATHS = "weights autoencoder start inception image mask out film strip".split()  # or names
-RECORDED = "data preset autoencoder start steps batch_size lr seed threads out".split()
+RECORDED = "data preset autoencoder start steps batch_size lr bfloat16 seed threads out".split()
 
 
 def command(
@@ -132,8 +132,9 @@ def writable(out: str | Path, *suffixes: str, option: str = "--out") -> Path:
 
 def command_of(args: Namespace) -> str:
     """The command that these arguments are, for the record of what it made."""
-    given = {name: getattr(args, name, None) for name in RECORDED}
-    words = [f"--{k.replace('_', '-')} {quote(str(v))}" for k, v in given.items() if v is not None]
+    given = {f"--{name.replace('_', '-')}": getattr(args, name, None) for name in RECORDED}
+    given = {name: value for name, value in given.items() if value is not None}
+    words = [name if v is True else f"{name} {quote(str(v))}" for name, v in given.items()]
     return " ".join(["python -m minidit", args.command, *words])
 
 

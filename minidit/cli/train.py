@@ -42,6 +42,8 @@ def add(subparsers) -> None:
     option("--change", action="store_true", help=told)
     option("--batch-size", type=int, help="instead of the preset's")
     option("--lr", type=float, help="AdamW's, instead of the preset's; Muon keeps its own")
+    told = "train in bfloat16 on a processor, too: faster if it has AVX512_BF16 or AMX"
+    option("--bfloat16", action="store_true", default=None, help=told)
     option("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
     option("--save-every", type=int, default=100, help="steps (%(default)s)")
     parts = "compute a batch in so many parts, for want of memory; same result (%(default)s)"
@@ -54,6 +56,7 @@ def train(args: Namespace) -> None:
     preset = (presets.PRESETS | AUTOENCODERS)[args.preset]
     args.data = args.data or preset.get("data", "mnist")
     own = {key: getattr(args, key) for key in ("steps", "batch_size", "lr", "seed")}
+    own["mixed_precision"] = "always" if args.bfloat16 else None
     recipe = presets.recipe_of(preset["recipe"], **own)
     path = writable(Path(args.out) / "weights.safetensors", ".safetensors")
     train_one = train_autoencoder if args.preset in AUTOENCODERS else train_diffusion
@@ -123,10 +126,10 @@ def train_autoencoder(args: Namespace, preset: dict, recipe: Recipe, path: Path)
     if args.autoencoder is not None:
         raise ValueError(f"--autoencoder: {args.preset} is one itself; leave the option out")
     others = args.start is not None or args.accumulate != 1 or args.compile is not None
-    if others or "WORLD_SIZE" in os.environ:
+    if others or args.bfloat16 or "WORLD_SIZE" in os.environ:
         raise ValueError(
-            "--start, --accumulate, --compile and torchrun are for diffusion models; leave them "
-            "out, an autoencoder trains from nothing in one process"
+            "--start, --accumulate, --compile, --bfloat16 and torchrun are for diffusion models; "
+            "leave them out, an autoencoder trains from nothing in one process"
         )
     classifier, train = evaluate.classifier(preset["classifier"]), _load(args)
     images = train.images

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minidit._validate import unwrapped
-from minidit.training.gelu import quick_gelu
+from minidit.training.quick import quick_parts
 
 # More tokens than these are attended to piece by piece, as always: whole tables of n² weights
 # would need more memory than they save time.
@@ -71,7 +71,7 @@ def onednn_is_faster() -> bool:
 
 @contextmanager
 def fast_matmul(model: nn.Module) -> Iterator[None]:
-    """Inside, `model` computes with the faster float32 products and GELU, where they are as exact.
+    """Inside, `model` computes with the faster float32 products, and `quick_parts`.
 
     Sums are added up in another order: results differ in the last places, as between processors.
     On a GPU nothing happens; where torch's precision was changed (or one is inside already), and on
@@ -84,7 +84,7 @@ def fast_matmul(model: nn.Module) -> Iterator[None]:
     fits = fits and weight is not None and weight.is_cpu
     fits = fits and onednn_is_exact() and onednn_is_faster()
     with ExitStack() as stack:
-        stack.enter_context(quick_gelu(model))
+        stack.enter_context(quick_parts(model))
         if fits and torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee"):
             stack.enter_context(onednn())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))

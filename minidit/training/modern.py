@@ -39,11 +39,12 @@ class RotaryAttention(Attention):
             rearrange(z, "b n (heads k) -> b heads n k", heads=self.num_heads)
             for z in self.qkv(x).chunk(3, dim=-1)
         )
-        q, k = self.q_norm(q), self.k_norm(k)
+        wide = self.proj.weight.dtype  # autocast's q and k are narrower than the norms' weights
+        q, k = self.q_norm(q.to(wide)), self.k_norm(k.to(wide))
         if self.angles is not None:
             angles = F.pad(self.angles, (0, 0, x.shape[1] - len(self.angles), 0))
             q, k = rotate(q, angles), rotate(k, angles)
-        out = F.scaled_dot_product_attention(q, k, v)  # (b, heads, n, k)
+        out = self.attend(q, k, v)  # (b, heads, n, k)
         return self.proj(rearrange(out, "b heads n k -> b n (heads k)"))
 
 

@@ -57,6 +57,13 @@ PRESETS: dict[str, dict] = {
         diffusion=_LINE,
         recipe=_LONG,
     ),
+    "cifar10-modern": dict(
+        data="cifar10",
+        autoencoder="kl-cifar10",
+        model=_SMALL | {"patch_size": 2, "block": "modern"},
+        diffusion=_LINE,
+        recipe=_LONG | {"steps": 10_000},
+    ),
     "scenes-text": dict(
         data="scenes",
         model=_SCENES | {"condition": _TEXT},
