@@ -62,7 +62,7 @@ PRESETS: dict[str, dict] = {
         autoencoder="kl-cifar10",
         model=_SMALL | {"patch_size": 2, "block": "modern"},
         diffusion=_LINE,
-        recipe=_LONG | {"steps": 10_000},
+        recipe=_LONG,
     ),
     "scenes-text": dict(
         data="scenes",
