@@ -60,6 +60,16 @@ def test_losses_stay_together_over_some_steps(network):
     assert len(set(ours)) == 6
 
 
+def test_all_but_the_plain_version_may_be_in_mixed_precision():
+    torch.manual_seed(0)
+    contest = Contest(TINY, half=True)
+    found = {who: call().dtype for who, call in contest.contestants("forward").items()}
+    assert found == {"plain": torch.float32, "package": torch.bfloat16}
+    exact, half = (float(call()) for call in contest.contestants("training step").values())
+    run = contest.runs["package"]
+    assert run.recipe.mixed_precision == "always" and 0 < half != exact
+
+
 def test_a_difference_is_found():
     contest = Contest(TINY)
     with torch.no_grad():
@@ -214,6 +224,10 @@ def test_a_page_from_what_was_measured():
     assert "revision abc" in text and "compiled" not in text and "grows" not in text
     compiled = bench.page({"rows": [row()]} | HEAD | {"compiled": "reduce-overhead"})
     assert "in float32 and compiled (reduce-overhead), but for sampling." in compiled
+    ceilings = {"float32": 160 * 10**9, "bfloat16": 400 * 10**9}
+    half = bench.page({"rows": [row(ceiling=ceilings)]} | HEAD | {"half": True})
+    assert "the package in mixed precision." in half
+    assert [cells(line)[-2] for line in half.splitlines()[-2:]] == ["17% of 160", "20% of 400"]
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 

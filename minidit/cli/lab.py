@@ -10,7 +10,7 @@ from minidit._validate import check_choice
 from minidit.cli.terminal import alone, command, writable
 from minidit.weights.files import read_json, replacing, write_json
 
-GIVEN = ("sizes", "networks", "repeats", "seconds", "batch")  # or the measurement's own
+GIVEN = ("sizes", "networks", "repeats", "seconds", "batch", "bfloat16")  # or the measurement's own
 
 
 def add(subparsers) -> None:
@@ -49,6 +49,8 @@ def add(subparsers) -> None:
     option("--repeats", type=int, help="turns of each (9)")
     option("--seconds", type=float, help="of a turn, at least (0.2)")
     option("--batch", type=int, help="instead of the sizes' own")
+    told = "all but the plain version in bfloat16 on a processor, too"
+    option("--bfloat16", action="store_true", default=None, help=told)
     peer = "NAME=module:function that makes another network, see find_peers in minidit.lab.bench"
     option("--peer", nargs="+", metavar="PEER", help=peer)
     option("--growth", action="store_true", help="instead: how the time of a training step grows")

@@ -31,6 +31,7 @@ def bench(
     repeats: int = 9,
     batch: int | None = None,
     device: torch.device | str = "cpu",
+    bfloat16: bool = False,
     compiled: str | None = None,
     seconds: float = 0.2,
     report: Callable[[str], None] = lambda line: None,
@@ -38,7 +39,8 @@ def bench(
     """Time the networks of every size, at every task, `repeats` times in turns.
 
     `peers`: see `find_peers`; they are held against the DiT. `seconds`: how long a turn is, at
-    least; `batch`: instead of the sizes' own. `report` hears a line for each measurement. Raises
+    least; `batch`: instead of the sizes' own; `bfloat16`: all but the plain version in mixed
+    precision on a processor, too, as on a GPU. `report` hears a line for each measurement. Raises
     ArithmeticError if package and plain version don't agree.
     """
     check_positive(repeats=repeats, batch=1 if batch is None else batch)
@@ -49,7 +51,8 @@ def bench(
     if not seconds > 0:
         raise ValueError(f"seconds={seconds:g} must be above 0, e.g. 0.2")
     device, rows = torch.device(device), []
-    how = {"batch": batch, "device": device, "compiled": compiled}
+    half = bfloat16 or device.type == "cuda"
+    how = {"batch": batch, "device": device, "half": half, "compiled": compiled}
     for size, network in product(sizes, networks):
         contest = Contest(every[size], network, peers=peers if network == "DiT" else {}, **how)
         more = {"size": size, "network": network, "differences": contest.differences()}
@@ -59,15 +62,16 @@ def bench(
             report(f"{size}, {network}, {task}: {1e3 * spent:.1f} ms")
     return {
         **{"rows": rows, "compiled": compiled, "at once": batch, "platform": device.type},
+        "half": half,
         **machine(),
         "oneDNN's float32 is exact": onednn_is_exact(),
     }
 
 
 def _row(contest: Contest, task: str, repeats: int, seconds: float) -> dict:
-    """Seconds of all and of a matrix product, in turns; the products of a GPU in bfloat16, too."""
+    """Seconds of all and of a matrix product, in turns; products in bfloat16, too, if used."""
     dtypes = {"float32": torch.float32}
-    if contest.device.type == "cuda":
+    if contest.half:
         dtypes["bfloat16"] = torch.bfloat16
     products = {name: large_product(contest.device, dtype) for name, dtype in dtypes.items()}
     calls = contest.contestants(task)
@@ -125,19 +129,20 @@ def take_turns(
 
 def page(results: dict) -> str:
     """What was found as a Markdown page."""
-    rows, mode, on_gpu = results["rows"], results["compiled"], results["platform"] == "cuda"
+    rows, mode = results["rows"], results["compiled"]
+    half = results.get("half", results["platform"] == "cuda")
     sets = f"{results['vectors']} used; {results.get('instruction sets') or 'others not noted'}"
     head = (
         f"On {results['device']} ({sets}), {results['threads']} threads, torch "
         f"{results['torch']}, revision {results['revision']}: medians, and quartiles in brackets; "
-        f"the package in {'mixed precision' if on_gpu else 'float32'}"
+        f"the package in {'mixed precision' if half else 'float32'}"
         f"{f' and compiled ({mode}), but for sampling' if mode else ''}. A multiply-accumulate "
         "counts as two FLOPs; the ceiling is the fastest large matrix product between the turns, "
         "in the same precision. The plain version computes the same, in float32; networks of "
         "others, if there are any, train in the loop of `fit` and sample in one piece. Sampling is "
         f"{rules.STEPS} steps of DDIM with guidance {rules.SCALE:g}."
     )
-    lines = [line for row in rows for line in _lines(row, "bfloat16" if on_gpu else "float32")]
+    lines = [line for row in rows for line in _lines(row, "bfloat16" if half else "float32")]
     titles = ["size", "network", "task", "batch", "who", "ms", "package: times as fast"]
     text = f"# How fast is it?\n\n{head}\n\n"
     text += markdown([*titles, "GFLOP/s", "of the ceiling", "images/s"], lines) + "\n"

@@ -116,8 +116,9 @@ class Peer(nn.Module):
 class Contest:
     """The package and the plain version of one network, with the same weights and data; and peers.
 
-    `size`: like the values of `SIZES`; `network`: "DiT" or "U-ViT"; `compiled`: the package's, as
-    for `DistributedRun`; `peers`: makers of other networks, see `find_peers`.
+    `size`: like the values of `SIZES`; `network`: "DiT" or "U-ViT"; `half`: all but the plain
+    version in bfloat16; `compiled`: the package's, as for `DistributedRun`; `peers`: makers of
+    other networks, see `find_peers`.
     """
 
     def __init__(
@@ -127,11 +128,12 @@ class Contest:
         *,
         batch: int | None = None,
         device: torch.device | str = "cpu",
+        half: bool = False,
         compiled: str | None = None,
         peers: dict[str, Maker] | None = None,
     ) -> None:
         check_choice("network", network, NETWORKS)
-        self.device, model = torch.device(device), size["model"]
+        self.device, self.half, model = torch.device(device), half, size["model"]
         self.batch = batch or size["batch"][self.device.type == "cuda"]
         check_positive(batch=self.batch)
         self.model = _awake(NETWORKS[network](learn_sigma=False, **model)).to(device)
@@ -143,9 +145,9 @@ class Contest:
         if channels == 4:
             images = torch.randn(shape)
         labels = torch.randint(0, model["num_classes"], (n,))
-        recipe = Recipe(
-            10**6, self.batch, 1e-4, betas=(0.9, 0.999), warmup=0, cooldown=0.0, ema_decay=0.9999
-        )
+        told = dict(betas=(0.9, 0.999), warmup=0, cooldown=0.0, ema_decay=0.9999)
+        told["mixed_precision"] = "always" if half else False
+        recipe = Recipe(10**6, self.batch, 1e-4, **told)
         self.diffusion = Diffusion(linear(), "eps")
         x0 = torch.randn(self.batch, *shape[1:])
         t = torch.randint(0, len(self.diffusion), (self.batch,))
@@ -180,9 +182,9 @@ class Contest:
         }
 
     def do(self, task: str, run: Run) -> Tensor:
-        """A task as the package does it: on a GPU in mixed precision."""
-        half = self.device.type == "cuda" and task != "training step"  # which has it anyway
-        with torch.autocast("cuda", torch.bfloat16) if half else nullcontext(), run.products():
+        """A task as the package does it, in mixed precision if that is wanted."""
+        half, kind = self.half and task != "training step", self.device.type  # which has it anyway
+        with torch.autocast(kind, torch.bfloat16) if half else nullcontext(), run.products():
             if task == "training step":
                 return run.step()
             if task == "forward":
