@@ -12,7 +12,7 @@ from minidit.patches import linear_layer
 class Attention(nn.Module):
     """softmax(q kᵀ / √k) v over all tokens: of the sequence itself, or of a context (`cross`)."""
 
-    attend = staticmethod(F.scaled_dot_product_attention)
+    scaled_dot_product_attention = staticmethod(F.scaled_dot_product_attention)
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Attention(nn.Module):
                     f"each token that is attended to: {(k.shape[0], k.shape[2])}"
                 )
             mask = mask[:, None, None]  # (b, 1, 1, n or m)
-        out = self.attend(q, k, v, mask)  # (b, heads, n, k)
+        out = self.scaled_dot_product_attention(q, k, v, mask)  # (b, heads, n, k)
         return self.proj(rearrange(out, "b heads n k -> b n (heads k)"))
 
 

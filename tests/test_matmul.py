@@ -12,6 +12,7 @@ from minidit.schedule import straight
 from minidit.training import matmul
 from minidit.training.quick import attend, gelu
 
+SDPA = "scaled_dot_product_attention"
 SETTINGS = getattr(torch.backends.mkldnn, "matmul", None)
 is_faster = matmul.onednn_is_faster.__wrapped__  # not what was found before
 
@@ -187,7 +188,7 @@ def test_attention_to_bfloat16_is_float32s_and_so_is_its_gradient():
 @pytest.mark.parametrize("block", ["adaln_zero", "modern"])
 def test_parts_are_quick_inside_only(tiny_dit, block):
     model = tiny_dit(block=block)
-    parts = [p for b in model.blocks for p in ((b.attn, "attend"), (b.mlp, "gelu")) if hasattr(*p)]
+    parts = [p for b in model.blocks for p in ((b.attn, SDPA), (b.mlp, "gelu")) if hasattr(*p)]
     usual, before = [getattr(*part) for part in parts], pickle.dumps(model.state_dict())
     with pytest.raises(KeyError), matmul.fast_matmul(model):
         assert {getattr(*part) for part in parts} <= {attend, gelu}

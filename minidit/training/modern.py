@@ -44,7 +44,7 @@ class RotaryAttention(Attention):
         if self.angles is not None:
             angles = F.pad(self.angles, (0, 0, x.shape[1] - len(self.angles), 0))
             q, k = rotate(q, angles), rotate(k, angles)
-        out = self.attend(q, k, v)  # (b, heads, n, k)
+        out = self.scaled_dot_product_attention(q, k, v)  # (b, heads, n, k)
         return self.proj(rearrange(out, "b heads n k -> b n (heads k)"))
 
 

@@ -55,8 +55,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 
 @contextmanager
 def quick_parts(model: nn.Module) -> Iterator[None]:
-    """Inside, `model` computes with `gelu` and `attend`; no trace of it is in its weights."""
-    own = {Mlp: {"gelu": gelu}, Attention: {"attend": attend}}
+    """Inside, `model` computes with the two functions above; no trace of it is in its weights."""
+    own = {Mlp: {"gelu": gelu}, Attention: {"scaled_dot_product_attention": attend}}
     layers = [(m, own[kind]) for m in model.modules() for kind in own if isinstance(m, kind)]
     for layer, quick in layers:
         vars(layer).update(quick)
