@@ -29,8 +29,8 @@ _IMAGE = dict(diffusion=_LINE, recipe=_LONG | {"steps": 4000, "batch_size": 32})
 
 # "demo": a minute or two on two cores. "speedrun": as soon as possible; experiment "speedrun"
 # undoes it part by part. "mnist": the shipped weights. "mnist-fine" and "uvit-mnist-fine": smaller
-# patches, half the rate and batch, half as many steps again. "mnist-modern": "mnist" with the block
-# of `modern`. "mnist-sigma": noise and variance predicted on DDPM's schedule, as in the paper, but
+# patches, half the rate and batch, half as many steps again. "…-modern": with the block of
+# `modern`. "mnist-sigma": noise and variance predicted on DDPM's schedule, as in the paper, but
 # with a recipe for one core: errors of the noise weigh more where there is much of it.
 # "uvit-mnist": "mnist" for a U-ViT whose positions start as large as the DiT's sinusoids.
 # "dit-cifar10", "uvit-cifar10": the same in an autoencoder's latents.
@@ -48,19 +48,11 @@ PRESETS: dict[str, dict] = {
     ),
     "mnist": dict(model=_SMALL, diffusion=_LINE, recipe=_LONG),
     "mnist-fine": dict(model=_SMALL | {"patch_size": 4}, diffusion=_LINE, recipe=_LONG | _FINE),
-    "mnist-modern": dict(model=_SMALL | {"block": "modern"}, diffusion=_LINE, recipe=_LONG),
     "mnist-sigma": dict(model=_SMALL, diffusion=_SIGMA, recipe=_LONG | {"times": "half"}),
     "dit-cifar10": dict(
         data="cifar10",
         autoencoder="kl-cifar10",
         model=_SMALL | {"patch_size": 2},
-        diffusion=_LINE,
-        recipe=_LONG,
-    ),
-    "cifar10-modern": dict(
-        data="cifar10",
-        autoencoder="kl-cifar10",
-        model=_SMALL | {"patch_size": 2, "block": "modern"},
         diffusion=_LINE,
         recipe=_LONG,
     ),
@@ -87,8 +79,10 @@ PRESETS: dict[str, dict] = {
     ),
 }
 for _name in ("mnist", "mnist-fine", "dit-cifar10"):
-    _own = {"network": "UViT", "model": PRESETS[_name]["model"] | {"pos_std": 0.7}}
-    PRESETS["uvit-" + _name.removeprefix("dit-")] = PRESETS[_name] | _own
+    _base = PRESETS[_name]
+    _own = {"network": "UViT", "model": _base["model"] | {"pos_std": 0.7}}
+    PRESETS["uvit-" + _name.removeprefix("dit-")] = _base | _own
+    PRESETS[f"{_name}-modern"] = _base | {"model": _base["model"] | {"block": "modern"}}
 
 
 def build(preset: str | dict, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0):
