@@ -29,8 +29,8 @@ class Recipe:
 
     `optimizer`: "adamw", or "muon" for the blocks' matrices at `muon_lr`, with AdamW for the rest.
     `cooldown`: see `learning_rate`. `clip`: the largest norm of the gradient. `times`: see
-    `draw_times`. `mixed_precision`: bfloat16 where it is exact enough, on a GPU; "always": on a
-    processor too, which is faster where that has units for it (AVX512_BF16, AMX), else slower.
+    `draw_times`. `mixed_precision` of a diffusion model: bfloat16 where it is exact enough, on a
+    GPU; "always": on a processor too, faster if that has AVX512_BF16 or AMX, else slower.
     """
 
     steps: int
@@ -62,14 +62,15 @@ class Recipe:
             "ema_decay": (0 <= self.ema_decay < 1, "in [0, 1), e.g. 0.999"),
             "clip": (self.clip > 0, "above 0; math.inf leaves gradients alone"),
             "mixed_precision": (
-                self.mixed_precision in (True, False, "always"),
+                type(self.mixed_precision) in (bool, str)
+                and self.mixed_precision in (True, False, "always"),
                 "True (on a GPU), False or 'always'",
             ),
             "seed": (isinstance(self.seed, int) and abs(self.seed) < 2**43, "an integer below 2⁴³"),
         }
         for name, (fine, allowed) in rules.items():
             if not fine:
-                raise ValueError(f"{name}={getattr(self, name)} must be {allowed}")
+                raise ValueError(f"{name}={getattr(self, name)!r} must be {allowed}")
 
 
 def draw_times(kind: str, T: int, n: int, generator: torch.Generator) -> Tensor:
@@ -297,7 +298,10 @@ class Loop:
         if seconds is not None and (out is not None or not seconds > 0):
             raise ValueError(f"seconds={seconds} must be above 0, and without a folder out")
         kept = checkpoint_in(Path(out), self.writes) if out is not None else nullcontext()
-        with kept as checkpoint:
+        # A caller's autocast would go on with its copies of the first weights.
+        known = self.device.type in ("cpu", "cuda")
+        own = torch.autocast(self.device.type, enabled=False) if known else nullcontext()
+        with kept as checkpoint, own:
             if checkpoint is not None:
                 checkpoint.resume(self.restore)
                 if self.changing is not None and self.done and self.writes:
@@ -391,7 +395,8 @@ class Run(Loop):
         """The mean of the images' losses, in mixed precision where the recipe says so."""
         kind, mixed = self.device.type, self.recipe.mixed_precision
         half = mixed == "always" or (mixed and kind == "cuda")
-        with torch.autocast(kind, torch.bfloat16) if half else nullcontext():
+        # Threads would share a cache of narrow weights, and sums depend on which of them is late.
+        with torch.autocast(kind, torch.bfloat16, cache_enabled=False) if half else nullcontext():
             return self.diffusion.loss(self.network, x0, t, noise, y).mean()
 
     def loss(self, rng: torch.Generator) -> Tensor:

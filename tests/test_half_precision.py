@@ -204,5 +204,11 @@ def test_training_in_mixed_precision_on_a_processor(tiny_dit, block):
         exact, half = losses(True), losses("always")
     assert torch.equal(exact, losses(False))  # True means on a GPU
     assert 0 < off(half, exact) < BOUNDS[torch.bfloat16]
-    with pytest.raises(ValueError, match=r"mixed_precision=cpu must be True .*, False or 'always'"):
-        Recipe(steps=1, mixed_precision="cpu")
+    with torch.autocast("cpu", torch.bfloat16):  # the recipe says it, not the caller's context
+        assert torch.equal(exact, losses(True)) and torch.equal(half, losses("always"))
+
+
+@pytest.mark.parametrize("mixed", ["cpu", None, 1, torch.ones(2)])
+def test_what_is_no_mixed_precision(mixed):
+    with pytest.raises(ValueError, match=r"mixed_precision=.* must be True .*, False or 'always'"):
+        Recipe(steps=1, mixed_precision=mixed)

@@ -185,6 +185,15 @@ def test_attention_to_bfloat16_is_float32s_and_so_is_its_gradient():
     assert torch.equal(attend(q.float(), k.float(), v.float(), mask), other)
 
 
+def test_a_callers_own_attention_stays(tiny_dit):
+    model, mine = tiny_dit(), []
+    model.blocks[0].attn.scaled_dot_product_attention = mine.append
+    with matmul.fast_matmul(model):
+        assert model.blocks[1].attn.scaled_dot_product_attention is attend
+        assert model.blocks[0].attn.scaled_dot_product_attention == mine.append
+    assert model.blocks[0].attn.scaled_dot_product_attention == mine.append
+
+
 @pytest.mark.parametrize("block", ["adaln_zero", "modern"])
 def test_parts_are_quick_inside_only(tiny_dit, block):
     model = tiny_dit(block=block)

@@ -1,6 +1,7 @@
 """Parts of a batch, computed side by side, give what the whole gives."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -76,6 +77,29 @@ def test_a_step_in_parts_is_the_same_every_time(threads):
         run = runs(8)[1]
         run.go()
         weights.append(torch.cat([p.flatten() for p in run.model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_in_bfloat16_no_thread_waits_for_another(threads):
+    """A layer that blocks share is cast anew in each, whether other threads have ended or not."""
+    weights, images = [], torch.rand(32, 1, 8, 8) * 2 - 1
+    recipe = Recipe(2, 8, 1e-2, warmup=0, mixed_precision="always")
+    for late in (False, True):
+        torch.manual_seed(0)
+        model = DiT(8, depth=4, learn_sigma=False, block="modern", **SMALL)
+        for p in model.parameters():
+            p.data.add_(0.1 * torch.randn(p.shape))
+        first: list[int] = []
+
+        def wait(block, given, first=first):
+            first.append(threading.get_ident())
+            if threading.get_ident() == first[0]:
+                time.sleep(0.05)
+
+        if late:
+            model.blocks[2].register_forward_pre_hook(wait)
+        DistributedRun(model, Diffusion(linear()), images, torch.arange(32) % 10, recipe).go()
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*weights)
 
 

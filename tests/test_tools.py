@@ -56,12 +56,13 @@ def network(tiny_dit, awaken):
         if kind == "layout":
             y = torch.tensor([[BOX, BOX], [BOX, [0] * 6], [[0] * 6] * 2])
             return awaken(tiny_dit(num_classes=0, condition=LAYOUT, block="in_context")), y
-        return awaken(tiny_dit(learn_sigma=True)), y
+        more = {"block": "modern"} if kind == "modern" else {}
+        return awaken(tiny_dit(learn_sigma=True, **more)), y
 
     return build
 
 
-KINDS = ["DiT", "U-ViT", "text", "layout"]
+KINDS = ["DiT", "U-ViT", "text", "layout", "modern"]
 
 
 def inputs(n=3):
@@ -234,7 +235,7 @@ def test_pickled(name):
 def test_what_samples_is_pickled(kind, network):
     """A network, its average, guidance around it, and a state of a sampler."""
     model, y = network(kind)
-    predict = Diffusion(linear(), learn_sigma=kind == "DiT")
+    predict = Diffusion(linear(), learn_sigma=kind in ("DiT", "modern"))
     x, _ = inputs()
     first = next(dpm_solver(model, predict, x, y, steps=3))
     for it in (model, EMA(model), guided(model, 2.0, interval=(0, 500)), first):

@@ -38,7 +38,8 @@ UNTYPED = {
     r"so leave out the noisiest: steps=.*|on the straight .*": "choose another --sampler",
     r"train it with class_dropout.*": "draw with --guidance 1",
     "counts=": "steps=",
-    "use the same settings, or": "use the same settings, --change for steps, batch, rate, or",
+    "use the same settings, or": "use the same settings, --bfloat16 too, --change for steps, "
+    "batch, rate, or",
     "compiled=": "compile=",
 }
 HEAD = "step,loss"  # of a run's log

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from minidit._validate import check_choice
 from minidit.diffusion import Diffusion
 from minidit.train import Recipe, Run
+from minidit.training.quick import quick_parts
 from minidit.training.threads import in_threads, parts_at_a_time
 
 MODES = ("default", "reduce-overhead")  # of torch.compile
@@ -112,7 +113,7 @@ class DistributedRun(Run):
 
     def products(self) -> AbstractContextManager:
         """A compiled network's products are the compiler's own."""
-        return nullcontext() if self.compiled is not None else super().products()
+        return quick_parts(self.model) if self.compiled is not None else super().products()
 
     def _learn(self, drawn: list[Tensor | None]) -> Tensor:
         """Add the gradient of a share's loss, its part of the batch's, to the weights'; the loss.

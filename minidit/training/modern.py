@@ -39,8 +39,8 @@ class RotaryAttention(Attention):
             rearrange(z, "b n (heads k) -> b heads n k", heads=self.num_heads)
             for z in self.qkv(x).chunk(3, dim=-1)
         )
-        wide = self.proj.weight.dtype  # autocast's q and k are narrower than the norms' weights
-        q, k = self.q_norm(q.to(wide)), self.k_norm(k.to(wide))
+        # autocast's q and k are narrower than x and the norms' weights
+        q, k = self.q_norm(q.to(x.dtype)), self.k_norm(k.to(x.dtype))
         if self.angles is not None:
             angles = F.pad(self.angles, (0, 0, x.shape[1] - len(self.angles), 0))
             q, k = rotate(q, angles), rotate(k, angles)
@@ -130,7 +130,7 @@ class ModernBlock(AdaLNZeroBlock):
         The network leaves them out at the end, as it does with tokens of the condition.
         """
         if self.registers is not None:
-            x = torch.cat([self.registers.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([self.registers.expand(x.shape[0], -1, -1), x], dim=1)
         return super().forward(x, cond, mask)
 
 

@@ -18,6 +18,7 @@ from minidit.attention import Attention, Mlp
 
 A = math.sqrt(8 / math.pi)
 B = 0.044715 * A
+SDPA = "scaled_dot_product_attention"
 
 
 class _BySigmoid(torch.autograd.Function):
@@ -47,7 +48,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q kᵀ / √k) v, each (b, heads, n, k); of bfloat16 on a processor in float32."""
-    if not (v.is_cpu and v.dtype == torch.bfloat16) or torch.compiler.is_compiling():
+    if not (v.is_cpu and v.dtype == torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v, mask)
     with torch.autocast("cpu", enabled=False):
         return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask).to(v.dtype)
@@ -56,13 +57,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 @contextmanager
 def quick_parts(model: nn.Module) -> Iterator[None]:
     """Inside, `model` computes with the two functions above; no trace of it is in its weights."""
-    own = {Mlp: {"gelu": gelu}, Attention: {"scaled_dot_product_attention": attend}}
-    layers = [(m, own[kind]) for m in model.modules() for kind in own if isinstance(m, kind)]
-    for layer, quick in layers:
-        vars(layer).update(quick)
+    usual = [(Mlp, "gelu", F.gelu, gelu)]
+    usual += [(Attention, SDPA, F.scaled_dot_product_attention, attend)]
+    layers = [
+        (layer, name, quick)
+        for layer in model.modules()
+        for kind, name, function, quick in usual
+        if isinstance(layer, kind) and getattr(layer, name) is function  # else it is the caller's
+    ]
+    for layer, name, quick in layers:
+        setattr(layer, name, quick)
     try:
         yield
     finally:
-        for layer, quick in layers:
-            for name in quick:
-                vars(layer).pop(name, None)  # the class has the usual one
+        for layer, name, _ in layers:
+            vars(layer).pop(name, None)  # the class has the usual one
