@@ -22,10 +22,10 @@ from minidit.training.presets import PRESETS, ratio_of, without_skips
 COLUMNS = {"parameters": ",.0f", "processor seconds": ".0f", "validation loss": ".3f"}
 COLUMNS |= {"loss, t ≥ 100": ".3f", "recognised": ".1%", "frechet": ".2f"}
 
-# The paper's choices, nine blocks on 49 patches of 4×4 pixels of MNIST. Labels and positions start
-# larger than in the official code, to have an effect in so short a run.
+# The paper's choices, nine blocks at the speedrun's width. Labels and positions start larger than
+# in the official code, to have an effect in so short a run.
 UVIT = dict(skip="concat", time="token", conv="after", patch_embed="linear", pos_embed="learned_1d")
-UVIT |= dict(patch_size=4, hidden_size=64, depth=8, num_heads=4, label_std=1.0, pos_std=0.7)
+UVIT |= PRESETS["speedrun"]["model"] | dict(depth=8, pos_std=0.7)
 SCENES_HELD_OUT = 500  # training scenes, the last ones, that networks don't see
 AT = (600, 750, 850, 950)  # steps at which the response to the condition is measured
 TIMES = {"token": "token", "adaln": "adaLN", "adaln_zero": "adaLN-Zero"}
@@ -34,20 +34,20 @@ NAMES = TIMES | {"in_context": "in-context", "cross_attention": "cross-attention
 
 
 def _uvit(**changes) -> dict:
-    return {"network": "UViT", "model": UVIT | changes}
+    return {"preset": "speedrun", "network": "UViT", "model": UVIT | changes}
 
 
-def _choice(argument: str, **names: str) -> dict[str, dict]:
+def _choice(argument: str, patch_size: int = 7, **names: str) -> dict[str, dict]:
     """A variant for each value of an argument; `names`: what a table calls each of them."""
-    return {title: _uvit(**{argument: value}) for value, title in names.items()}
+    sized = {"patch_size": patch_size}
+    return {title: _uvit(**sized, **{argument: value}) for value, title in names.items()}
 
 
 def _skips() -> dict[str, dict]:
     """The five kinds of long skips, and none with as many parameters."""
     names = dict(concat="Linear(concat(x, skip))", add="x + skip", add_linear="x + Linear(skip)")
     names |= dict(linear_add="Linear(x + skip)", none="no skips")
-    wider = {"network": "UViT", "model": without_skips(UVIT)}
-    return _choice("skip", **names) | {"no skips, wider MLPs": wider}
+    return _choice("skip", **names) | {"no skips, wider MLPs": _uvit(**without_skips(UVIT))}
 
 
 _CONV = dict(after="after the linear layer", before="before it", none="none")
@@ -58,7 +58,8 @@ CHOICES = {
     "uvit-conv": ("What does a 3×3 convolution at the end do?", _choice("conv", **_CONV)),
     "uvit-patch-embed": (
         "Should patches be embedded by one linear map or by convolutions?",
-        _choice("patch_embed", linear="linear", conv="3×3 and 1×1 convolutions"),
+        # four pixels a side, since each of its convolutions halves them
+        _choice("patch_embed", 4, linear="linear", conv="3×3 and 1×1 convolutions"),
     ),
     "uvit-positions": (
         "How do patches know where they are?",
