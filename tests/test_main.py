@@ -110,7 +110,7 @@ def test_a_run_may_go_on_longer_and_otherwise_if_asked(tmp_path, capsys, monkeyp
     longer = [*start, "--steps", "6", "--lr", "0.001", "--batch-size", "4"]
     assert main(longer) == 2
     assert (
-        "use the same settings, --change for steps, batch, rate, or another"
+        "use the same settings, --bfloat16 too, --change for steps, batch, rate, or another"
         in capsys.readouterr().err
     )
     for _ in range(2):  # the same command again changes nothing
