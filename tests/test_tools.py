@@ -71,6 +71,7 @@ def inputs(n=3):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_compiled_network_is_one_graph(kind, network):
+    torch.compiler.reset()  # it counts how often a function is compiled, over all tests
     model, y = network(kind)
     x, t = inputs()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -91,7 +92,7 @@ def test_a_compiled_network_is_saved_counted_exported_and_sampled(network, tmp_p
     x, t = inputs()
     assert torch.equal(attention_maps(compiled, x, t, y), attention_maps(model, x, t, y))
     ours, theirs = (sample(generate(net, process, y[:2], steps=2)) for net in (compiled, model))
-    assert (ours - theirs).norm() < 1e-5 * theirs.norm()  # another GELU, see `quick_gelu`
+    assert (ours - theirs).norm() < 1e-5 * theirs.norm()  # another GELU, see `quick_parts`
 
 
 @pytest.mark.skipif(Version(torch.__version__) < Version("2.8"), reason="PyTorch 2.6 keeps a batch")
