@@ -60,10 +60,8 @@ def unpatchify(tokens: Tensor, patch: int, grid: int | tuple[int, int]) -> Tenso
     Shapes: (b, h·w, p·p·c) → (b, c, h·p, w·p), where `grid` is (h, w), or one number for a square.
     Raises ValueError if tokens and grid, or features and patch, don't fit.
     """
-    check_positive(patch=patch)
     h, w = (grid, grid) if isinstance(grid, int) else grid
-    for side in (h, w):
-        check_positive(grid=side)
+    check_positive(patch=patch, **{"grid's height": h, "grid's width": w})
     if tokens.ndim != 3 or tokens.shape[1] != h * w:
         shape = tuple(tokens.shape)
         raise ValueError(f"tokens have shape {shape}; grid={grid} needs (b, {h * w}, p·p·c)")

@@ -20,7 +20,6 @@ from minidit.diffusion import Diffusion
 from minidit.patches import as_unit
 
 TIMES = ("uniform", "logit_normal", "half")
-CHANGEABLE = ("steps", "batch_size", "lr")  # of a recipe, where `Loop.changing` says so
 
 
 @dataclass(frozen=True)
@@ -118,21 +117,8 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, Recipe], list[torch.optim.Optimizer]]
 matmul_backend: Callable[[nn.Module], AbstractContextManager] = nullcontext
 
 # (folder, whether this process writes) → the run's checkpoint, held for it: its `path`,
-# `resume(restore)`, if there is one, and `write(state)`; `minidit.weights` puts files here.
+# `resume(run)`, if there is one, and `save(run)`; `minidit.weights` puts files here.
 checkpoint_in: Callable[[Path, bool], AbstractContextManager] = nullcontext
-
-
-def fingerprint(images: Tensor, labels: Tensor | None) -> dict:
-    """Enough of a data set, (n, c, h, w) and (n, …), to notice that it is another one."""
-    sample = images[:: max(1, len(images) // 64)].double().flatten()
-    order = torch.arange(len(sample), device=images.device) % 1009
-    facts = {"shape": list(images.shape), "sum": sample.sum().item(), "labels": None}
-    facts["places"] = (sample * order).sum().item()  # which no older checkpoint has
-    if labels is not None:
-        values = labels.flatten()[:: max(1, labels.numel() >> 22)]  # of millions, some will do
-        place = torch.arange(len(values), device=labels.device)
-        facts |= {"labels": int(values.sum()), "order": int((values * place).sum())}
-    return facts
 
 
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -189,6 +175,7 @@ class Loop:
         self.done = 0  # steps taken
         self.changing: Callable[[dict], None] | None = None  # hears what a resumed run changes
         self.changes: list[dict] = []  # {"step": the last of the older plan, name: [old, new], …}
+        self.memory: dict[str, Tensor] = {}  # what else a resumed run needs, by name
 
     def loss(self, rng: torch.Generator) -> Tensor:
         """The loss of the next step, a scalar; all that is random in it comes from `rng`."""
@@ -236,53 +223,8 @@ class Loop:
         """What makes it this run and no other, as plain values."""
         return {
             "recipe": asdict(self.recipe) | {"betas": list(self.recipe.betas)},
-            "data": fingerprint(self.images, self.labels),
             "network": {"kind": type(self.model).__name__} | getattr(self.model, "config", {}),
         }
-
-    def state(self) -> dict:
-        """Everything that a resumed run needs, as tensors and plain values."""
-        return self.settings() | {
-            "done": self.done,
-            "model": self.model.state_dict(),
-            "ema": self.ema.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "changes": self.changes,
-        }
-
-    def restore(self, state: dict) -> None:
-        """Continue where `state` was taken. Raises ValueError if it is of another run.
-
-        If there is a `changing`, what is `CHANGEABLE` may differ.
-        """
-        changed, done = {}, state["done"]
-        for part, own in self.settings().items():
-            other = {k: v for k, v in state.get(part, {}).items() if own.get(k) != v}
-            if part == "recipe" and self.changing is not None:
-                changed = {k: [other.pop(k), own[k]] for k in CHANGEABLE if k in other}
-            if other:
-                now = {k: own.get(k) for k in other}
-                raise ValueError(
-                    f"the checkpoint is of another run: its {part} has {other}, this run {now}; "
-                    "use the same settings, or another folder"
-                )
-        if changed and self.recipe.steps <= done:
-            told = f"steps={self.recipe.steps} leave nothing to do after the {done} that were taken"
-            raise ValueError(f"{told}; choose more, or another folder")
-        self.model.load_state_dict(state["model"])
-        self.ema.model.load_state_dict(state["ema"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            # the numbers of the recipe are known; of the rest, the kernels look at no shape
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
-            for weight, memory in optimizer.state.items():
-                if {z.shape for z in memory.values() if z.ndim} - {weight.shape}:
-                    raise KeyError("an optimiser's memory is of another shape than its weight")
-        self.done, self.changes = done, state.get("changes", [])
-        if not (0 <= self.done <= self.recipe.steps and finite(state["ema"].values())):
-            raise KeyError(f"done={done}, or its average is not finite")
-        if changed:
-            self.changes = [*self.changes, {"step": done} | changed]
-            self.changing(self.changes[-1])
 
     def go(
         self,
@@ -303,9 +245,9 @@ class Loop:
         own = torch.autocast(self.device.type, enabled=False) if known else nullcontext()
         with kept as checkpoint, own:
             if checkpoint is not None:
-                checkpoint.resume(self.restore)
+                checkpoint.resume(self)
                 if self.changing is not None and self.done and self.writes:
-                    checkpoint.write(self.state())  # with what was changed: there is no way back
+                    checkpoint.save(self)  # with what was changed: there is no way back
             every, began = 1 if self.device.type == "cpu" else 20, time.perf_counter()
             losses: list[Tensor] = []
             position: float = self.done
@@ -325,7 +267,7 @@ class Loop:
                     if report is not None:
                         report(self.done, mean)
                 if saves:
-                    checkpoint.write(self.state())
+                    checkpoint.save(self)
         return self.ema.model
 
 

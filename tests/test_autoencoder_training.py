@@ -11,7 +11,7 @@ from minidit import KLAutoencoder, Recipe, VQAutoencoder
 from minidit.evaluate.classifier import Classifier, feature_distance
 from minidit.latents.training import AutoencoderRun, Terms, fit_autoencoder
 from minidit.train import step_generator
-from minidit.weights.files import Checkpoint
+from minidit.weights.checkpoint import Checkpoint
 
 SHORT = {"steps": 7, "batch_size": 4, "warmup": 2}
 SMALL = {"in_channels": 1, "latent_channels": 2, "width": 4, "multipliers": (1, 2)}

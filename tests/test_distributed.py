@@ -11,7 +11,7 @@ import torch
 from minidit import Diffusion, Recipe, straight
 from minidit.train import Run
 from minidit.training.distributed import MODES, DistributedRun
-from minidit.weights.files import Checkpoint
+from minidit.weights.checkpoint import Checkpoint
 
 RECIPE = Recipe(steps=4, batch_size=8, warmup=0, optimizer="muon", lr=1e-2)
 

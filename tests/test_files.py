@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from minidit.weights.files import Checkpoint, load_archive, locked, read_json, replacing
+from minidit.weights.checkpoint import Checkpoint
+from minidit.weights.files import load_archive, locked, read_json, replacing
 
 needs_locks = pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
 
@@ -127,7 +128,7 @@ FULL = """
 import resource, signal, sys
 import torch
 from pathlib import Path
-from minidit.weights.files import Checkpoint
+from minidit.weights.checkpoint import Checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:

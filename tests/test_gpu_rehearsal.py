@@ -271,7 +271,11 @@ def test_a_run_and_its_checkpoint(rehearsal, tmp_path):
     assert rehearsal.waits == {"train._finite_mean", "train.finite"}  # weights: at the end
     run_of(dit(), steps=2).go(tmp_path, save_every=1)
     run_of(dit(), steps=2).go(tmp_path)
-    assert rehearsal.waits == {"train._finite_mean", "train.finite", "train.fingerprint"}
+    assert rehearsal.waits == {
+        "train._finite_mean",
+        "train.finite",
+        "weights/checkpoint.fingerprint",
+    }
 
 
 @pytest.mark.parametrize("kind", [KLAutoencoder, VQAutoencoder])

@@ -21,7 +21,7 @@ from minidit.train import (
     learning_rate,
     step_generator,
 )
-from minidit.weights.files import Checkpoint
+from minidit.weights.checkpoint import Checkpoint
 
 SHORT = {"steps": 9, "batch_size": 4, "warmup": 2}
 EVERY_OPTIMIZER = pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -64,6 +64,7 @@ class AutoencoderRun(Loop):
             self.classifier.requires_grad_(False)
         # For how many steps each code was nearest to nothing, (num_codes,); a KL's has no codes.
         self.idle = torch.zeros(self.model.config.get("num_codes", 0), device=self.device)
+        self.memory["idle"] = self.idle
 
     def loss(self, rng: torch.Generator) -> Tensor:
         """The weighted sum of a batch's terms."""
@@ -107,15 +108,6 @@ class AutoencoderRun(Loop):
         seen = network and sum(p.double().sum().item() for p in network.parameters())
         # "judge" is the classifier's key in the checkpoints there are
         return super().settings() | {"loss": terms | {"flips": self.flips, "judge": seen}}
-
-    def state(self) -> dict:
-        """Everything that a resumed run needs, as tensors and plain values."""
-        return super().state() | {"idle": self.idle}
-
-    def restore(self, state: dict) -> None:
-        """Continue where `state` was taken. Raises ValueError if it is of another run."""
-        super().restore(state)
-        self.idle.copy_(state.get("idle", self.idle))
 
 
 @torch.inference_mode(False)

@@ -23,14 +23,8 @@ from minidit.diffusion import Diffusion
 from minidit.dit import DiT
 from minidit.schedule import SCHEDULES
 from minidit.uvit import UViT
-from minidit.weights.files import (
-    checkpoint_in,
-    locked,
-    parse_json,
-    read_json,
-    replacing,
-    write_json,
-)
+from minidit.weights.checkpoint import checkpoint_in
+from minidit.weights.files import locked, parse_json, read_json, replacing, write_json
 
 # By the name of their class; `minidit` adds those of its folders.
 NETWORKS: dict[str, type[nn.Module]] = {"DiT": DiT, "UViT": UViT}

@@ -4,10 +4,10 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 import torch
@@ -155,48 +155,3 @@ def load_archive(path: Path, mmap: bool = False) -> object:
         if (bad := archive.testzip()) is not None:
             raise BadZipFile(f"{bad} has another checksum")
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-
-
-class Checkpoint(NamedTuple):
-    """A run's state in a file."""
-
-    path: Path
-
-    def write(self, state: dict) -> None:
-        """Write it; a kill at any moment leaves the checkpoint before or this one, whole."""
-        with replacing(self.path) as file:
-            try:
-                torch.save(state, file)
-            except RuntimeError as error:  # of the archive; the system may have said why, before
-                raise error.__context__ or error from None
-
-    def read(self) -> dict | None:
-        """The state, if there is one; nothing in the file is executed. ValueError if damaged."""
-        if not self.path.is_file():
-            return None
-        try:
-            state = load_archive(self.path)
-            if not {"done", "recipe", "data", "model", "ema", "optimizers"} <= state.keys():
-                raise KeyError(f"{self.path} holds {list(state)}")
-            return state
-        except Exception as error:  # torch raises many kinds for a damaged file
-            told = f"{self.path} is damaged or no checkpoint; remove it to start the run anew"
-            raise ValueError(told) from error
-
-    def resume(self, restore: Callable[[dict], None]) -> None:
-        """Hand the state, if there is one, to `restore`; ValueError if it doesn't fit."""
-        if (state := self.read()) is None:
-            return
-        try:
-            restore(state)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
-            told = " ".join(f"({type(error).__name__}: {error})".split())
-            told = f"{self.path} doesn't fit this run {told}"
-            raise ValueError(f"{told}; remove it to start the run anew") from None
-
-
-@contextmanager
-def checkpoint_in(folder: Path, writes: bool) -> Iterator[Checkpoint]:
-    """The checkpoint in a run's folder, into which no other process writes meanwhile."""
-    with locked(folder / "run.lock") if writes else nullcontext():
-        yield Checkpoint(folder / "checkpoint.pt")
