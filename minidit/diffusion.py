@@ -170,16 +170,19 @@ class Diffusion:
             )
         return tuple(output.chunk(2, dim=1)) if self.learn_sigma else (output, None)
 
-    def to_x0(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
+    def to_x0(
+        self, x_t: Tensor, t: Tensor, prediction: Tensor, clip: bool | float = False
+    ) -> Tensor:
         """The image that a prediction (ε, x0 or v) stands for, given x_t; all (b, c, h, w)."""
-        if self.predict == "x0":
-            return prediction
+        x0 = prediction
         if self.predict == "v":
             sigma_dot, sigma = self.schedule.at("sigma_dot sigma", t, x_t)
-            return sigma_dot * x_t - sigma * prediction
-        # x_t/α - (σ/α)·ε, not (x_t - σ·ε)/α: the factors are rounded to float32 as in DiT's code.
-        inverse_alpha, noise_ratio = self.schedule.at("inverse_alpha noise_ratio", t, x_t)
-        return inverse_alpha * x_t - noise_ratio * prediction
+            x0 = sigma_dot * x_t - sigma * prediction
+        elif self.predict == "eps":
+            # x_t/α - (σ/α)·ε, not (x_t - σ·ε)/α: the factors are rounded to float32 as DiT's are.
+            inverse_alpha, noise_ratio = self.schedule.at("inverse_alpha noise_ratio", t, x_t)
+            x0 = inverse_alpha * x_t - noise_ratio * prediction
+        return clip_image(x0, clip)
 
     def to_eps(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
         """The noise that must be in x_t (b, c, h, w) if its image is x0."""
@@ -189,7 +192,7 @@ class Diffusion:
     def pred_x0(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool | float = False) -> Tensor:
         """The image that the network's output stands for, (b, c, h, w); `clip`: `clip_image`."""
         prediction, _ = self.split(output, x_t)
-        return clip_image(self.to_x0(x_t, t, prediction), clip)
+        return self.to_x0(x_t, t, prediction, clip)
 
     def pred_x0_eps(
         self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool | float = False

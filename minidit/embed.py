@@ -15,7 +15,7 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     """Sinusoids of a time: [cos(t·ω_0), …, cos(t·ω_k), sin(t·ω_0), …], ω_k = max_period^(-k/half).
 
     Shapes: (b,) → (b, dim), float32; an odd `dim` ends with a zero. The slowest sinusoid turns
-    once in 2π·max_period, so `t` is meant to run over hundreds: over [0, 1] nearly all are flat.
+    once in nearly 2π·max_period, so `t` runs over hundreds: over [0, 1] nearly all are flat.
     """
     check_positive(dim=dim)
     check_times(t)

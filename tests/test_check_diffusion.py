@@ -13,11 +13,6 @@ from minidit.blocks import BLOCKS
 # --- right, written in other ways than the package's ----------------------------------------------
 
 
-def jump(x0, t, noise, ab):
-    rows = [ab[k] ** 0.5 * x + (1 - ab[k]) ** 0.5 * e for x, k, e in zip(x0, t, noise)]
-    return torch.stack(rows)
-
-
 def back_on_the_line(x_t, v, u):
     eps = x_t + (1 - u[:, None]) * v
     return eps - v
@@ -56,7 +51,6 @@ RIGHT = [
     ("mirrored_layout", row_by_row),
     ("block_parameters", counted),
     ("key_mask", one_sentence_at_a_time),
-    ("q_sample", jump),
     ("x0_from_v", back_on_the_line),
     ("block_parameters", parameters),
 ]

@@ -17,9 +17,8 @@ RIGHT = """
 import torch
 from minidit import patchify, timestep_embedding
 
-def q_sample(x0, t, noise, alphas_cumprod):
-    kept = alphas_cumprod[t][:, None]
-    return kept.sqrt() * x0 + (1 - kept).sqrt() * noise
+def x0_from_v(x_t, v, u):
+    return x_t - u[:, None] * v
 
 def respaced_betas(alphas_cumprod, steps):
     kept = alphas_cumprod[steps]
@@ -53,7 +52,7 @@ SUBMISSIONS = {  # by name: the file, or None for the example's own, and options
     "leaving": ("raise SystemExit(0)", []),
     "vanishing": ("import os\nos._exit(0)", []),
     "vanishing late": (RIGHT + "def patchify(*_): import os; os._exit(0)", []),
-    "endless": (RIGHT + "def q_sample(*_): import time; time.sleep(1e6)", ["--seconds"]),
+    "endless": (RIGHT + "def x0_from_v(*_): import time; time.sleep(1e6)", ["--seconds"]),
 }
 
 
@@ -94,13 +93,13 @@ def test_the_example_gets_its_points_and_its_hints(graded):
     assert scores(results) == {
         "patchify": 0,
         "timestep_embedding": 2,
-        "q_sample": 0,
+        "x0_from_v": 0,
         "respaced_betas": 0,
         "test_every_pixel_is_kept": 2,
     }
     said = {test["name"]: test["output"] for test in results["tests"]}
     assert "likeliest cause" in said["test_part[patchify]"]
-    assert "still to be written" in said["test_part[q_sample]"]
+    assert "still to be written" in said["test_part[x0_from_v]"]
     assert "no function respaced_betas" in said["test_part[respaced_betas]"]
 
 

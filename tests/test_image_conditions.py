@@ -27,7 +27,7 @@ from minidit import (
 )
 from minidit.cli import main
 from minidit.cli.images import read_request
-from minidit.conditions.images import holes
+from minidit.conditions.images import UpscaleEncoder, holes
 from minidit.data import digits
 from minidit.patches import patchify
 from minidit.training import presets
@@ -110,6 +110,7 @@ def test_training_drops_some_conditions(kind):
         (lambda net: learned(net, torch.zeros(3, 2, 8, 12)), ValueError, ["2 channels"]),
         (lambda net: learned(net, torch.zeros(3, 1, 8, 8)), ValueError, ["(8, 8) pixels"]),
         (lambda net: network("inpaint", num_classes=3), ValueError, ["num_classes=3"]),
+        (lambda net: UpscaleEncoder(16, (1, 8, 6), 2), ValueError, ["(1, 8, 6)", "of 4"]),
         (lambda net: network("inpaint", class_dropout_prob=1.0), ValueError, ["dropout=1.0"]),
         (lambda net: network("inpaint", patch_size=2)(*inputs(), net.label_embed.empty(2)),
          ValueError, ["condition", "6 patches", "24"]),
@@ -209,13 +210,13 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path):
 
 @pytest.mark.parametrize("predict", ["x0", "eps", "v"])
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
-@pytest.mark.parametrize("guidance", [1, 3])
-def test_known_pixels_stay_exactly(sampler, predict, guidance, awaken):
+@pytest.mark.parametrize(("guidance", "clip"), [(1, True), (3, True), (3, 0.6)])
+def test_known_pixels_stay_exactly(sampler, predict, guidance, clip, awaken):
     model, images = awaken(network("inpaint"), 0.2), pictures()
     y = told(model, images)
     known = y[:, 1:] > 0
     process = Diffusion(straight() if predict == "x0" else cosine(100), predict)
-    how = dict(guidance=guidance, sampler=sampler, steps=5, clip=True)
+    how = dict(guidance=guidance, sampler=sampler, steps=5, clip=clip)
     states = [*generate(model, process, y, **how)]
     assert all(torch.equal(state.x0[known], images[known]) for state in states)
     assert torch.equal(states[-1].x[known], images[known])

@@ -159,6 +159,12 @@ def test_gelu_by_a_sigmoid_is_the_tanh_form_and_so_is_its_gradient():
     assert torch.equal(x, mine) and torch.equal(alone, gelu(mine, "tanh"))
     assert torch.allclose(alone.double(), F.gelu(exact, approximate="tanh"), rtol=1e-6, atol=1e-6)
     assert torch.allclose(mine.grad.double(), exact.grad, rtol=1e-6, atol=2e-6)
+    twice = [
+        torch.autograd.grad(f(z, approximate="tanh").sum(), z, create_graph=True)[0].square().sum()
+        for f, z in ((gelu, mine), (F.gelu, exact))
+    ]  # as a penalty on gradients has it
+    (again,), (wanted,) = (torch.autograd.grad(v, z) for v, z in zip(twice, (mine, exact)))
+    assert torch.allclose(again.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_other_forms_and_precisions_are_pytorchs_own():

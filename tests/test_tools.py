@@ -34,6 +34,7 @@ from minidit import (
 )
 from minidit.embed import ENCODERS
 from minidit.training.generate import generate
+from minidit.training.matmul import fast_matmul
 
 TEXT = {"encoder": "text", "words": ["red", "circle"], "length": 2}
 LAYOUT = {"encoder": "layout", "kinds": ["circle"], "colours": ["red", "blue"], "length": 2}
@@ -138,6 +139,8 @@ def test_vmap_over_samples(kind, network):
 
     with torch.no_grad():
         assert torch.allclose(torch.func.vmap(one)(x, t, y), model(x, t, y), atol=1e-5)
+        with fast_matmul(model):
+            assert torch.allclose(torch.func.vmap(one)(x, t, y), model(x, t, y), atol=1e-5)
 
 
 def test_a_gradient_for_each_sample(network):

@@ -21,7 +21,7 @@ from minidit.train import (
     learning_rate,
     step_generator,
 )
-from minidit.weights.checkpoint import Checkpoint
+from minidit.weights.checkpoint import Checkpoint, fingerprint
 
 SHORT = {"steps": 9, "batch_size": 4, "warmup": 2}
 EVERY_OPTIMIZER = pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -495,6 +495,19 @@ def test_a_checkpoint_of_other_data_is_refused(checkpoint, tiny_dit):
                 recipe=recipe,
                 out=checkpoint.parent,
             )
+
+
+def test_data_is_known_again_whatever_the_threads():
+    rng, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
+    floats = torch.randn(64, 4, 64, 64, generator=rng), torch.rand(20_000, 18, generator=rng)
+    found = []
+    try:
+        for count in (1, 2, 3, 4):
+            torch.set_num_threads(count)
+            found.append(fingerprint(*floats))
+    finally:
+        torch.set_num_threads(threads)
+    assert found == found[:1] * 4
 
 
 def test_a_checkpoint_of_another_network_or_process_is_refused(checkpoint, tiny_dit):

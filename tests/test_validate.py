@@ -268,7 +268,10 @@ CASES = {
     "weight": (lambda: Diffusion(linear(), weight="snr"), "weight='snr' is unknown", "'x0'"),
     "interval": (lambda: guided(dit(), 2.0, interval=(5, 2)), "interval=(5, 2)", "low ≤ high"),
     "one beta": (lambda: Recipe(3, betas=(0.9,)), "betas=(0.9,) must be two"),
-    "grid": (lambda: unpatchify(torch.zeros(1, 16, 4), 2, (-4, -4)), "grid's height=-4 must be at least 1"),
+    "grid": (
+        lambda: unpatchify(torch.zeros(1, 16, 4), 2, (-4, -4)),
+        "grid's height=-4 must be at least 1",
+    ),
     "no folder": (lambda: train(out=""), "out='' names no folder"),
     "seed float": (lambda: Recipe(3, seed=1.5), "seed=1.5 must be an integer"),
     "max_weight": (lambda: Diffusion(linear(), max_weight=-1), "max_weight=-1", "above 0"),

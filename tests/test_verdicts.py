@@ -84,6 +84,8 @@ def test_results_are_compared_by_their_logarithms_and_diverged_runs_left_out():
     found = verdicts(results)
     assert list(found) == ["twice"] and found["twice"].told
     assert math.exp(found["twice"].difference) == pytest.approx(2)
+    diverged = results | {"runs": results["runs"][::-1]}  # the first of all: nothing stands in
+    assert not verdicts(diverged)
     assert verdicts(results, pairs={"a": ("twice", "plain"), "b": ("odd", "plain")}).keys() == {"a"}
     text = table(found)
     assert "| twice | 3 | ×2.00 | +" in text and "| larger |" in text

@@ -20,6 +20,6 @@ def timestep_embedding(t, dim):
     return torch.nn.functional.pad(table, (0, dim % 2))
 
 
-def q_sample(x0, t, noise, alphas_cumprod):
-    """(b, d), (b,), (b, d), (T,) → x_t, (b, d)."""
-    raise NotImplementedError("q_sample")
+def x0_from_v(x_t, v, u):
+    """(b, d), (b, d), (b,) → x_0, (b, d)."""
+    raise NotImplementedError("x0_from_v")

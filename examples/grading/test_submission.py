@@ -9,7 +9,7 @@ import torch
 
 from minidit import check
 
-POINTS = {"patchify": 3, "timestep_embedding": 2, "q_sample": 2, "respaced_betas": 3}
+POINTS = {"patchify": 3, "timestep_embedding": 2, "x0_from_v": 2, "respaced_betas": 3}
 
 
 @pytest.mark.parametrize(

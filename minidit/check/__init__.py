@@ -13,7 +13,7 @@ from minidit.check.classifier_free import (
     ramped_guidance,
 )
 from minidit.check.conditions import key_mask, label_dropout, mirrored_layout
-from minidit.check.diffusion import best_fraction, gaussian_score, hybrid_loss, q_sample, x0_from_v
+from minidit.check.diffusion import best_fraction, gaussian_score, hybrid_loss, x0_from_v
 from minidit.check.evidence import permutation_share, scaling_slopes
 from minidit.check.latents import finest_patch, latent_sampler, latent_scale, quantise, with_mirrors
 from minidit.check.network import block_parameters, final_layer, parallel_block, unused_parameters

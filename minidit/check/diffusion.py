@@ -15,28 +15,6 @@ _BAR = (1 - _BETAS).cumprod(dim=0)
 
 
 @against(
-    ("three points at three steps", POINTS, torch.tensor([7, 0, 99]), NOISE, _BAR),
-    ("two points of the plane", POINTS[:2], torch.tensor([60, 20]), NOISE[:2], _BAR),
-    "both roots are missing; the factors are √ᾱ_t and √(1 - ᾱ_t)",
-    {"a.sqrt() *": "a *", "(1 - a).sqrt()": "(1 - a)"},
-    "the noise is multiplied by a variance, 1 - ᾱ_t; the factor is its root, √(1 - ᾱ_t)",
-    {"(1 - a).sqrt()": "(1 - a)"},
-    "the root stands inside: 1 - √ᾱ_t instead of √(1 - ᾱ_t)",
-    {"(1 - a).sqrt()": "(1 - a.sqrt())"},
-    "signal and noise are exchanged; at t = 0 nearly all is signal",
-    {"x0 +": "noise +", "* noise": "* x0"},
-    "the noise has no factor; it is multiplied by √(1 - ᾱ_t)",
-    {"(1 - a).sqrt() * noise": "noise"},
-    "the table is read at t - 1; its entry t belongs to step t",
-    {"[t, None]": "[t - 1, None]"},
-)
-def q_sample(x0: Tensor, t: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
-    """√ᾱ_t·x_0 + √(1 - ᾱ_t)·ε; (b, d), (b,), (b, d), (T,) → x_t, (b, d)."""
-    a = alphas_cumprod[t, None]  # (b, 1)
-    return a.sqrt() * x0 + (1 - a).sqrt() * noise
-
-
-@against(
     ("three points", POINTS, NOISE, torch.tensor([0.25, 0.5, 0.875])),
     ("two points of the plane", POINTS[:2], NOISE[:2], torch.tensor([0.125, 0.75])),
     "the sign: v points from the data to the noise, so the way to x_0 is -u·v",

@@ -31,6 +31,7 @@ class ImageEncoder(nn.Module):
     reads = "images"  # of a data set: training makes y of them, see `drop`
     needs = "an image and its mask; pass y, e.g. model.label_embed.empty(b)"
     num_tokens = 0  # in the condition's sequence
+    FACTOR = 1  # by how much less than the image y may tell
 
     def __init__(
         self,
@@ -42,6 +43,8 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         check_start(dropout, std)
+        if any(side % self.FACTOR for side in shape[1:]):
+            raise ValueError(f"shape={shape}: both sides must be multiples of {self.FACTOR}")
         self.shape, self.dropout = tuple(shape), dropout
         self.null_label = 0 if dropout > 0 else None
         self.embed = PatchEmbed(self.shape[0] + 1, patch_size, hidden_size)
@@ -119,9 +122,12 @@ class KnownPixels(Diffusion):
     _: KW_ONLY
     y: Tensor  # (b, c + 1, h, w)
 
-    def to_x0(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
+    def to_x0(
+        self, x_t: Tensor, t: Tensor, prediction: Tensor, clip: bool | float = False
+    ) -> Tensor:
         """The image that a prediction stands for, but for its known pixels; all (b, c, h, w)."""
-        return torch.where(self.y[:, -1:] > 0, self.y[:, :-1], super().to_x0(x_t, t, prediction))
+        x0 = super().to_x0(x_t, t, prediction, clip)
+        return torch.where(self.y[:, -1:] > 0, self.y[:, :-1], x0)
 
 
 def holes(

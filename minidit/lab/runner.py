@@ -78,7 +78,7 @@ def run_experiment(
     experiment goes on with its next run. A run that another experiment in `out` has made with the
     same trial, settings and seed isn't made again, whatever the revision; one that lacks a column,
     or was told otherwise, is. Raises ValueError where new runs would join some of another
-    architecture, or some of these that aren't asked for.
+    architecture, or stored ones with other settings that this call would not make again.
     """
     check_choice("scale", scale, experiment.scales)
     check_positive(seeds=seeds if isinstance(seeds, int) else len(seeds), jobs=jobs)

@@ -129,8 +129,9 @@ def verdicts(
     runs = measures(results, scale)[measure].items()
     logs = {name: [math.log(x) if 0 < x < math.inf else math.nan for x in v] for name, v in runs}
     sound = {name: v for name, v in logs.items() if not any(map(math.isnan, v))}
-    if pairs is not None:
-        pairs = {label: pair for label, pair in pairs.items() if {*pair} <= sound.keys()}
+    first, *others = [*logs] or [None]  # before any is left out
+    pairs = {name: (name, first) for name in others} if pairs is None else pairs
+    pairs = {label: pair for label, pair in pairs.items() if {*pair} <= sound.keys()}
     return compare(sound, pairs, paired)
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from minidit._validate import check_choice
-from minidit.diffusion import Diffusion, clip_image
+from minidit.diffusion import Diffusion
 from minidit.sampling import Denoiser, State, select_steps
 from minidit.schedule import Schedule
 from minidit.solvers.spacing import between, grid, log_snr, position
@@ -62,7 +62,7 @@ class Walk:
         t = torch.full((x.shape[0],), k, device=x.device)
         number = self.diffusion.schedule.at("steps", t, x).flatten()  # (b,)
         prediction, _ = self.diffusion.split(self.model(x, number, self.y), x)
-        self.pred_x0 = clip_image(self.diffusion.to_x0(x, t, prediction), self.clip)
+        self.pred_x0 = self.diffusion.to_x0(x, t, prediction, self.clip)
         if self.solve == "x0":
             return self.pred_x0
         return self.diffusion.to_eps(x, t, self.pred_x0)

@@ -59,7 +59,7 @@ def rotate(z: Tensor, angles: Tensor) -> Tensor:
 
 
 def grid_angles(grid: tuple[int, int], k: int) -> Tensor:
-    """Of each patch of a grid (h, w): column·ω, then row·ω, ω from 1 to 1/100; (h·w, k/2)."""
+    """Of each patch of a grid (h, w): column·ω, then row·ω, ω_i = 100^(-4i/k); (h·w, k/2)."""
     if k % 4:
         raise ValueError(f"heads are {k} wide; rotary positions need a multiple of 4: change heads")
     row, column = torch.meshgrid(*(torch.arange(side) for side in grid), indexing="ij")

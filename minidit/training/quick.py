@@ -34,6 +34,9 @@ class _BySigmoid(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> Tensor:
         """σ + x·σ·(1 - σ)·dz/dx, times the gradient; dz/dx = A + 3B·x²."""
         x, gate = ctx.saved_tensors
+        if torch.is_grad_enabled():  # which itself is to have a gradient
+            usual = F.gelu(x, approximate="tanh")
+            return torch.autograd.grad(usual, x, grad, create_graph=True)[0]
         slope = torch.addcmul(x.new_tensor(A), x, x, value=3 * B).mul_(x).mul_(gate)
         return torch.addcmul(slope, slope, gate, value=-1).add_(gate).mul_(grad)
 
@@ -41,7 +44,8 @@ class _BySigmoid(torch.autograd.Function):
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """As `F.gelu`, of any shape; quicker for the tanh form of float32 on a processor."""
     quick = approximate == "tanh" and x.is_cpu and x.dtype == torch.float32
-    if quick and not torch.compiler.is_compiling():  # which fuses PyTorch's own
+    inside = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+    if quick and not inside:  # the compiler fuses PyTorch's own; vmap and grad know no other
         return _BySigmoid.apply(x)
     return F.gelu(x, approximate=approximate)
 

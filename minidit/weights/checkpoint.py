@@ -16,15 +16,23 @@ CHANGEABLE = ("steps", "batch_size", "lr")  # of a recipe, where `Loop.changing`
 
 def fingerprint(images: Tensor, labels: Tensor | None) -> dict:
     """Enough of a data set, (n, c, h, w) and (n, …), to notice that it is another one."""
-    sample = images[:: max(1, len(images) // 64)].double().flatten()
+    sample = _integers(images[:: max(1, len(images) // 64)])
     order = torch.arange(len(sample), device=images.device) % 1009
     facts = {"shape": list(images.shape), "sum": sample.sum().item(), "labels": None}
     facts["places"] = (sample * order).sum().item()  # which no older checkpoint has
     if labels is not None:
-        values = labels.flatten()[:: max(1, labels.numel() >> 22)]  # of millions, some will do
+        # of millions, some will do
+        values = _integers(labels.flatten()[:: max(1, labels.numel() >> 22)])
         place = torch.arange(len(values), device=labels.device)
         facts |= {"labels": int(values.sum()), "order": int((values * place).sum())}
     return facts
+
+
+def _integers(z: Tensor) -> Tensor:
+    """Values, or the bits of floats, whose sums don't depend on how threads share them: flat."""
+    if z.is_floating_point():
+        z = z.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[z.itemsize])
+    return z.flatten().long()
 
 
 def identity(run: Loop) -> dict:
