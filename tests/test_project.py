@@ -23,7 +23,7 @@ except ImportError:  # Python 3.10; pytest needs tomli there
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "data" / "weights"
-IN_A_CLONE = {"uvit-mnist-fine", "dit-mnist-modern"}  # weights that a wheel has no room for
+IN_A_CLONE = {"uvit-mnist-fine", "dit-mnist-fine-modern"}  # weights that a wheel has no room for
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
