@@ -173,7 +173,7 @@ class Diffusion:
     def to_x0(
         self, x_t: Tensor, t: Tensor, prediction: Tensor, clip: bool | float = False
     ) -> Tensor:
-        """The image that a prediction (ε, x0 or v) stands for, given x_t; all (b, c, h, w)."""
+        """The image that a prediction of x_t stands for, all (b, c, h, w); `clip`: `clip_image`."""
         x0 = prediction
         if self.predict == "v":
             sigma_dot, sigma = self.schedule.at("sigma_dot sigma", t, x_t)
