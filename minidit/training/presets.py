@@ -35,7 +35,7 @@ _IMAGE = dict(diffusion=_LINE, recipe=_LONG | {"steps": 4000, "batch_size": 32})
 # "uvit-mnist": "mnist" for a U-ViT whose positions start as large as the DiT's sinusoids.
 # "dit-cifar10", "uvit-cifar10": the same in an autoencoder's latents.
 # "scenes-text", "scenes-layout": "mnist" for networks that attend to a caption's words, or to
-# boxes; about an hour. The first starts from what the second has learnt about drawing (from nothing
+# boxes; an hour or two. The first starts from what the second has learnt about drawing (from nothing
 # words hardly mattered in twice as many steps), and errors made where noise is little weigh less:
 # what a caption asks for is decided while it is much. "paper": DiT's recipe, AdamW at a constant
 # rate, but for clipped gradients and an average that starts quickly; it wants a GPU and patience.
@@ -61,7 +61,7 @@ PRESETS: dict[str, dict] = {
         model=_SCENES | {"condition": _TEXT},
         start="dit-scenes-layout",
         diffusion=_LINE | {"max_weight": 10.0},
-        recipe=_LONG | {"steps": 2400, "batch_size": 64, "muon_lr": 0.01},
+        recipe=_LONG | {"steps": 8000, "batch_size": 64, "muon_lr": 0.01},
     ),
     "scenes-layout": dict(
         data="scenes",
