@@ -35,10 +35,11 @@ _IMAGE = dict(diffusion=_LINE, recipe=_LONG | {"steps": 4000, "batch_size": 32})
 # "uvit-mnist": "mnist" for a U-ViT whose positions start as large as the DiT's sinusoids.
 # "dit-cifar10", "uvit-cifar10": the same in an autoencoder's latents.
 # "scenes-text", "scenes-layout": "mnist" for networks that attend to a caption's words, or to
-# boxes; an hour or two. The first starts from what the second has learnt about drawing (from nothing
-# words hardly mattered in twice as many steps), and errors made where noise is little weigh less:
-# what a caption asks for is decided while it is much. "paper": DiT's recipe, AdamW at a constant
-# rate, but for clipped gradients and an average that starts quickly; it wants a GPU and patience.
+# boxes; an hour or two. The first starts from what the second has learnt about drawing (from
+# nothing words hardly mattered in twice as many steps), and errors made where noise is little weigh
+# less: what a caption asks for is decided while it is much. "paper": DiT's recipe, AdamW at a
+# constant rate, but for clipped gradients and an average that starts quickly; it wants a GPU and
+# patience.
 PRESETS: dict[str, dict] = {
     "demo": dict(model=_SMALL, diffusion=_LINE, recipe=_SHORT | dict(steps=600, batch_size=64)),
     "speedrun": dict(
