@@ -269,12 +269,8 @@ def test_blocks_matched_in_parameters_are():
             assert size < 0.95 * zero, variant
 
 
-def test_scaling_measures_every_number_of_sampling_steps():
-    settings = {**SMALL, "sampling": {"per_class": 7}, "sampling_steps": [2, 3]}
-    run = recipes.train_and_measure(settings, 0)
-    by_steps = run["by sampling steps"]
-    assert {k: v["evaluations"] for k, v in by_steps.items()} == {"2": 2, "3": 3}
-    assert by_steps["3"]["frechet"] == run["frechet"] != by_steps["2"]["frechet"]
+def test_scaling_counts_what_a_network_costs():
+    run = recipes.train_and_measure({**SMALL, "sampling": {"per_class": 7}}, 0)
     assert run["tokens"] == 16 and run["steps"] == 6 and run["MMACs"] > 0
     json.dumps(run)
 

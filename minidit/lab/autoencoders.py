@@ -162,8 +162,8 @@ def photographs(autoencoder: str | None = None) -> tuple[Tensor, Tensor]:
 
 
 def _on_pixels(patch_size: int) -> dict:
-    wide = dict(hidden_size=128, depth=6, num_heads=4, label_std=1.0)
-    return {"data": "cifar10", "model": wide | {"patch_size": patch_size}, "recipe": {}}
+    size = dict(hidden_size=64, depth=4, num_heads=4, label_std=1.0)
+    return {"data": "cifar10", "model": size | {"patch_size": patch_size}, "recipe": {}}
 
 
 _ON_LATENTS = _on_pixels(2) | {"autoencoder": "kl-cifar10"} | ARCHITECTURE
@@ -174,7 +174,8 @@ EXPERIMENTS["latent-or-pixel"] = Experiment(
         "pixels 32×32×3, patches of 4": _on_pixels(4),
         "pixels 32×32×3, patches of 2": _on_pixels(2),
     },
-    by_scale(budget=(20, 2000, 1_000_000), per_class=(7, 30, 500)),
+    by_scale(budget=(20, 400, 1_000_000), per_class=(7, 30, 500)),
     train_on_photographs,
     {"tokens": ".0f", "steps": ".0f"} | recipes.COLUMNS,
+    base="",
 )

@@ -28,26 +28,20 @@ _PAPER = dict(optimizer="adamw", lr=1e-4, cooldown=0.0, betas=(0.9, 0.999))  # D
 def train_and_measure(settings: dict, seed: int) -> dict:
     """Train on MNIST, see `prepare`; measure the loss on held-out images, and samples, see `draw`.
 
-    `sampling_steps`: how many evaluations samples take, rising; the last one's figures are the
-    run's. Where there is hardly any noise an error weighs up to 400 times, so the first tenth of
+    Where there is hardly any noise an error weighs up to 400 times, so the first tenth of
     the steps makes half of the loss and most of its scatter: the second loss leaves it out.
     """
     run = trials.prepare(settings, seed)
     average, facts = trials.train(run)
     tenths = by_tenth(losses := trials.held_out_loss(average, run.diffusion))
-    sampling, looks = settings.get("sampling", {}), settings.get("sampling_steps", [])
-    drawn = [sampling | {"options": {"steps": steps}} for steps in looks] or [sampling]
-    found = [trials.draw_and_measure(average, run.diffusion, each, seed) for each in drawn]
-    kept = ("recognised", "frechet", "evaluations")
-    by_steps = {str(n): {key: each[key] for key in kept} for n, each in zip(looks, found)}
+    found = trials.draw_and_measure(average, run.diffusion, settings.get("sampling", {}), seed)
     return {
         "MMACs": count(run.model).macs / 1e6,
         "tokens": math.prod(run.model.grid),
         "validation loss": round(losses.mean().item(), 5),
         "loss, t ≥ 100": round(sum(tenths[1:]) / len(tenths[1:]), 5),
         "validation loss by tenth of t": tenths,
-        **found[-1],
-        "by sampling steps": by_steps,
+        **found,
         **facts,
     }
 
@@ -219,38 +213,34 @@ EXPERIMENTS["plateau"] = Experiment(
     {"loss": ".3f", "recognised": ".1%", "frechet": ".1f"},
 )
 
-_WIDTHS = {  # and the sides of the patches
-    "S": (dict(hidden_size=64, depth=4, num_heads=2), (7, 4, 2, 1)),
-    "M": (dict(hidden_size=96, depth=5, num_heads=3), (7, 4, 2)),
-    "L": (dict(hidden_size=128, depth=6, num_heads=4), (7, 4, 2)),
-}
-_SIZES = {
-    f"{name}/{patch}": {"model": size | {"patch_size": patch}, "recipe": {}}
-    for name, (size, patches) in _WIDTHS.items()
-    for patch in patches
-}
+_WIDTHS = {"S": 16, "M": 32, "L": 64}  # in heads of 16; the speedrun's network is L/7
+
+
+def _sizes(*finest: str) -> dict[str, dict]:
+    """Three widths with patches of 7, 4 and 2 pixels each, and the `finest`, e.g. "S/1"."""
+    found = {}
+    for name in [*(f"{width}/{patch}" for width in _WIDTHS for patch in (7, 4, 2)), *finest]:
+        width, patch = _WIDTHS[name[0]], int(name[2:])
+        size = dict(hidden_size=width, num_heads=width // 16, patch_size=patch)
+        found[name] = {"preset": "speedrun", "model": size}
+    return found
+
+
 _SCALING = {"parameters": ",.0f", "tokens": ".0f", "MMACs": ".1f", "steps": ".0f"}
-_SCALING |= {"processor seconds": ".0f", "validation loss": ".3f"}
-_SCALING |= {"recognised": ".1%", "frechet": ".2f"}
+_SCALING |= COLUMNS | {"validation loss": ".3f"}
 EXPERIMENTS["dit-scaling"] = trained(
     "Does quality follow compute, at equal steps?",
-    _SIZES,
-    scales=by_scale(
-        steps=(2, 400, 10_000),
-        batch_size=(8, 32, 128),
-        per_class=(7, 30, 500),
-        sampling_steps=([2, 3], [2, 5, 20], [2, 5, 20, 100]),
-    ),
+    _sizes(),
+    scales=by_scale(steps=(2, 400, 10_000), batch_size=(8, 32, 128), per_class=(7, 30, 500)),
     columns=_SCALING,
+    base="",
 )
 EXPERIMENTS["dit-scaling-compute"] = trained(
     "Which network is best, when all may spend the same compute?",
-    _SIZES,
+    _sizes("S/1"),
     scales=by_scale(
-        budget=(0.5, 400, 200_000),
-        batch_size=(4, 32, 128),
-        per_class=(7, 30, 500),
-        sampling_steps=([2], [5], [20]),
+        budget=(0.5, 20, 200_000), batch_size=(4, 32, 128), per_class=(7, 30, 500)
     ),
     columns=_SCALING,
+    base="",
 )
