@@ -238,9 +238,7 @@ EXPERIMENTS["dit-scaling"] = trained(
 EXPERIMENTS["dit-scaling-compute"] = trained(
     "Which network is best, when all may spend the same compute?",
     _sizes("S/1"),
-    scales=by_scale(
-        budget=(0.5, 20, 200_000), batch_size=(4, 32, 128), per_class=(7, 30, 500)
-    ),
+    scales=by_scale(budget=(0.5, 20, 200_000), batch_size=(4, 32, 128), per_class=(7, 30, 500)),
     columns=_SCALING,
     base="",
 )
