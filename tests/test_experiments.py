@@ -178,18 +178,6 @@ def test_stopped_jobs_are_ended_and_their_runs_made_later(tmp_path):
     assert stored[0] in results["runs"]
 
 
-def test_runs_of_two_architectures_are_never_in_one_file(tmp_path):
-    def of(kind, seeds):
-        experiment = replace(adding(six=6), variants={"six": {"a": 6, "architecture": kind}})
-        return run_experiment("x", experiment, tmp_path, seeds=seeds)
-
-    assert "| variant (first architecture) | seeds |" in table(of("first", 1))
-    assert len(of("second", 1)["runs"]) == 1, "what is stored is shown"
-    with pytest.raises(ValueError, match="x.json holds runs .* first, .* of 'second'; move it"):
-        of("second", 2)
-    assert len(of("first", 2)["runs"]) == 2
-
-
 def test_pages_name_optimiser_and_rate():
     recipe = {"optimizer": "muon", "muon_lr": 0.02, "lr": 2e-3}
     runs = [{"variant": v, "scale": "cpu", "recipe": recipe} for v in "ab"]
@@ -478,9 +466,6 @@ def test_stored_runs_are_recognised(name, tmp_path):
         told = run.get("settings", settings)  # the first runs did not store them
         if settings.get("rate") == 1.0:  # as of a run that names none
             settings, told = ({k: v for k, v in s.items() if k != "rate"} for s in (settings, told))
-        if told.get("architecture") == "former":
-            assert settings.pop("architecture") == "ldm"
-            settings["architecture"] = "former"
         assert told == settings
         if "options" in settings.get("sampling", {}):  # what they did, spelled out
             did = run["sampling"]["options"]

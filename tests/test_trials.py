@@ -566,6 +566,8 @@ def test_an_autoencoder_is_trained_and_measured(name, variant, few_photographs):
         format(run[column], form)
     again, other = (experiment.trial(settings, seed) for seed in (0, 1))
     assert run["psnr"] == again["psnr"] != other["psnr"]
+    faster = experiment.trial(settings | {"rate": 3.0}, 0)
+    assert faster["recipe"]["lr"] == 3 * run["recipe"]["lr"] and faster["psnr"] != run["psnr"]
 
 
 def test_an_autoencoder_is_measured_on_images_that_it_never_saw(few_photographs, monkeypatch):

@@ -226,7 +226,7 @@ def _sizes(*finest: str) -> dict[str, dict]:
     return found
 
 
-_SCALING = {"parameters": ",.0f", "tokens": ".0f", "MMACs": ".1f", "steps": ".0f"}
+_SCALING = {"parameters": ",.0f", "tokens": ".0f", "MMACs": ".2f", "steps": ".0f"}
 _SCALING |= COLUMNS | {"validation loss": ".3f"}
 EXPERIMENTS["dit-scaling"] = trained(
     "Does quality follow compute, at equal steps?",

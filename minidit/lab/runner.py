@@ -41,8 +41,7 @@ class Experiment:
     `variants()` gives {name: settings}; where they are known at once, the dict itself will do.
     `scales`: see `by_scale`, merged into a variant's settings part by part; `trial(settings, seed)`
     gives a dict of what was measured; `columns`: {key of that dict: format}, e.g.
-    {"recognised": ".1%"}. Settings may name the `architecture` of what is trained, where it has
-    changed: runs of two are never kept in one file.
+    {"recognised": ".1%"}.
     """
 
     question: str
@@ -77,8 +76,8 @@ def run_experiment(
     `side_by_side`; the results are the same. `report` hears a line for each run. A killed
     experiment goes on with its next run. A run that another experiment in `out` has made with the
     same trial, settings and seed isn't made again, whatever the revision; one that lacks a column,
-    or was told otherwise, is. Raises ValueError where new runs would join some of another
-    architecture, or stored ones with other settings that this call would not make again.
+    or was told otherwise, is. Raises ValueError where new runs would join stored ones with other
+    settings that this call would not make again.
     """
     check_choice("scale", scale, experiment.scales)
     check_positive(seeds=seeds if isinstance(seeds, int) else len(seeds), jobs=jobs)
@@ -130,7 +129,6 @@ def run_experiment(
             run = _find(path, key, experiment)
             if run is None or outdated(run):
                 told = {"trial": experiment.trial.__name__, "settings": settings, "seed": seed}
-                _check_architecture(path, settings)
                 if (run := _made_elsewhere(out, told, experiment)) is None:
                     yield f"{variant}, seed {seed}", told | key
                 else:
@@ -185,21 +183,6 @@ def _measure(trial: Callable[[dict, int], dict], told: dict) -> dict:
     return told | {"seconds": round(time.perf_counter() - began, 1), **found, **machine()} | told
 
 
-def _check_architecture(path: Path, settings: dict) -> None:
-    own = settings.get("architecture")
-    if own is not None and (others := architectures(stored(path)) - {own}):
-        raise ValueError(
-            f"{path} holds runs of the architecture {' and '.join(others)}, and new ones would be "
-            f"of {own!r}; move it away, or choose another folder"
-        )
-
-
-def architectures(results: dict) -> set[str]:
-    """Those that runs name, see `Experiment`."""
-    named = {run.get("settings", {}).get("architecture") for run in results["runs"]}
-    return named - {None}
-
-
 def _find(path: Path, told: dict, experiment: Experiment) -> dict | None:
     """The stored run of which all that is `told` is true, if it has all columns.
 
@@ -210,12 +193,8 @@ def _find(path: Path, told: dict, experiment: Experiment) -> dict | None:
 
 
 def _plain(settings: dict) -> dict:
-    """Settings as they are read from a file, where a rate of 1 may be left out.
-
-    Runs of another architecture have been refused before, see `_check_architecture`.
-    """
-    read = json.loads(json.dumps(settings | {"architecture": None}))
-    return read | {"rate": settings.get("rate", 1.0)}
+    """Settings as they are read from a file, where a rate of 1 may be left out."""
+    return json.loads(json.dumps(settings)) | {"rate": settings.get("rate", 1.0)}
 
 
 def _made_elsewhere(out: Path, told: dict, experiment: Experiment) -> dict | None:
@@ -285,13 +264,12 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 def table(results: dict, scale: str | None = None) -> str:
     """The results as a Markdown table: mean ± standard deviation over the seeds."""
-    lines, named = [], " and ".join(architectures(results))
+    lines = []
     for variant, runs in rows(results, scale).items():
         values = {key: [float(run[key]) for run in runs] for key in results["columns"]}
         cells = [_cell(key, values[key], form) for key, form in results["columns"].items()]
         lines.append([variant, str(len(runs)), *cells])
-    first = f"variant ({named} architecture)" if named else "variant"
-    return markdown([first, "seeds", *results["columns"]], lines)
+    return markdown(["variant", "seeds", *results["columns"]], lines)
 
 
 def optimisers(results: dict, scale: str | None = None) -> str:

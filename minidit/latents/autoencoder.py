@@ -14,7 +14,8 @@ class Autoencoder(nn.Module):
     """What both kinds share: an encoder, a decoder, and the scale of the latents.
 
     Between encoder and latents (`z_channels` numbers, as many as latents if None), a convolution
-    of single pixels each way, as in the official code. The other arguments: see `Encoder`.
+    of single pixels each way, as in the official code. `groups`: of all normalisations; if None,
+    32 from 96 channels on, and fewer below. The other arguments: see `Encoder`.
     Diffusion wants numbers of size one: `to_latents` multiplies by `scale`, which `set_scale` sets
     to 1/std over a data set (LDM, appendix G; 0.18215 in Stable Diffusion).
     """
@@ -31,6 +32,7 @@ class Autoencoder(nn.Module):
         blocks: int = 1,
         attention: tuple[int, ...] = (),
         z_channels: int | None = None,
+        groups: int | None = None,
     ) -> None:
         super().__init__()
         z = latent_channels if z_channels is None else z_channels
@@ -51,6 +53,22 @@ class Autoencoder(nn.Module):
         nn.init.constant_(self.quant_conv.bias.data[latent_channels:], -6.0)  # little noise
         self.factor = self.encoder.factor
         self.register_buffer("scale", torch.ones(()))
+        self.config["groups"] = None
+        if groups is not None:
+            self.set_groups(groups)
+
+    def norms(self) -> list[nn.GroupNorm]:
+        """All normalisations."""
+        return [module for module in self.modules() if isinstance(module, nn.GroupNorm)]
+
+    def set_groups(self, groups: int) -> None:
+        """Normalise channels in so many groups; ValueError where they don't divide them."""
+        check_positive(groups=groups)
+        for norm in self.norms():
+            if norm.num_channels % groups:
+                raise ValueError(f"groups={groups} doesn't divide a layer's {norm.num_channels}")
+            norm.num_groups = groups
+        self.config["groups"] = groups
 
     def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Images (b, c, f·h, f·w) → what `decode` takes, (b, latent_channels, h, w)."""
@@ -128,11 +146,12 @@ class VQAutoencoder(Autoencoder):
         blocks: int = 1,
         attention: tuple[int, ...] = (),
         z_channels: int | None = None,
+        groups: int | None = None,
         num_codes: int = 512,
         beta: float = 0.25,
         convention: str = "fixed",
     ) -> None:
-        shape = (width, multipliers, blocks, attention, z_channels)
+        shape = (width, multipliers, blocks, attention, z_channels, groups)
         super().__init__(in_channels, latent_channels, *shape)
         self.config |= dict(num_codes=num_codes, beta=beta, convention=convention)
         self.quantizer = Quantizer(num_codes, latent_channels, beta, convention)

@@ -13,6 +13,7 @@ TABLE = "quantize.embedding.weight"  # ours is quantizer.table
 STABLE_DIFFUSION = dict(width=128, multipliers=(1, 2, 4, 4), blocks=2, latent_channels=4)
 SCALE = 0.18215  # of the latents of every autoencoder of that shape but SDXL's
 SIGNS = ("decoder.mid.attn_1.q.",)  # with which a name of this code begins
+GROUPS = 32  # of its normalisations
 
 
 def outline(tensors: Mapping[str, Tensor]) -> dict:
@@ -55,11 +56,27 @@ def names_of(config: dict) -> dict[str, str]:
     return {TABLE if name == "quantizer.table" else name: name for name in own}
 
 
-def finish(model: Autoencoder, told: dict) -> None:
-    """Give the latents their scale: what config.json says, Stable Diffusion's for its shape, or 1.
+def _could_be(model: Autoencoder) -> bool:
+    """Whether the official code could build it."""
+    return all(norm.num_channels % GROUPS == 0 for norm in model.norms())
 
-    It is no part of an official autoencoder's weights.
+
+def check_export(model: Autoencoder) -> None:
+    """ValueError for a network that the official code would build with other groups."""
+    groups = {norm.num_groups for norm in model.norms()}
+    if _could_be(model) and groups != {GROUPS}:
+        told = f"groups: this network has {sorted(groups)}, the official code {GROUPS}"
+        raise ValueError(f"{told}; train one with groups={GROUPS}")
+
+
+def finish(model: Autoencoder, told: dict) -> None:
+    """Set what isn't in an official autoencoder's weights.
+
+    The scale of the latents: what config.json says, Stable Diffusion's for its shape, or 1. The
+    groups: what config.json says, or the official 32, where they divide all layers.
     """
     known = all(model.config.get(k) == v for k, v in STABLE_DIFFUSION.items())
     scale = told.get("scaling_factor", SCALE if known else 1.0)
     model.scale = model.quant_conv.weight.new_full((), scale)
+    if groups := told.get("norm_num_groups", GROUPS if _could_be(model) else None):
+        model.set_groups(groups)
