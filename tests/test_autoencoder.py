@@ -107,6 +107,19 @@ def test_weights_there_and_back_with_the_scale(kind, tmp_path):
     assert torch.equal(again(images), model(images))
 
 
+def test_no_group_has_fewer_than_three_channels_but_where_asked_for(tmp_path):
+    official = {96: 32, 128: 32, 256: 32, 512: 32}
+    shipped = {12: 4, 24: 8, 48: 16}  # weights were trained with these
+    for channels, groups in (official | shipped | {3: 1, 4: 1, 8: 2, 16: 4, 32: 8, 64: 16}).items():
+        norms = KLAutoencoder(1, 2, channels, (1,)).norms()
+        assert {norm.num_groups for norm in norms} == {groups}, channels
+    one = VQAutoencoder(1, 2, 32, (1, 2), groups=32)
+    assert {norm.num_groups for norm in one.norms()} == {32} and one.config["groups"] == 32
+    save(one, tmp_path / "a.safetensors")
+    images = torch.randn(1, 1, 8, 8)
+    assert torch.equal(load(tmp_path / "a.safetensors").model(images), one(images))
+
+
 @pytest.mark.parametrize(
     "call, error, words",
     [
@@ -117,6 +130,8 @@ def test_weights_there_and_back_with_the_scale(kind, tmp_path):
         (lambda m: m.set_scale(torch.zeros(0, 1, 8, 8)), ValueError, "latents of 0 images"),
         (lambda m: type(m)(width=0), ValueError, "width=0 must be at least 1"),
         (lambda m: type(m)(multipliers=()), ValueError, "multipliers is empty"),
+        (lambda m: type(m)(groups=3), ValueError, "groups=3 doesn't divide a layer's 32 channels"),
+        (lambda m: type(m)(groups=0), ValueError, "groups=0 must be at least 1"),
         (lambda m: type(m)(multipliers=(1, 0)), ValueError, "multipliers=0 must be at least 1"),
         (lambda m: type(m)(latent_channels=0), ValueError, "latent_channels=0"),
         (lambda m: type(m)(in_channels=1.0), TypeError, "in_channels=1.0 must be an integer"),

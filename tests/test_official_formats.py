@@ -91,6 +91,20 @@ def test_the_scale_is_stable_diffusions_for_its_shape(tmp_path, hf_kl):
         assert load_official(path).scale == 0.25
 
 
+def test_the_groups_are_the_official_ones_or_those_of_config_json(tmp_path, hf_kl):
+    assert load_official(hf_kl).config["groups"] == 32
+    save_file(hf_kl, tmp_path / "diffusion_pytorch_model.safetensors")
+    for groups in (32, 16):
+        (tmp_path / "config.json").write_text(json.dumps({"norm_num_groups": groups}))
+        model = load_official(tmp_path)
+        assert {norm.num_groups for norm in model.norms()} == {groups}
+    with pytest.raises(ValueError, match=r"groups: this network has \[16\], .* groups=32"):
+        export_official(model)
+    (tmp_path / "config.json").write_text('{"norm_num_groups": 7}')
+    with pytest.raises(ValueError, match="groups=7 doesn't divide"):
+        load_official(tmp_path)
+
+
 def test_older_names_of_diffusers_attention(hf_kl):
     older = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
     renamed = {}

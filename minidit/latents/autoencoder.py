@@ -66,7 +66,8 @@ class Autoencoder(nn.Module):
         check_positive(groups=groups)
         for norm in self.norms():
             if norm.num_channels % groups:
-                raise ValueError(f"groups={groups} doesn't divide a layer's {norm.num_channels}")
+                told = f"groups={groups} doesn't divide a layer's {norm.num_channels} channels"
+                raise ValueError(f"{told}; choose a power of two that does")
             norm.num_groups = groups
         self.config["groups"] = groups
 

@@ -22,7 +22,7 @@ def check_latents(latents: Tensor, channels: int) -> None:
 def _norm(channels: int) -> nn.GroupNorm:
     """32 groups, as officially, or as many as get three channels each.
 
-    A group of one would be told neither how bright an image is nor how colourful.
+    A group of one channel forgets its mean, and copies of photographs the brightness: 4 dB worse.
     """
     groups = math.gcd(32, channels)
     while groups > 1 and channels < 3 * groups:
