@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from minidit import Decoder, Encoder, KLAutoencoder, VQAutoencoder, load, save
 
@@ -107,17 +108,17 @@ def test_weights_there_and_back_with_the_scale(kind, tmp_path):
     assert torch.equal(again(images), model(images))
 
 
-def test_no_group_has_fewer_than_three_channels_but_where_asked_for(tmp_path):
-    official = {96: 32, 128: 32, 256: 32, 512: 32}
-    shipped = {12: 4, 24: 8, 48: 16}  # weights were trained with these
-    for channels, groups in (official | shipped | {3: 1, 4: 1, 8: 2, 16: 4, 32: 8, 64: 16}).items():
-        norms = KLAutoencoder(1, 2, channels, (1,)).norms()
-        assert {norm.num_groups for norm in norms} == {groups}, channels
-    one = VQAutoencoder(1, 2, 32, (1, 2), groups=32)
-    assert {norm.num_groups for norm in one.norms()} == {32} and one.config["groups"] == 32
-    save(one, tmp_path / "a.safetensors")
-    images = torch.randn(1, 1, 8, 8)
-    assert torch.equal(load(tmp_path / "a.safetensors").model(images), one(images))
+def test_groups_are_as_asked_for_and_stay_with_the_weights(tmp_path):
+    kept = set()
+    for groups in (None, 4):
+        model = VQAutoencoder(1, 2, 16, (1, 2), groups=groups)
+        found = {norm.num_groups for norm in model.modules() if isinstance(norm, nn.GroupNorm)}
+        assert found == ({4} if groups else {16, 32})
+        save(model, tmp_path / "a.safetensors")
+        images = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
+        assert torch.equal(load(tmp_path / "a.safetensors").model(images), model(images))
+        kept.add(model.config["groups"])
+    assert kept == {None, 4}
 
 
 @pytest.mark.parametrize(

@@ -91,14 +91,15 @@ def test_the_scale_is_stable_diffusions_for_its_shape(tmp_path, hf_kl):
         assert load_official(path).scale == 0.25
 
 
-def test_the_groups_are_the_official_ones_or_those_of_config_json(tmp_path, hf_kl):
-    assert load_official(hf_kl).config["groups"] == 32
+def test_the_groups_are_those_of_config_json(tmp_path, hf_kl):
     save_file(hf_kl, tmp_path / "diffusion_pytorch_model.safetensors")
-    for groups in (32, 16):
-        (tmp_path / "config.json").write_text(json.dumps({"norm_num_groups": groups}))
-        model = load_official(tmp_path)
-        assert {norm.num_groups for norm in model.norms()} == {groups}
-    with pytest.raises(ValueError, match=r"groups: this network has \[16\], .* groups=32"):
+    images, copies = torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16), {}
+    for groups in (None, 32, 16):
+        told = {} if groups is None else {"norm_num_groups": groups}
+        (tmp_path / "config.json").write_text(json.dumps(told))
+        copies[groups] = (model := load_official(tmp_path))(images)
+    assert torch.equal(copies[None], copies[32]) and not torch.allclose(copies[32], copies[16])
+    with pytest.raises(ValueError, match="groups=16: the official code always has 32"):
         export_official(model)
     (tmp_path / "config.json").write_text('{"norm_num_groups": 7}')
     with pytest.raises(ValueError, match="groups=7 doesn't divide"):

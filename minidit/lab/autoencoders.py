@@ -101,7 +101,7 @@ COLUMNS = {"bits per pixel": ".2f", "psnr": ".2f", "recognised": ".1%", "frechet
 
 
 def _settings(f: int, c: int, network: str = "KLAutoencoder", kl: float = 1e-6, **more) -> dict:
-    model = dict(latent_channels=c, width=16, multipliers=LEVELS[f], **more)
+    model = dict(latent_channels=c, width=12, multipliers=LEVELS[f], **more)
     recipe = dict(batch_size=8, lr=2e-3, warmup=30)
     return {"network": network, "model": model, "terms": {"kl": kl}, "recipe": recipe}
 

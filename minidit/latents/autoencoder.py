@@ -14,8 +14,10 @@ class Autoencoder(nn.Module):
     """What both kinds share: an encoder, a decoder, and the scale of the latents.
 
     Between encoder and latents (`z_channels` numbers, as many as latents if None), a convolution
-    of single pixels each way, as in the official code. `groups`: of all normalisations; if None,
-    32 from 96 channels on, and fewer below. The other arguments: see `Encoder`.
+    of single pixels each way, as in the official code. `groups`: of all normalisations; if None, the
+    official 32 or the greatest power of two that divides. (Widths like 16 and 32 so get groups of
+    one channel: copies of photographs, 320 steps after the start, had 4 dB less than with three in
+    each, as 12, 24 and 48 have; digits were learnt sooner.) The other arguments: see `Encoder`.
     Diffusion wants numbers of size one: `to_latents` multiplies by `scale`, which `set_scale` sets
     to 1/std over a data set (LDM, appendix G; 0.18215 in Stable Diffusion).
     """
@@ -57,14 +59,10 @@ class Autoencoder(nn.Module):
         if groups is not None:
             self.set_groups(groups)
 
-    def norms(self) -> list[nn.GroupNorm]:
-        """All normalisations."""
-        return [module for module in self.modules() if isinstance(module, nn.GroupNorm)]
-
     def set_groups(self, groups: int) -> None:
         """Normalise channels in so many groups; ValueError where they don't divide them."""
         check_positive(groups=groups)
-        for norm in self.norms():
+        for norm in (module for module in self.modules() if isinstance(module, nn.GroupNorm)):
             if norm.num_channels % groups:
                 told = f"groups={groups} doesn't divide a layer's {norm.num_channels} channels"
                 raise ValueError(f"{told}; choose a power of two that does")

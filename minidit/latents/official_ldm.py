@@ -56,27 +56,20 @@ def names_of(config: dict) -> dict[str, str]:
     return {TABLE if name == "quantizer.table" else name: name for name in own}
 
 
-def _could_be(model: Autoencoder) -> bool:
-    """Whether the official code could build it."""
-    return all(norm.num_channels % GROUPS == 0 for norm in model.norms())
-
-
 def check_export(model: Autoencoder) -> None:
     """ValueError for a network that the official code would build with other groups."""
-    groups = {norm.num_groups for norm in model.norms()}
-    if _could_be(model) and groups != {GROUPS}:
-        told = f"groups: this network has {sorted(groups)}, the official code {GROUPS}"
-        raise ValueError(f"{told}; train one with groups={GROUPS}")
+    if model.config["groups"] not in (None, GROUPS):
+        raise ValueError(f"groups={model.config['groups']}: the official code always has {GROUPS}")
 
 
 def finish(model: Autoencoder, told: dict) -> None:
-    """Set what isn't in an official autoencoder's weights.
+    """Set what isn't in an official autoencoder's weights: the scale of its latents, and its groups.
 
-    The scale of the latents: what config.json says, Stable Diffusion's for its shape, or 1. The
-    groups: what config.json says, or the official 32, where they divide all layers.
+    Scale: what config.json says, Stable Diffusion's for its shape, or 1. Groups: what config.json
+    says, if it does.
     """
     known = all(model.config.get(k) == v for k, v in STABLE_DIFFUSION.items())
     scale = told.get("scaling_factor", SCALE if known else 1.0)
     model.scale = model.quant_conv.weight.new_full((), scale)
-    if groups := told.get("norm_num_groups", GROUPS if _could_be(model) else None):
-        model.set_groups(groups)
+    if "norm_num_groups" in told:
+        model.set_groups(told["norm_num_groups"])
