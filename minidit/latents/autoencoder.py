@@ -14,10 +14,10 @@ class Autoencoder(nn.Module):
     """What both kinds share: an encoder, a decoder, and the scale of the latents.
 
     Between encoder and latents (`z_channels` numbers, as many as latents if None), a convolution
-    of single pixels each way, as in the official code. `groups`: of all normalisations; if None, the
-    official 32 or the greatest power of two that divides. (Widths like 16 and 32 so get groups of
-    one channel: copies of photographs, 320 steps after the start, had 4 dB less than with three in
-    each, as 12, 24 and 48 have; digits were learnt sooner.) The other arguments: see `Encoder`.
+    of single pixels each way, as in the official code. `groups`: of all normalisations; if None,
+    the official 32, or fewer where those don't divide. Widths like 16 and 32 so get groups of one
+    channel: after 320 steps copies of photographs had 3 to 4 dB less than with three or four in
+    each (12, 24 and 48 have three); digits were learnt sooner. The other arguments: see `Encoder`.
     Diffusion wants numbers of size one: `to_latents` multiplies by `scale`, which `set_scale` sets
     to 1/std over a data set (LDM, appendix G; 0.18215 in Stable Diffusion).
     """

@@ -63,10 +63,10 @@ def check_export(model: Autoencoder) -> None:
 
 
 def finish(model: Autoencoder, told: dict) -> None:
-    """Set what isn't in an official autoencoder's weights: the scale of its latents, and its groups.
+    """Set what isn't in an official autoencoder's weights.
 
-    Scale: what config.json says, Stable Diffusion's for its shape, or 1. Groups: what config.json
-    says, if it does.
+    The scale of the latents: what config.json says, Stable Diffusion's for its shape, or 1. The
+    groups of the normalisations: what config.json says, if it does.
     """
     known = all(model.config.get(k) == v for k, v in STABLE_DIFFUSION.items())
     scale = told.get("scaling_factor", SCALE if known else 1.0)
