@@ -106,6 +106,16 @@ def test_the_groups_are_those_of_config_json(tmp_path, hf_kl):
         load_official(tmp_path)
 
 
+@pytest.mark.parametrize("key, value", [("act_fn", "relu"), ("shift_factor", 0.0609)])
+def test_what_config_json_asks_for_in_vain_is_refused(key, value, tmp_path, hf_kl):
+    save_file(hf_kl, tmp_path / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"act_fn": "silu", "shift_factor": None}))
+    assert same(load_official(tmp_path), load_official(hf_kl))
+    (tmp_path / "config.json").write_text(json.dumps({key: value}))
+    with pytest.raises(ValueError, match=f"{key}={value!r} in config.json is unknown"):
+        load_official(tmp_path)
+
+
 def test_older_names_of_diffusers_attention(hf_kl):
     older = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
     renamed = {}
