@@ -112,7 +112,7 @@ def test_what_config_json_asks_for_in_vain_is_refused(key, value, tmp_path, hf_k
     (tmp_path / "config.json").write_text(json.dumps({"act_fn": "silu", "shift_factor": None}))
     assert same(load_official(tmp_path), load_official(hf_kl))
     (tmp_path / "config.json").write_text(json.dumps({key: value}))
-    with pytest.raises(ValueError, match=f"{key}={value!r} in config.json is unknown"):
+    with pytest.raises(ValueError, match=f"{key}={value!r} in .*config.json is unknown"):
         load_official(tmp_path)
 
 

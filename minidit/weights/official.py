@@ -22,8 +22,6 @@ from minidit.weights import Outline, diffusers, official_dit, official_uvit, rea
 
 # The codes whose names are known, each a module; `minidit` adds that of the autoencoders.
 CODES: list[ModuleType] = [official_dit, official_uvit]
-# What config.json may say of other parts, which networks here have only one way.
-ONLY = {"act_fn": ["silu"], "activation_fn": ["gelu-approximate"], "shift_factor": [None, 0]}
 
 
 def load_official(
@@ -44,9 +42,6 @@ def load_official(
     Raises ValueError for anything that is not a whole network, naming the first wrong tensor.
     """
     tensors, told = reading.state_dict(source)
-    for key, known in ONLY.items():
-        if key in told and told[key] not in known:
-            raise ValueError(f"{key}={told[key]!r} in config.json is unknown here; only {known} is")
     tensors = diffusers.official_names(tensors, input_size or told.get("sample_size"))
     code = next((c for c in CODES if any(name.startswith(c.SIGNS) for name in tensors)), None)
     if code is None:

@@ -38,6 +38,8 @@ SIGNS = {
     "cls_token": ("a ViT that classifies", "there is no time in it; load a DiT"),
     "encoder.conv_in": ("an autoencoder with other parts than latent diffusion's", "see its code"),
 }
+# What config.json may say of parts that networks here have only one way.
+ONLY = {"act_fn": ["silu"], "activation_fn": ["gelu-approximate"], "shift_factor": [None, 0]}
 
 
 class Unread:
@@ -88,6 +90,9 @@ def read(path: Path) -> tuple[object, dict]:
     config = path.parent / "config.json"
     diffusers = path.name.startswith(STEMS) and config.is_file()
     told = read_json(config, {}, AGAIN) if diffusers else {}
+    for key, known in ONLY.items():
+        if key in told and told[key] not in known:
+            raise ValueError(f"{key}={told[key]!r} in {config} is unknown here; only {known} is")
     if path.suffix == ".json":
         return _shards(path), told
     try:
