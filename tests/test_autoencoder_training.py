@@ -192,6 +192,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         (lambda: Terms(patience=float("nan")), ValueError, "patience=nan must be"),
         (lambda: Terms(patience=0), ValueError, "patience=0 must be at least 1 step"),
         (lambda: train("kl", terms=Terms()), ValueError, "no classifier to see features"),
+        (lambda: train("kl", recipe={"mixed_precision": "always"}), ValueError,
+         "mixed_precision='always' is for diffusion models"),
         (lambda: AutoencoderRun(fresh("kl"), data()[:0], Recipe(**SHORT), PLAIN), ValueError,
          "images is empty"),
         (lambda: AutoencoderRun(fresh("kl"), data().long(), Recipe(**SHORT), PLAIN), TypeError,

@@ -57,6 +57,8 @@ class AutoencoderRun(Loop):
         if terms.feature and classifier is None:
             fault = f"feature={terms.feature}, but there is no classifier to see features"
             raise ValueError(f"{fault}; give one, or feature=0")
+        if recipe.mixed_precision == "always":
+            raise ValueError("mixed_precision='always' is for diffusion models; leave it out")
         super().__init__(model, recipe, images)
         self.terms, self.flips, self.classifier = terms, flips, None
         if terms.feature:  # a copy, so that the caller's stays as it is
