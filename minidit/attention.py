@@ -1,4 +1,4 @@
-"""Attention and the MLP, the two halves of a transformer block (arXiv 1706.03762, section 3.2)."""
+"""Attention and the MLP, the halves of a transformer block (arXiv 1706.03762, 3.2 and 3.3)."""
 
 import torch
 from einops import rearrange

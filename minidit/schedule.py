@@ -205,7 +205,7 @@ def cosine(T: int = 1000) -> Schedule:
 
 
 def scaled_linear(T: int = 1000, first: int = 0) -> Schedule:
-    """The schedule of latent diffusion's code (arXiv 2112.10752): √β rises linearly.
+    """Stable Diffusion's schedule, in the code of arXiv 2112.10752: √β rises linearly.
 
     From √0.00085 to √0.012, β scaled for T ≠ 1000. It ends with 7 % of the signal left. `first`:
     the number of the first step; U-ViT's code (arXiv 2209.12152) tells the network 1 … T.

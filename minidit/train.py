@@ -76,8 +76,8 @@ def draw_times(kind: str, T: int, n: int, generator: torch.Generator) -> Tensor:
     """n training times, (n,) int64 in 0 … T-1: "uniform", or "logit_normal" (arXiv 2403.03206).
 
     The logit-normal prefers the middle, where neither the image nor the noise is plain to see. It
-    hardly visits the first and last steps, where a learned variance has most to learn: "half" draws
-    half of the times from it and the other half uniformly.
+    hardly visits the last steps and the first, where a learned variance has most to learn: "half"
+    draws half of the times from it and the other half uniformly.
     """
     check_choice("times", kind, TIMES)
     if kind == "uniform":

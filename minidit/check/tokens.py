@@ -197,7 +197,7 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     tolerance=0.1,
 )
 def clock(vectors: Tensor) -> Tensor:
-    """The sinusoids of times in 0 … 999, even dim → the times; (b, dim) → (b,)."""
+    """The sinusoids of times in 0 … 999, even dim from 6 → the times; (b, dim) → (b,)."""
     cosines, sines = vectors.chunk(2, dim=1)
     half = cosines.shape[1]
     angle, speed = torch.atan2(sines[:, -1], cosines[:, -1]), 10_000 ** -((half - 1) / half)

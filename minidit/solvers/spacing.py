@@ -93,7 +93,7 @@ def grid(schedule: Schedule, spacing: str, count: int) -> Tensor:
 
 
 def quadratic_steps(schedule: Schedule, count: int) -> list[int]:
-    """Steps k²-spaced, dense near the image (DDIM, arXiv 2010.02502, appendix D.3)."""
+    """Steps k²-spaced, dense near the image (DDIM, arXiv 2010.02502, appendix D.2)."""
     return distinct(torch.linspace(0, (len(schedule) - 1) ** 0.5, count).double() ** 2, schedule)
 
 
