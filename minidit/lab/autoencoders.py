@@ -1,7 +1,7 @@
 """What an autoencoder leaves of a photograph, how many bits it takes, and what that is good for.
 
-By shape of the latents and by weight of the KL term (LDM, arXiv 2112.10752, section 4.1, at a small
-scale), on CIFAR-10. The classifier has seen the images that are measured, and its features are in
+By shape of the latents (LDM, arXiv 2112.10752, section 4.1, at a small scale) and by weight of the
+KL term, on CIFAR-10. The classifier has seen the images that are measured, and its features are in
 the loss: its figures flatter, and compare these autoencoders with each other only. Then latents or
 pixels, when networks spend the same multiply-accumulates.
 """

@@ -19,7 +19,7 @@ class Autoencoder(nn.Module):
     channel: after 320 steps copies of photographs had 3 to 4 dB less than with three or four in
     each (12, 24 and 48 have three); digits were learnt sooner. The other arguments: see `Encoder`.
     Diffusion wants numbers of size one: `to_latents` multiplies by `scale`, which `set_scale` sets
-    to 1/std over a data set (LDM, appendix G; 0.18215 in Stable Diffusion).
+    to 1/std over a data set (LDM, appendix G: over a batch; Stable Diffusion: 0.18215).
     """
 
     scale: Tensor

@@ -1,6 +1,6 @@
 """The halves of an autoencoder: latent diffusion's encoder and decoder (LDM, arXiv 2112.10752).
 
-Layers and their names are those of the official code (appendix E.1), so that its weights load.
+Layers and their names are those of the official code (appendix G), so that its weights load.
 """
 
 import math
