@@ -460,10 +460,10 @@ def test_stored_runs_are_recognised(name, tmp_path):
     assert sorted(results["runs"], key=place) == sorted(stored["runs"], key=place)
     assert len(results["runs"]) == seeds * len(variants)
     for run in stored["runs"]:
-        assert run.get("trial", experiment.trial.__name__) == experiment.trial.__name__
+        assert run["trial"] == experiment.trial.__name__
+        assert {"revision", "torch", "threads", "device"} <= run.keys()
         settings = merge(variants[run["variant"]], experiment.scales[scale])
-        settings = json.loads(json.dumps(settings))
-        told = run.get("settings", settings)  # the first runs did not store them
+        settings, told = json.loads(json.dumps(settings)), run["settings"]
         if settings.get("rate") == 1.0:  # as of a run that names none
             settings, told = ({k: v for k, v in s.items() if k != "rate"} for s in (settings, told))
         assert told == settings
