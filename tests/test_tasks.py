@@ -104,6 +104,17 @@ def test_only_what_is_written_for_the_caller_runs_in_the_callers_folder(tasks, m
     assert {folders[name] for name in folders if name not in here} == {Path(tasks.ROOT)}
 
 
+def test_the_demos_threads_sleep_while_they_wait_unless_told_otherwise(tasks, monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    tasks.main(["demo"])
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    tasks.main(["test"])
+    assert "OMP_WAIT_POLICY" not in os.environ
+    tasks.main(["demo"])
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+
+
 # --- the stamp ------------------------------------------------------------------------------------
 
 
