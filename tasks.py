@@ -68,7 +68,7 @@ def main(arguments):
             os.chdir(ROOT)
         if name == "demo":
             # Where another program is busy, threads that wait by spinning keep each other from
-            # work: a step takes a hundred times as long. Asleep they wait for next to nothing.
+            # work: a step took sixty times as long. Asleep they wait for next to nothing.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         return become([venv_python()] + COMMANDS[name] + extra)
     except Stop as stop:
