@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -48,6 +49,23 @@ def command(*arguments, **options):
         timeout=300,
         **options,
     )
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other C libraries aren't told")
+def test_what_a_step_frees_stays_for_the_next():
+    def pages(told):
+        program = (
+            "import resource, torch; from minidit.cli.terminal import keep_memory\n"
+            "def touched(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+            "def step(): return len([torch.ones(5_000_000) for _ in range(4)])\n"
+            f"{told}; step(); step(); before = touched()\n"
+            "for _ in range(5): step()\n"
+            "print(touched() - before)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        return int(done.stdout)
+
+    assert pages("keep_memory()") < 0.1 * pages("pass")  # of 4 KB: none, and at least 20,000
 
 
 @pytest.fixture(scope="module")

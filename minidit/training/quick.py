@@ -56,10 +56,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     if not (v.is_cpu and v.dtype == torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v, mask)
     with torch.autocast("cpu", enabled=False):
-        if q.shape[2] <= WHOLE and mask is None:
-            scores = (q * q.shape[3] ** -0.5).to(v.dtype) @ k.to(v.dtype).mT  # (b, heads, n, n)
-            return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask).to(v.dtype)
+        if max(q.shape[2], k.shape[2]) > WHOLE:
+            return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask).to(v.dtype)
+        scores = (q * q.shape[3] ** -0.5).to(v.dtype) @ k.to(v.dtype).mT  # (b, heads, n, m)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf)
+        return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
 
 
 @contextmanager
