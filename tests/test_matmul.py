@@ -174,21 +174,21 @@ def test_other_forms_and_precisions_are_pytorchs_own():
         assert torch.equal(gelu(z, "tanh"), F.gelu(z, approximate="tanh"))
 
 
-@pytest.mark.parametrize("n", [9, 129])
+@pytest.mark.parametrize("n, error", [(9, 0.01), (128, 0.01), (129, 0.0)])  # relative
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_to_bfloat16_is_as_float32s_and_so_is_its_gradient(n, masked):
+def test_attention_to_bfloat16_is_as_float32s_and_so_is_its_gradient(n, error, masked):
     q, k, v = torch.randn(3, 2, 4, n, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
     mask = torch.arange(n).expand(2, 1, 1, n) < 7 if masked else None
     exact, mine = [[z.clone().requires_grad_() for z in (q, k, v)] for _ in range(2)]
     whole = F.scaled_dot_product_attention(*[z.float() for z in exact], mask)
-    whole.square().sum().backward()
+    whole.sum().backward()
     with torch.autocast("cpu", torch.bfloat16):  # whose own attention would be to bfloat16 again
         out = attend(*mine, mask)
-        out.float().square().sum().backward()
+        out.sum().backward()
     assert out.dtype == torch.bfloat16
-    for one, other in zip(mine, exact, strict=True):
-        assert (one.grad.float() - other.grad.float()).norm() < 0.02 * other.grad.float().norm()
-    assert (out.float() - whole).norm() < 0.01 * whole.norm()
+    pairs = [(out, whole.bfloat16()), *((x.grad, z.grad) for x, z in zip(mine, exact, strict=True))]
+    for one, other in pairs:
+        assert (one.float() - other.float()).norm() <= error * other.float().norm()
     other = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask)
     assert torch.equal(attend(q.float(), k.float(), v.float(), mask), other)
 
