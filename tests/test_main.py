@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,7 +120,9 @@ def test_a_run_in_bfloat16_is_another(tmp_path, capsys):
     note = json.loads((tmp_path / "weights.json").read_text())
     assert note["recipe"]["mixed_precision"] == "always" and "--bfloat16" in note["command"]
     assert main(run) == 2
-    assert "'mixed_precision': 'always'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "'mixed_precision': 'always'" in told
+    assert told.endswith("; use the same settings, --bfloat16 too, or use another folder\n")
 
 
 def test_a_run_may_go_on_longer_and_otherwise_if_asked(tmp_path, capsys, monkeypatch):
@@ -127,10 +130,7 @@ def test_a_run_may_go_on_longer_and_otherwise_if_asked(tmp_path, capsys, monkeyp
     assert main([*start, "--steps", "4"]) == 0
     longer = [*start, "--steps", "6", "--lr", "0.001", "--batch-size", "4"]
     assert main(longer) == 2
-    assert (
-        "use the same settings, --bfloat16 too, --change for steps, batch, rate, or another"
-        in capsys.readouterr().err
-    )
+    assert "use the same settings, --change, or use another" in capsys.readouterr().err
     for _ in range(2):  # the same command again changes nothing
         assert main([*longer, "--change"]) == 0
     told = "changed after step 4: steps 4 → 6, batch_size 8 → 4, lr 0.002 → 0.001\n"
@@ -237,7 +237,39 @@ def test_another_start_is_another_run(trained, tmp_path, capsys):
     given = [*TRAIN, "--steps", "1", "--out", str(tmp_path)]
     assert main(given) == 0 == main(given)
     assert main([*given, "--start", str(trained / "weights.safetensors")]) == 2
-    assert "of another run: its start has {'sha256': None}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "of another run: its start has {'sha256': None}" in told
+    assert told.endswith("use the same settings, or use another folder\n")  # --change is no help
+
+
+def test_a_run_outlives_the_weights_it_began_with(trained, tmp_path, capsys):
+    start, run = tmp_path / "start.safetensors", tmp_path / "run"
+    shutil.copy(trained / "weights.safetensors", start)
+    given = [*TRAIN, "--start", str(start), "--out", str(run)]
+    assert main([*given, "--steps", "1"]) == 0
+    began = {"name": str(start), "sha256": weights.file_sha256(start)}
+    assert json.loads((run / "weights.json").read_text())["start"] == began
+    shutil.copy(run / "weights.safetensors", start)  # they were trained on
+    assert main([*given, "--steps", "1"]) == 2
+    assert "; use the same settings, --change, or use another" in capsys.readouterr().err
+    assert main([*given, "--steps", "2", "--change"]) == 0
+    note = json.loads((run / "weights.json").read_text())
+    assert note["start"] == began and note["changes"] == [{"step": 1, "steps": [1, 2]}]
+    start.unlink()
+    assert main([*TRAIN, "--steps", "3", "--change", "--out", str(run)]) == 0
+
+
+def test_a_finished_run_called_again_keeps_what_is_known_of_its_weights(tmp_path):
+    run, note = [*TRAIN, "--steps", "1", "--out", str(tmp_path)], tmp_path / "weights.json"
+    assert main(run) == 0
+    weights.add_info(tmp_path, "evaluations", {"frechet": 1.5})
+    assert main(run) == 0
+    assert json.loads(note.read_text())["evaluations"] == [{"frechet": 1.5}]
+    assert main([*run[:-4], "--steps", "2", "--change", "--out", str(tmp_path)]) == 0
+    assert "evaluations" not in json.loads(note.read_text())  # these are other weights
+    note.write_text("{")
+    assert main([*run[:-4], "--steps", "2", "--out", str(tmp_path)]) == 0
+    assert json.loads(note.read_text())["recipe"]["steps"] == 2
 
 
 @pytest.mark.parametrize(
@@ -557,6 +589,24 @@ def test_what_is_trained_can_be_compiled(given, mode, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda net, mode: asked.append(mode) or net)
     assert main([*TRAIN, "--steps", "1", *given, "--out", str(tmp_path)]) == 0
     assert asked == ([mode] if mode else [])
+    note = json.loads((tmp_path / "weights.json").read_text())
+    assert (f"--compile {mode}" in note["command"]) == bool(mode)
+    other = [] if mode else ["--compile"]
+    again = [*TRAIN, "--steps", "2", *other, "--out", str(tmp_path)]
+    assert main(again) == 2  # other bits
+    assert main([*again, "--change"]) == 0
+    changed = json.loads((tmp_path / "weights.json").read_text())["changes"]
+    assert changed == [
+        {"step": 1, "steps": [1, 2], "compiled": [mode, None if mode else "default"]}
+    ]
+
+
+def test_a_compiler_that_is_missing_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    told = [*TRAIN, "--steps", "1", "--compile", "--out", str(tmp_path)]
+    done = command(*told)
+    assert done.returncode == 2, done.stderr
+    assert "--compile wants a C++ compiler, and finds none; install one" in done.stderr
 
 
 COMMANDS = "demo train sample evaluate classifier encode reconstruct experiment bench".split()

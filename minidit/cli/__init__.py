@@ -59,10 +59,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"minidit {args.command}: {typed(str(error), args)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        if "C++ compiler" in str(error):
+            told = "--compile wants a C++ compiler, and finds none; install one, or leave it out"
+        elif isinstance(error, MemoryError) or "memory" in str(error):
+            way_out = "e.g. by a smaller --batch-size, --batch or --per-class"
+            told = f"not enough memory; ask for less at once, {way_out}"
+        else:
             raise
-        way_out = "ask for less at once, e.g. by a smaller --batch-size, --batch or --per-class"
-        print(f"minidit {args.command}: not enough memory; {way_out}", file=sys.stderr)
+        print(f"minidit {args.command}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; a training run goes on from its last checkpoint", file=sys.stderr)

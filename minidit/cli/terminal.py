@@ -39,13 +39,15 @@ UNTYPED = {
     r"so leave out the noisiest: steps=.*|on the straight .*": "choose another --sampler",
     r"train it with class_dropout.*": "draw with --guidance 1",
     "counts=": "steps=",
-    "use the same settings, or": "use the same settings, --bfloat16 too, --change for steps, "
-    "batch, rate, or",
+    r"('mixed_precision'.*use the same settings)": r"\1, --bfloat16 too",
+    r"let them change \(`changing`\)": "--change",
     "compiled=": "compile=",
 }
 HEAD = "step,loss"  # of a run's log
 PATHS = "weights autoencoder start inception image mask out film strip".split()  # or names
-RECORDED = "data preset autoencoder start steps batch_size lr bfloat16 seed threads out".split()
+RECORDED = (
+    "data preset autoencoder start steps batch_size lr bfloat16 compile seed threads out"
+).split()
 
 
 def command(

@@ -38,7 +38,8 @@ def add(subparsers) -> None:
     option("--autoencoder", help="whose latents to train on (default: the preset's)")
     option("--start", help="weights to start from, as far as they fit (the preset's)")
     option("--steps", type=int, help="instead of the preset's")
-    told = "go on though --steps, --batch-size or --lr aren't those the run in --out began with"
+    told = "go on though --steps, --batch-size, --lr, --compile or the weights of --start aren't "
+    told += "those the run in --out began with"
     option("--change", action="store_true", help=told)
     option("--batch-size", type=int, help="instead of the preset's")
     option("--lr", type=float, help="AdamW's, instead of the preset's; Muon keeps its own")
@@ -116,7 +117,9 @@ def train_diffusion(args: Namespace, preset: dict, recipe: Recipe, path: Path) -
     average = _go(run, args)
     if run.writes:
         link = stage.link if stage is not None else None
-        weights.save(average, path, diffusion, _facts(args, run, train), link)
+        facts = _facts(args, run, train)
+        facts |= {"start": {"name": args.start, "sha256": run.start}} if run.start else {}
+        weights.save(average, path, diffusion, facts, link)
         print(f"wrote {path}; look at it: python -m minidit sample --weights {quote(str(path))}")
     distributed.leave()
 

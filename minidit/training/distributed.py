@@ -109,7 +109,8 @@ class DistributedRun(Run):
 
     def settings(self) -> dict:
         """What makes it this run and no other, as plain values."""
-        return super().settings() | {"start": {"sha256": self.start}}
+        own = {"start": {"sha256": self.start}, "compiler": {"compiled": self.compiled}}
+        return super().settings() | own
 
     def products(self) -> AbstractContextManager:
         """A compiled network's products are the compiler's own."""

@@ -66,7 +66,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 
 @contextmanager
 def quick_parts(model: nn.Module) -> Iterator[None]:
-    """Inside, `model` computes with the two functions above; no trace of it is in its weights."""
+    """Inside, `model` computes with the two functions above; a copy made there keeps them.
+
+    No trace of it is in its weights.
+    """
     usual = [(Mlp, "gelu", F.gelu, gelu)]
     usual += [(Attention, SDPA, F.scaled_dot_product_attention, attend)]
     layers = [

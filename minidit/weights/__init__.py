@@ -73,7 +73,8 @@ def save(
 ) -> None:
     """Write weights, and what is needed to build the network again, to `path` (*.safetensors).
 
-    `info` goes into a JSON file beside it, with the sha256. `autoencoder`: whose latents it draws
+    `info` goes into a JSON file beside it, with the sha256; what that file said of the same
+    weights, and `info` doesn't, stays. `autoencoder`: whose latents it draws
     (`FirstStage.link`). Both files are renamed when whole. Raises TypeError for a network
     that is none of `NETWORKS`.
     """
@@ -97,7 +98,8 @@ def save(
     content = safetensors.torch.save(tensors, {"minidit": json.dumps(header)})
     sha256 = hashlib.sha256(content).hexdigest()
     facts = {"sha256": sha256, "bytes": len(content), **header}
-    note = facts | (info or {}) | facts  # of other weights' info those would be wrong
+    kept = _note_of_same(path.with_suffix(".json"), sha256)
+    note = kept | facts | (info or {}) | facts  # of other weights' info those would be wrong
     with replacing(path.with_suffix(".json")) as beside, replacing(path) as file:
         file.write(content)
         beside.write((json.dumps(note, indent=1) + "\n").encode())
@@ -203,6 +205,15 @@ def _read_note(path: Path) -> dict:
     return read_json(path, NOTE, "`save` writes it beside the weights; get it again")
 
 
+def _note_of_same(path: Path, sha256: str) -> dict:
+    """What a JSON file says if it is of these weights: a finished run may be called again."""
+    try:
+        note = _read_note(path) if path.is_file() else {}
+    except ValueError:  # damaged: there is a new one in a moment
+        note = {}
+    return note if note.get("sha256") == sha256 else {}
+
+
 def add_info(name: str | Path, key: str, entry: dict) -> None:
     """Add an entry to a list in the JSON file beside the weights, after those of others."""
     path = find(name).with_suffix(".json")
@@ -230,7 +241,8 @@ def find(name: str | Path) -> Path:
     """The path of shipped weights, of a file, or of a run's folder; ValueError if there is none."""
     if not known(name):
         told = f"weights {str(name)!r} are unknown; shipped are {shipped()}"
-        raise ValueError(f"{told}, or give the path of a .safetensors file, or of official weights")
+        other = "" if Path(name).exists() else ", or of official weights"  # which isn't asked here
+        raise ValueError(f"{told}, or give the path of a .safetensors file{other}")
     return _path(name)
 
 

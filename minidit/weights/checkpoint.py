@@ -11,7 +11,7 @@ from torch import Tensor
 from minidit.train import Loop, finite
 from minidit.weights.files import load_archive, locked, replacing
 
-CHANGEABLE = ("steps", "batch_size", "lr")  # of a recipe, where `Loop.changing` says so
+CHANGEABLE = {"steps", "batch_size", "lr", "compiled"}  # where `Loop.changing` says so
 
 
 def fingerprint(images: Tensor, labels: Tensor | None) -> dict:
@@ -55,18 +55,24 @@ def state_of(run: Loop) -> dict:
 def restore(run: Loop, state: dict) -> None:
     """Continue where `state` was taken. Raises ValueError if it is of another run.
 
-    If there is a `changing`, what is `CHANGEABLE` may differ.
+    If there is a `changing`, what is `CHANGEABLE` may differ. And the weights that it began with
+    may be elsewhere or others by now: the run has no more need of them.
     """
     changed, done = {}, state["done"]
+    began = state.get("start", {}).get("sha256")
+    if run.changing is not None and began is not None:
+        run.start = began
     for part, own in identity(run).items():
         other = {k: v for k, v in state.get(part, {}).items() if own.get(k) != v}
-        if part == "recipe" and run.changing is not None:
-            changed = {k: [other.pop(k), own[k]] for k in CHANGEABLE if k in other}
+        if run.changing is not None:
+            changed |= {k: [other.pop(k), own[k]] for k in list(other) if k in CHANGEABLE}
         if other:
             now = {k: own.get(k) for k in other}
+            may = other.keys() <= CHANGEABLE or (part == "start" and began is not None)
+            way_out = "use the same settings," + " let them change (`changing`)," * may
             raise ValueError(
                 f"the checkpoint is of another run: its {part} has {other}, this run {now}; "
-                "use the same settings, or another folder"
+                f"{way_out} or use another folder"
             )
     if changed and run.recipe.steps <= done:
         told = f"steps={run.recipe.steps} leave nothing to do after the {done} that were taken"
