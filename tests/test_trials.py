@@ -103,9 +103,8 @@ def test_a_network_that_draws_real_images_is_measured_as_they_are():
 
     sampling = {"guidance": {"scale": 1.0}, "per_class": 7, "options": {"steps": 3}}
     found = trials.draw_and_measure(Cheat(), Diffusion(straight(), "x0"), sampling, seed=0)
-    floor = trials.quality(
-        data.to_unit(data.load("mnist").images[-320:][:70]), torch.zeros(70, dtype=torch.int64)
-    )
+    train = data.load("mnist")
+    floor = trials.quality(data.to_unit(train.images[-320:][:70]), train.labels[-320:][:70])
     assert found["evaluations"] == 3
     for key in ("frechet", "precision", "recall", "density", "coverage"):
         assert found[key] == pytest.approx(floor["real"][key], abs=2e-3) == floor[key]

@@ -153,12 +153,13 @@ def draw(
 
 
 def quality(images: Tensor, labels: Tensor, name: str = "mnist") -> dict:
-    """Measures of samples (n, c, h, w) in [-1, 1] with labels (n,), and of as many real images."""
+    """Measures of samples (n, c, h, w) in [-1, 1] with labels (n,), and of real ones with those."""
     classifier, (held, true) = evaluate.classifier(name), held_out(name)
     half = HELD_OUT // 2  # the first stand in for samples, the others are the reference of both
-    n, reference = min(len(images), half), evaluate.features(classifier, held[half:])
+    rows = evaluate.matching(true[:half], labels)
+    reference = evaluate.features(classifier, held[half:])
     return evaluate.measure(classifier, images, labels, reference) | {
-        "real": evaluate.measure(classifier, held[:n], true[:n], reference)
+        "real": evaluate.measure(classifier, held[rows], true[rows], reference)
     }
 
 
