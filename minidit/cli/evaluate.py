@@ -93,17 +93,19 @@ def compare(
 ) -> tuple[dict, dict]:
     """The figures of samples (n, c, h, w) in [-1, 1], and of as many real images of a data set.
 
-    Real are the first test images with the same labels (n,) in one half of the test set (fewer, if
-    it has no more of them); the other half is the reference. With a `network` of `inception` also
-    the FID to all training images, for which 64 features are few, and thousands of images needed.
+    Real are test images with the same labels (n,), out of one half of the test set (fewer, if it
+    has no more of them); the other half is the reference. The halves are dealt, always alike: of
+    MNIST as it lies other people wrote the second than the first. With a `network` of `inception`
+    also the FID to all training images: its features are many, so thousands of images are needed.
     """
     train, test = data.load(name), data.load(name, "test")
-    half = len(test) // 2
-    rows = judging.matching(test.labels[:half], labels)
+    dealt = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+    half, others = dealt[: len(test) // 2], dealt[len(test) // 2 :]
+    rows = half[judging.matching(test.labels[half], labels)]
     real, known = test.images[rows], train.images
     if data.find(name).photographs:  # networks have seen them mirrored, too
         known = torch.cat([known, known.flip(3)])
-    classifier, reference = judging.classifier(name), data.to_unit(test.images[half:])
+    classifier, reference = judging.classifier(name), data.to_unit(test.images[others])
     features = judging.features(classifier, reference)
     unseen = copies.nearest(reference[:MOST], known)
     found = []
