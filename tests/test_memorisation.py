@@ -120,7 +120,7 @@ def test_without_library_or_file_a_sentence_says_what_to_get(monkeypatch, tmp_pa
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     name = "torch_fidelity.feature_extractor_inceptionv3"
     monkeypatch.setitem(sys.modules, name, None)
-    command[2] = "dit-cifar10"
+    command[2] = "uvit-cifar10"
     assert main(command) == 2 and 'pip install "minidit[fid]"' in capsys.readouterr().err
     fake = type("M", (), {"FeatureExtractorInceptionV3": None})
     monkeypatch.setitem(sys.modules, "torch_fidelity", fake)
