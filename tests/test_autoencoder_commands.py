@@ -159,7 +159,8 @@ def test_samples_of_latents_are_pixels(tmp_path, capsys):
 
     assert run("evaluate", *own, "--data", "cifar10", "--per-class", 7, "--store") == 0
     (stored,) = weights.info("dit/weights.safetensors")["evaluations"]
-    assert stored["samples"] == stored["images"] == stored["real images"] == 70
+    assert stored["samples"] == stored["images"] == 70
+    assert stored["real images"] == 67  # in their half of 160 some classes have fewer than 7
     assert stored["real near copies"] <= 1 and stored["seed"] == 0
     page = capsys.readouterr().out
     assert "near copies" in page and "coverage" in page and "FID" not in page
